@@ -1,0 +1,58 @@
+# Everything a developer runs. Each target sets up .venv by itself, and does nothing where nothing changed.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0 triton
+BENCH_ARGS ?= --preset quick
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+RUN := $(BIN)/python
+
+# The environment is used as it is only if its Python still runs, has torch, and was made for this very folder.
+USABLE := $(shell [ "$$(cat $(STAMP) 2>/dev/null)" = "$$(pwd -P)" ] && $(RUN) -c \
+	'import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ("pip", "torch"))))' 2>/dev/null && echo yes)
+SOURCES := Makefile pyproject.toml setup.py scripts/setup_venv.sh scripts/prerequisites.sh $(shell find csrc -name __pycache__ -prune -o -print)
+
+.DEFAULT_GOAL := help
+.PHONY: help bench test test-long lint gpu clean FORCE
+
+help:
+	@echo 'make bench      fused against plain PyTorch, side by side: a table, and build/bench/bench.{json,png}'
+	@echo 'make test       lint, types and every quick test'
+	@echo 'make test-long  lint, types and every test'
+	@echo 'make lint       ruff and mypy'
+	@echo 'make gpu        build, test and measure on a CUDA device, with the packages of PYTHON; needs no network'
+	@echo 'make clean      remove what was built (.venv keeps its downloads)'
+	@echo
+	@echo 'PYTHON=$(PYTHON)  TORCH="$(TORCH)"  BENCH_ARGS="$(BENCH_ARGS)"  PYTEST_ARGS="$(PYTEST_ARGS)"'
+
+# Written last, so that a setup that was cut short is done again.
+$(STAMP): $(SOURCES) $(if $(USABLE),,FORCE)
+	@TORCH="$(TORCH)" scripts/setup_venv.sh "$(PYTHON)"
+	@pwd -P > $@
+
+FORCE:
+
+bench: $(STAMP)
+	@mkdir -p build/bench
+	$(BIN)/pggan-fast bench $(BENCH_ARGS) --json build/bench/bench.json --plot build/bench/bench.png
+
+lint: $(STAMP)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+test: lint
+	$(RUN) -m pytest -m 'not slow' $(PYTEST_ARGS)
+
+test-long: lint
+	$(RUN) -m pytest $(PYTEST_ARGS)
+
+gpu:
+	@scripts/gpu.sh "$(PYTHON)" $(BENCH_ARGS)
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache $(STAMP)
+	rm -f pggan_fast/*.so pggan_fast/_build.json
+	find pggan_fast kernels benchmarks tests scripts -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,72 @@
+"""The correctness gate: nothing is timed before it has agreed with the float64 reference.
+
+A provider may be off by twice what plain PyTorch is in the same dtype, plus a little:
+err(provider) <= 2 * err(eager) + tiny, for every output and for the gradient of every parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+GRADIENT = "grad "  # names of gradients begin with it
+
+# Outputs are continuous in their inputs: two correct programs differ by roundings only.
+TINY = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+# Gradients are not. An activation within a rounding of zero takes one slope in one program and the other in the next,
+# and among millions a few always are: one flipped sign moves a weight's gradient by about 1e-3. So two correct
+# programs differ by that much, at random, and eager's own distance is one draw of it.
+TINY_GRADIENT = {torch.float32: 2e-3, torch.float16: 2e-2, torch.bfloat16: 8e-2}
+# A gradient that cancels to almost nothing is judged on the scale of the largest, times this.
+FLOOR = 1e-3
+
+
+class Verdict(NamedTuple):
+    """The tensor that comes nearest to its limit, or passes it furthest."""
+
+    name: str
+    error: float  # relative, see `errors`
+    limit: float
+
+    @property
+    def red(self) -> bool:
+        return not self.error <= self.limit  # NaN is red
+
+    def __str__(self) -> str:
+        return f"{self.name} has a relative error of {self.error:.1e}, {self.limit:.1e} allowed"
+
+
+def errors(result: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict[str, float]:
+    """Relative error per tensor: of outputs max|a - ref| / max|ref|, of gradients rms(a - ref) / rms(ref).
+
+    Raises ValueError where names or shapes differ.
+    """
+    if result.keys() != reference.keys():
+        raise ValueError(f"got tensors {sorted(result)}, expected {sorted(reference)}")
+    sizes = {name: _size(name, ref.double()) for name, ref in reference.items()}
+    floor = FLOOR * max((s for name, s in sizes.items() if name.startswith(GRADIENT)), default=0.0)
+    found = {}
+    for name, ref in reference.items():
+        got = result[name]
+        if got.shape != ref.shape:
+            raise ValueError(f"{name}: got shape {tuple(got.shape)}, expected {tuple(ref.shape)}")
+        scale = max(sizes[name], floor) if name.startswith(GRADIENT) else sizes[name]
+        found[name] = _size(name, got.double() - ref.double()) / max(scale, 1e-300)
+    return found
+
+
+def judge(ours: Mapping[str, float], torchs: Mapping[str, float], dtype: torch.dtype) -> Verdict:
+    """The worst tensor of `ours` under the rule, `torchs` being eager's errors in the same dtype."""
+    verdicts = []
+    for name, error in ours.items():
+        tiny = TINY_GRADIENT if name.startswith(GRADIENT) else TINY
+        verdicts.append(Verdict(name, error, 2 * torchs[name] + tiny[dtype]))
+    return max(verdicts, key=lambda v: float("inf") if v.error != v.error else v.error / v.limit)
+
+
+def _size(name: str, x: Tensor) -> float:
+    """The largest magnitude of an output (one wrong pixel counts), the root mean square of a gradient."""
+    return float(x.square().mean().sqrt() if name.startswith(GRADIENT) else x.abs().max())

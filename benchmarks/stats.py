@@ -1,0 +1,34 @@
+"""Order statistics of timings, and the ratio of two providers that were timed in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Spread(NamedTuple):
+    median: float
+    p20: float
+    p80: float
+
+
+def spread(samples: Sequence[float]) -> Spread:
+    """Median, 20th and 80th percentile (linear interpolation) of at least one sample."""
+    if not samples:
+        raise ValueError("samples: got none, expected at least one")
+    p20, median, p80 = np.percentile(samples, (20, 50, 80))
+    return Spread(float(median), float(p20), float(p80))
+
+
+def speedup(baseline: Sequence[float], ours: Sequence[float]) -> Spread:
+    """How many times faster `ours` is than `baseline` (above 1: faster), from samples taken in turns.
+
+    median: ratio of the two medians. p20, p80: percentiles of the ratios within each round, so a slow phase of the
+    machine, which holds both of a round, does not widen them.
+    """
+    if len(baseline) != len(ours):
+        raise ValueError(f"samples: got {len(baseline)} of the baseline and {len(ours)}, expected pairs")
+    within = spread([b / o for b, o in zip(baseline, ours, strict=True)])
+    return Spread(spread(baseline).median / spread(ours).median, within.p20, within.p80)

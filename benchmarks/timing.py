@@ -1,0 +1,111 @@
+"""Interleaved timing and peak memory. Times are wall-clock seconds of one call, the device idle before and after."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+MIN_ROUNDS = 3
+MAX_ROUNDS = 30
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def timed(run: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of one call, from an idle device to an idle device."""
+    synchronize(device)
+    start = time.perf_counter()
+    result = run()
+    synchronize(device)
+    seconds = time.perf_counter() - start
+    del result  # freeing it is not part of the call
+    return seconds
+
+
+def interleave(
+    runs: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    device: torch.device,
+    on_sample: Callable[[str, int], None] = lambda name, number: None,
+) -> dict[str, list[float]]:
+    """`rounds` samples of each, in turns A B C A B C, so that a slow phase of the machine holds all of them."""
+    samples: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(rounds):
+        for name, run in runs.items():
+            samples[name].append(timed(run, device))
+            on_sample(name, number)
+    return samples
+
+
+def rounds_for(seconds: float, round_seconds: float) -> int:
+    """As many rounds as fit in `seconds`, between MIN_ROUNDS (a spread needs as many) and MAX_ROUNDS."""
+    fitting = math.floor(seconds / max(round_seconds, 1e-6))
+    return max(MIN_ROUNDS, min(MAX_ROUNDS, fitting))
+
+
+def peak_bytes(run: Callable[[], Any], device: torch.device) -> int | None:
+    """Peak memory of one call above what is held before it; None where the system cannot tell.
+
+    After a first call the parameters, gradients and optimiser state are there before the call, so they do not count;
+    a step drops and remakes the gradients, which evens out. CUDA: the caching allocator's own figures. Linux CPU: the
+    peak of the process's resident memory, reset for the call, so that scratch memory counts that torch's allocator
+    never sees (oneDNN's, and the kernels' own); the allocator's free lists are handed back first, or they would hide it.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    _trim()
+    if not _reset_high_water_mark():
+        return None
+    before = _status("VmRSS")
+    run()
+    return max(0, _status("VmHWM") - before)
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """Memory that a case may use now; None where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _trim() -> None:
+    """Hand free heap pages back to the system (glibc; other libcs have no such call and keep fewer)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _reset_high_water_mark() -> bool:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _status(name: str) -> int:
+    """A field of /proc/self/status, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return 1024 * int(line.split()[1])
+    raise KeyError(name)

@@ -1,0 +1,197 @@
+"""How the native modules are compiled: a ninja file is written and run. Imports neither torch nor the package.
+
+Environment: CXX, CUDA_HOME, TORCH_CUDA_ARCH_LIST, MAX_JOBS as usual; PGGAN_FAST_CUDA=1 builds the CUDA kernels without
+a CUDA device too, 0 never builds them.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import NamedTuple
+
+CSRC = Path(__file__).resolve().parent
+
+# No OpenMP runtime, only its simd pragmas; sums may be reordered only where a pragma says so (no -ffast-math).
+CXX_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
+CXX_FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"]
+KERNEL_FLAGS = ["-fno-exceptions", "-fno-rtti"]
+_AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+ISA_FLAGS = {
+    "baseline": [],
+    "avx2": _AVX2,
+    "avx512": [*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"],
+}
+CUDA_ARCHITECTURES = ("8.0", "9.0", "10.0", "12.0+PTX")
+NVCC_FLAGS = ["-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden", "--threads=1"]
+
+
+class BuildError(RuntimeError):
+    """A module cannot be built; the message says why in a few lines."""
+
+
+class Object(NamedTuple):
+    source: Path
+    name: str
+    compiler: str
+    flags: list[str]
+
+
+class Module(NamedTuple):
+    objects: list[Object]
+    linker: str
+    link_flags: list[str]
+
+
+def cxx() -> str:
+    return os.environ.get("CXX") or "c++"
+
+
+def python_flags() -> list[str]:
+    """Include flags for the pybind11 modules."""
+    import pybind11
+
+    return [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
+
+
+def isas() -> list[str]:
+    """The instruction sets that the CPU kernels are compiled for on this kind of machine."""
+    return list(ISA_FLAGS) if platform.machine() in ("x86_64", "AMD64") else ["baseline"]
+
+
+def cpu_module() -> Module:
+    """pggan_fast._cpu: every kernel source once per instruction set, and the bindings."""
+    compiler = cxx()
+    objects = [
+        Object(source, f"{isa}/{source.stem}.o", compiler,
+               [*CXX_FLAGS, *KERNEL_FLAGS, f"-DPGGAN_ISA={isa}", *ISA_FLAGS[isa]])
+        for isa in isas()
+        for source in sorted((CSRC / "cpu").glob("*.cpp"))
+    ]  # fmt: skip
+    binding = CSRC / "bind" / "cpu_module.cpp"
+    objects.append(Object(binding, "bind.o", compiler, [*CXX_FLAGS, *python_flags()]))
+    return Module(objects, compiler, ["-shared", "-Wl,-s"])
+
+
+def cuda_module() -> Module:
+    """pggan_fast._cuda: the kernels of csrc/cuda and their bindings. Raises BuildError with the reason where it
+    should not or cannot be built here."""
+    sources = sorted((CSRC / "cuda").glob("*.cu"))
+    if not sources:
+        raise BuildError("this version has no CUDA kernels")
+    architectures = cuda_architectures()
+    objects = [cuda_object(source, architectures) for source in sources]
+    objects.append(Object(CSRC / "bind" / "cuda_module.cpp", "bind.o", cxx(), [*CXX_FLAGS, *python_flags()]))
+    return Module(objects, nvcc(), ["-shared", "-cudart=static"])
+
+
+def cuda_object(source: Path, architectures: list[str]) -> Object:
+    flags = [*NVCC_FLAGS, *(flag for arch in architectures for flag in gencode(arch))]
+    if "CXX" in os.environ:
+        flags.append(f"-ccbin={cxx()}")
+    return Object(source, f"{source.stem}.cu.o", nvcc(), flags)
+
+
+def nvcc() -> str:
+    """The CUDA compiler: of CUDA_HOME, else on the PATH, else in /usr/local/cuda."""
+    home = os.environ.get("CUDA_HOME")
+    found = shutil.which("nvcc", path=f"{home}/bin") if home else shutil.which("nvcc")
+    found = found or (None if home else shutil.which("nvcc", path="/usr/local/cuda/bin"))
+    if found is None:
+        where = f"in CUDA_HOME={home}" if home else "on the PATH; set CUDA_HOME"
+        raise BuildError(f"no nvcc {where}")
+    return found
+
+
+def cuda_architectures() -> list[str]:
+    """What to compile for: TORCH_CUDA_ARCH_LIST, else every default with PGGAN_FAST_CUDA=1, else the devices here."""
+    wanted = os.environ.get("PGGAN_FAST_CUDA", "")
+    if wanted == "0":
+        raise BuildError("PGGAN_FAST_CUDA=0")
+    nvcc()
+    devices = device_capabilities()
+    if not devices and wanted != "1":
+        raise BuildError("no CUDA device here; PGGAN_FAST_CUDA=1 builds the CUDA kernels anyway")
+    listed = re.split(r"[\s;,]+", os.environ.get("TORCH_CUDA_ARCH_LIST", "").strip())
+    if listed != [""]:
+        return listed
+    return list(CUDA_ARCHITECTURES) if wanted == "1" else devices
+
+
+def device_capabilities() -> list[str]:
+    """The compute capabilities of the CUDA devices here, by the driver's tool; empty where there are none."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    query = [tool, "--query-gpu=compute_cap", "--format=csv,noheader"]
+    told = subprocess.run(query, capture_output=True, text=True, timeout=60, check=False)
+    return sorted(set(re.findall(r"^\d+\.\d+$", told.stdout, re.MULTILINE))) if told.returncode == 0 else []
+
+
+def gencode(architecture: str) -> list[str]:
+    """nvcc's flags for "9.0", "9.0a" or "12.0+PTX"."""
+    match = re.fullmatch(r"(\d+)\.(\d+[a-z]?)(\+PTX)?", architecture)
+    if match is None:
+        raise BuildError(f"TORCH_CUDA_ARCH_LIST: {architecture!r} is no architecture such as 9.0 or 12.0+PTX")
+    number = match[1] + match[2]
+    flags = [f"-gencode=arch=compute_{number},code=sm_{number}"]
+    if match[3]:
+        flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
+    return flags
+
+
+def ninja_file(module: Module, output: Path) -> str:
+    """The text of the build.ninja that compiles and links `module` into `output`."""
+    lines = [
+        "ninja_required_version = 1.3",
+        "rule compile",
+        "  command = $compiler $flags -MMD -MF $out.d -c $in -o $out",
+        "  depfile = $out.d",
+        "  deps = gcc",
+        "rule link",
+        "  command = $compiler $in $flags -o $out",
+    ]
+    for item in module.objects:
+        lines += [f"build {item.name}: compile {_path(item.source)}", *_variables(item.compiler, item.flags)]
+    lines.append(f"build {_path(output)}: link {' '.join(item.name for item in module.objects)}")
+    lines += _variables(module.linker, module.link_flags)
+    return "\n".join(lines) + "\n"
+
+
+def _path(path: Path) -> str:
+    return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+
+def _variables(compiler: str, flags: list[str]) -> list[str]:
+    quoted = " ".join(f"'{flag}'" if re.search(r"\s", flag) else flag for flag in flags)
+    return [f"  compiler = {compiler}", f"  flags = {quoted.replace('$', '$$')}"]
+
+
+def build(module: Module, folder: Path, output: Path) -> None:
+    """Compile `module` in `folder` and link it into `output`; only what changed is compiled again.
+
+    Raises BuildError with the last lines of the first command that failed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    (folder / "build.ninja").write_text(ninja_file(module, output.resolve()))
+    command = [sys.executable, "-m", "ninja", "-C", str(folder)]
+    if os.environ.get("MAX_JOBS"):
+        command += ["-j", os.environ["MAX_JOBS"]]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    print(done.stdout)
+    if done.returncode != 0:
+        raise BuildError(last_words(done.stdout))
+
+
+def last_words(output: str, lines: int = 6) -> str:
+    """The lines of a failed build's output that say most: those with errors, else the last ones."""
+    told = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in told if re.search(r"\b(error|not found|No module)\b", line)]
+    return "\n".join((errors or told)[-lines:]) or "the build said nothing"

@@ -1,0 +1,168 @@
+// The interface of the CPU kernels: raw pointers, sizes and scalars; no torch, no Python.
+//
+// Every kernel source is compiled once per instruction set, each time in its own namespace (isa.h), and fills
+// one table of function pointers; csrc/bind/cpu_module.cpp picks the table at run time.
+//
+// Tensors are dense. Channels_last means rows of C contiguous channels per pixel, [N, H, W, C]; else planes,
+// [N, C, H, W]. "acc" is the dtype of sums and statistics: double for F64, else float. Masks hold one bit per
+// element: bit (c & 7) of byte c >> 3 of [N, ceil(C/8), H, W], in the layout of the tensor they belong to.
+#pragma once
+
+#include <cstdint>
+
+namespace pggan {
+
+enum DType : int { F32 = 0, F16 = 1, BF16 = 2, F64 = 3 };
+enum Norm : int { NORM_NONE = 0, NORM_AFTER_ACT = 1, NORM_BEFORE_ACT = 2 };
+enum Status : int { OK = 0, NO_MEMORY = 1, BAD_DTYPE = 2, PARALLEL_FAILED = 3 };
+
+struct Shape {
+  int64_t n, c, h, w;
+  bool channels_last;
+};
+
+// v = scale * u + bias_scale * bias[c], leaky ReLU, then pixel norm, or pixel norm before it, or a 2x2 mean after it.
+struct BiasActForward {
+  const void* u;     // `shape`; with phases [4, N, H/2, W/2, C]: pixel (h, w) lies in phase (h & 1) * 2 + (w & 1)
+  const void* bias;  // [C] in bias_dtype, or null
+  void* y;           // `shape`, or half its height and width with pool; may be u itself except with pool or phases
+  void* r;           // acc [N, H, W], the factor of the pixel norm; null without one
+  uint8_t* mask;     // of v > 0, or null; only with pool
+  int dtype, bias_dtype;
+  Shape shape;
+  bool phases, pool;
+  double scale, bias_scale, slope;  // slope 1 is the identity
+  int norm;
+  double eps;
+  bool eps_inside;  // r = 1 / sqrt(mean + eps), else 1 / (sqrt(mean) + eps)
+};
+
+struct BiasActBackward {
+  const void* dy;       // like y of the forward pass
+  const void* dr;       // acc [N, H, W] or null: the gradient of r
+  const void* y;        // not read where a mask is given, nor where slope is 1 without a norm
+  const void* r;        // acc [N, H, W], null without a norm
+  const uint8_t* mask;  // or null
+  void* du;             // `shape`; may be dy itself except with pool
+  void* db;             // acc [C], or null
+  int dtype;
+  Shape shape;  // of du
+  bool pool;
+  double scale, bias_scale, slope;
+  int norm;
+  double eps;
+  bool eps_inside;
+};
+
+// The 2x2 mean of scale * (g where the mask bit is set, else slope * g): the adjoint of the pooled backward pass.
+struct MaskedPool {
+  const void* g;        // `shape`
+  const uint8_t* mask;  // or null
+  void* out;            // half the height and width
+  int dtype;
+  Shape shape;
+  double scale, slope;
+};
+
+// out = (1 - alpha) * low + alpha * high; with `up`, low has half the height and width and is repeated 2x2.
+struct FadeInForward {
+  const void *low, *high;
+  const float* alpha;  // one element, clamped to [0, 1] here
+  void* out;
+  int dtype;
+  Shape shape;  // of out
+  bool up;
+};
+
+struct FadeInBackward {
+  const void* dy;
+  const float* alpha;
+  void *dlow, *dhigh;
+  int dtype;
+  Shape shape;  // of dy
+  bool up;
+};
+
+// out = (1 - alpha) * up2(mean2x2(image)) + alpha * image
+struct FadeReals {
+  const void* image;
+  const float* alpha;
+  void* out;
+  int dtype;
+  Shape shape;
+};
+
+// One 1x1 convolution to or from RGB: weight_scale * weight and bias_scale * bias, in any dtype.
+struct Pointwise {
+  const void* weight;
+  const void* bias;  // or null
+  int weight_dtype, bias_dtype;
+  double weight_scale, bias_scale;
+};
+
+constexpr int64_t MAX_IMAGE_CHANNELS = 4;
+
+// image = (1 - alpha) * up2(conv(x_low)) + alpha * conv(x_high)
+struct ToRgbFadeIn {
+  const void *x_low, *x_high;  // [N, c_low, H/2, W/2], [N, c_high, H, W]
+  Pointwise low, high;         // weights [C, c_low], [C, c_high]
+  const float* alpha;
+  void* image;  // `shape`, at most MAX_IMAGE_CHANNELS
+  int dtype;
+  Shape shape;
+  int64_t c_low, c_high;
+};
+
+// y = (1 - alpha) * leaky_relu(conv(mean2x2(image))) + alpha * high
+struct FromRgbFadeIn {
+  const void* image;  // [N, image_channels, 2H, 2W]
+  const void* high;   // `shape`
+  Pointwise conv;     // weight [C, image_channels]
+  const float* alpha;
+  void* y;
+  uint8_t* mask;  // of the convolution's results > 0
+  int dtype;
+  Shape shape;
+  int64_t image_channels;
+  double slope;
+};
+
+// Groups of `group` samples; sample n is in group n % (N / group) if strided, else n / group.
+struct MinibatchStddevForward {
+  const void* x;  // `shape`
+  void* out;      // one channel more
+  int dtype;
+  Shape shape;
+  int64_t group;
+  bool strided;
+  int64_t divisor;  // of the variance: group, or group - 1
+  double eps;
+};
+
+struct MinibatchStddevBackward {
+  const void* dy;  // one channel more than `shape`
+  const void* x;   // `shape`
+  void* dx;
+  int dtype;
+  Shape shape;
+  int64_t group;
+  bool strided;
+  int64_t divisor;
+  double eps;
+};
+
+// The kernels of one instruction set. Each returns a Status and neither throws nor touches Python.
+struct Kernels {
+  int (*bias_act_forward)(const BiasActForward&);
+  int (*bias_act_backward)(const BiasActBackward&);
+  int (*masked_pool)(const MaskedPool&);
+  int (*fade_in_forward)(const FadeInForward&);
+  int (*fade_in_backward)(const FadeInBackward&);
+  int (*fade_reals)(const FadeReals&);
+  int (*to_rgb_fade_in_forward)(const ToRgbFadeIn&);
+  int (*from_rgb_fade_in_forward)(const FromRgbFadeIn&);
+  int (*minibatch_stddev_forward)(const MinibatchStddevForward&);
+  int (*minibatch_stddev_backward)(const MinibatchStddevBackward&);
+};
+
+}  // namespace pggan

@@ -1,0 +1,9 @@
+"""pggan_fast: fused layers that make progressive growing of GANs in PyTorch fast."""
+
+from pggan_fast import backends, nn, ops
+from pggan_fast.backends import BackendUnavailable
+from pggan_fast.ops import no_weight_grads
+
+__version__ = "0.1.0"
+
+__all__ = ["BackendUnavailable", "__version__", "backends", "nn", "no_weight_grads", "ops"]

@@ -1,0 +1,48 @@
+"""The memory-format rule that every kernel and every fake shares, and the one allocator of outputs.
+
+A tensor with C == 1 or H == W == 1 has both formats at once; such shapes count as contiguous, so that strides never
+depend on how a tensor came to be. A tensor in neither format (sliced, expanded) becomes channels_last, the fast one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether results derived from `x` [N, C, H, W] are channels_last."""
+    return not bool(x.is_contiguous())
+
+
+def memory_format(channels_last: bool) -> torch.memory_format:
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def empty(shape: Sequence[int], like: Tensor, channels_last: bool, dtype: torch.dtype | None = None) -> Tensor:
+    """An uninitialised output on the device of `like`; tests poison it with NaN to find unwritten elements."""
+    ambiguous = shape[1] == 1 or (shape[2] == 1 and shape[3] == 1)
+    channels_last = channels_last and not ambiguous
+    return torch.empty(
+        shape, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format(channels_last)
+    )
+
+
+def dense(x: Tensor, channels_last: bool) -> Tensor:
+    """`x` dense in the given format; a copy only where it is not already."""
+    return x.contiguous(memory_format=memory_format(channels_last))
+
+
+def conform(y: Tensor, like: Tensor) -> Tensor:
+    """`y` with the strides promised for results of `like`: itself where it has them, else a copy."""
+    n, c, h, w = y.shape
+    channels_last = is_channels_last(like) and c != 1 and not (h == 1 and w == 1)
+    strides = (h * w * c, 1, w * c, c) if channels_last else (c * h * w, h * w, w, 1)
+    return y if y.stride() == strides else empty(y.shape, y, channels_last).copy_(y)
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of statistics and sums: float32 at least."""
+    return torch.float64 if dtype == torch.float64 else torch.float32

@@ -1,0 +1,107 @@
+"""Who can run an op: one table of (backend, op) -> implementation, and the one place that chooses.
+
+An implementation is a plain function on tensors (no autograd) with the arguments of the op's schema less `backend`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from pggan_fast import settings
+
+BACKENDS = ("reference", "aten", "cpu", "triton", "cuda")
+# Preference of the automatic choice, per device type. Reference is last: it is the specification, not a kernel.
+PREFERENCE = {"cpu": ("cpu", "aten"), "cuda": ("cuda", "triton", "aten")}
+
+
+class BackendUnavailable(RuntimeError):
+    """An explicitly requested backend cannot run; the message carries the reason and the remedy."""
+
+
+class Implementation(NamedTuple):
+    run: Callable[..., Any]
+    supports: Callable[..., str | None]
+
+
+_TABLE: dict[tuple[str, str], Implementation] = {}
+_UNAVAILABLE: dict[str, Callable[[], str | None]] = {}
+_WARNED: set[tuple[str, str]] = set()
+
+
+def implement(
+    backend: str, op: str, *, supports: Callable[..., str | None] | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function as `backend`'s implementation of the internal op `op`.
+
+    `supports(*args)` returns None where it can run these arguments, else the reason why not.
+    """
+
+    def add(run: Callable[..., Any]) -> Callable[..., Any]:
+        if (backend, op) in _TABLE:
+            raise ValueError(f"{backend} already implements {op}")
+        _TABLE[backend, op] = Implementation(run, supports or (lambda *args: None))
+        return run
+
+    return add
+
+
+def backend_status(backend: str, reason: Callable[[], str | None]) -> None:
+    """Register how to find out why `backend` as a whole cannot run here (None: it can)."""
+    _UNAVAILABLE[backend] = reason
+
+
+def unavailable(backend: str) -> str | None:
+    """Why `backend` cannot run on this machine, with the remedy; None where it can."""
+    check = _UNAVAILABLE.get(backend)
+    return check() if check else None
+
+
+def ops_of(backend: str) -> list[str]:
+    """The internal ops that `backend` implements."""
+    return sorted(op for name, op in _TABLE if name == backend)
+
+
+def _device_preference(device_type: str) -> tuple[str, ...]:
+    return PREFERENCE.get(device_type, ("aten",))
+
+
+def choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> Callable[..., Any]:
+    """The function that runs `op` on these arguments.
+
+    An explicit `backend` either runs or raises BackendUnavailable. The automatic choice (None) takes the first of the
+    device's preference that supports the arguments; skipping a faster one for want of an installation warns once, or
+    raises under PGGAN_FAST_STRICT=1.
+    """
+    if backend is not None:
+        return _explicit(op, backend, args)
+    for name in _device_preference(device_type):
+        found = _TABLE.get((name, op))
+        if found is None:
+            continue
+        reason = unavailable(name)
+        if reason is not None:
+            _fell_back(name, op, reason)
+        elif found.supports(*args) is None:
+            return found.run
+    raise BackendUnavailable(f"no backend can run {op} on device {device_type!r} for these arguments")
+
+
+def _explicit(op: str, backend: str, args: tuple[Any, ...]) -> Callable[..., Any]:
+    found = _TABLE.get((backend, op))
+    reason = unavailable(backend)
+    if reason is None:
+        reason = f"it does not implement {op}" if found is None else found.supports(*args)
+    if reason is not None or found is None:
+        raise BackendUnavailable(f"backend={backend!r} cannot run {op}: {reason}")
+    return found.run
+
+
+def _fell_back(name: str, op: str, reason: str) -> None:
+    message = f"pggan_fast: {op} runs on a slower backend because {name!r} is unavailable: {reason}"
+    if settings.strict():
+        raise BackendUnavailable(message)
+    if (name, "") not in _WARNED:
+        _WARNED.add((name, ""))
+        warnings.warn(message, RuntimeWarning, stacklevel=4)

@@ -1,0 +1,87 @@
+"""The discriminator of progressive GANs (official `D_paper`), built on the fused layers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pggan_fast import nn
+from pggan_fast.models.levels import Levels, name
+from pggan_fast.ops import _checks
+
+
+class Discriminator(torch.nn.Module):
+    """Images of any level to a score, and label logits if label_dim > 0.
+
+    Each block is `conv` (3x3) and `conv_down` (3x3 with 2x2 mean), bias and leaky ReLU 0.2, no norm; the last is
+    minibatch stddev, `conv`, `dense` and the linear `head`. While a level fades in, features are blended.
+
+    Args:
+        downsample: "down" averages before the bias (official), "pool" after the activation (most PyTorch ports).
+        stddev_group: samples per minibatch-stddev group; must divide the batch, or exceed it.
+        Others: see `Generator`.
+    Source: Karras et al. 2017, tables 2 and 3, section 3.
+    """
+
+    def __init__(
+        self,
+        resolution: int = 1024,
+        *,
+        label_dim: int = 0,
+        channels: int = 3,
+        fmap_base: int = 8192,
+        fmap_decay: float = 1.0,
+        fmap_max: int = 512,
+        base_shape: tuple[int, int] = (4, 4),
+        downsample: str = "down",
+        stddev_group: int = 4,
+        backend: str | None = None,
+        channels_last: bool | None = None,
+    ) -> None:
+        super().__init__()
+        _checks.one_of("downsample", downsample, ("down", "pool"))
+        self.levels = Levels(resolution, tuple(base_shape), fmap_base, fmap_decay, fmap_max)
+        self.label_dim, self.channels = label_dim, channels
+        self.channels_last = backend != "reference" if channels_last is None else channels_last
+        self.stddev = nn.MinibatchStdDev(stddev_group, backend=backend)
+        self.blocks, self.from_rgb = torch.nn.ModuleDict(), torch.nn.ModuleDict()
+        for r in self.levels.resolutions:
+            c = self.levels.channels(r)
+            self.from_rgb[name(r)] = nn.FromRGB(channels, c, backend=backend)
+            block = torch.nn.ModuleDict()
+            if r == 4:
+                units = self.levels.stage_channels(0)
+                inputs = c * self.levels.base_shape[0] * self.levels.base_shape[1]
+                block["conv"] = nn.ScaledConv2d(c + 1, c, negative_slope=0.2, backend=backend)
+                block["dense"] = nn.ScaledLinear(inputs, units, negative_slope=0.2, backend=backend)
+                block["head"] = nn.ScaledLinear(units, 1 + label_dim, gain=1.0, backend=backend)
+            else:
+                block["conv"] = nn.ScaledConv2d(c, c, negative_slope=0.2, backend=backend)
+                block["conv_down"] = nn.ScaledConv2d(
+                    c, self.levels.channels(r // 2), resample=downsample, negative_slope=0.2, backend=backend
+                )
+            self.blocks[name(r)] = block
+
+    def forward(self, image: Tensor, *, alpha: float | Tensor = 1.0) -> tuple[Tensor, Tensor | None]:
+        """(score [N], label logits [N, label_dim] or None); the level is read off the image's size.
+
+        Args:
+            image: [N, channels, H, W] at the size of any level.
+            alpha: weight of the newest level, a float or a 0-d tensor; 1 is only the new level. Without meaning at 4x4.
+        """
+        if image.ndim != 4 or image.shape[1] != self.channels:
+            raise ValueError(f"image: expected shape [N, {self.channels}, H, W], got {tuple(image.shape)}")
+        r = self.levels.of_image(image.shape[2], image.shape[3])
+        if self.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+        x = self.from_rgb[name(r)](image)
+        fading = r > 4 and (isinstance(alpha, Tensor) or alpha < 1.0)
+        for level in reversed([v for v in self.levels.resolutions if 4 < v <= r]):
+            block = self.blocks[name(level)]
+            x = block["conv_down"](block["conv"](x))
+            if level == r and fading:
+                x = self.from_rgb[name(r // 2)].fade_in(image, x, alpha)
+        block = self.blocks[name(4)]
+        x = block["conv"](self.stddev(x)).flatten(1)  # [N, C * h * w] in NCHW order
+        out = block["head"](block["dense"](x))
+        return out[:, 0], out[:, 1:] if self.label_dim else None

@@ -1,0 +1,116 @@
+"""The generator of progressive GANs (official `G_paper`), built on the fused layers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pggan_fast import nn, ops
+from pggan_fast.models.levels import Levels, name
+
+
+class Generator(torch.nn.Module):
+    """Latents to images, 4x4 up to `resolution`.
+
+    Order in every layer: convolution, bias, leaky ReLU 0.2, pixel norm. Each block is `conv_up` (nearest x2 and 3x3
+    convolution) and `conv` (3x3); `to_rgb` is linear. While a level fades in, RGB images are blended.
+
+    Args:
+        resolution: full (nominal) resolution, a power of two >= 4.
+        latent_dim, label_dim: sizes of z and of the labels; [z, labels] is pixel-normalised as one vector.
+        channels: image channels.
+        fmap_base, fmap_decay, fmap_max: the level of resolution 2^k has
+            min(fmap_base / 2^((k - 1) * fmap_decay), fmap_max) feature maps.
+        base_shape: height and width of the first level; level k has base_shape * 2^k.
+        eps: the pixel norms' epsilon.
+        backend: None chooses, see `pggan_fast.backends`; "reference" is plain PyTorch.
+        channels_last: the memory format inside; None: channels_last unless backend is "reference".
+    Source: Karras et al. 2017, tables 2 and 3.
+    """
+
+    def __init__(
+        self,
+        resolution: int = 1024,
+        *,
+        latent_dim: int = 512,
+        label_dim: int = 0,
+        channels: int = 3,
+        fmap_base: int = 8192,
+        fmap_decay: float = 1.0,
+        fmap_max: int = 512,
+        base_shape: tuple[int, int] = (4, 4),
+        eps: float = 1e-8,
+        backend: str | None = None,
+        channels_last: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.levels = Levels(resolution, tuple(base_shape), fmap_base, fmap_decay, fmap_max)
+        self.latent_dim, self.label_dim, self.channels = latent_dim, label_dim, channels
+        self.eps, self.backend = eps, backend
+        if channels_last is None:
+            channels_last = backend != "reference"
+        self.blocks, self.to_rgb = torch.nn.ModuleDict(), torch.nn.ModuleDict()
+        for r in self.levels.resolutions:
+            c = self.levels.channels(r)
+            block = torch.nn.ModuleDict()
+            if r == 4:
+                shape = self.levels.base_shape
+                block["dense"] = nn.LatentToMap(
+                    latent_dim + label_dim, c, shape, eps=eps, channels_last=channels_last, backend=backend
+                )
+            else:
+                block["conv_up"] = self._layer(self.levels.channels(r // 2), c, "up")
+            block["conv"] = self._layer(c, c, "none")
+            self.blocks[name(r)] = block
+            self.to_rgb[name(r)] = nn.ToRGB(c, channels, backend=backend)
+
+    def _layer(self, cin: int, cout: int, resample: str) -> nn.ScaledConv2d:
+        return nn.ScaledConv2d(
+            cin,
+            cout,
+            resample=resample,
+            negative_slope=0.2,
+            pixel_norm="after_act",
+            eps=self.eps,
+            backend=self.backend,
+        )
+
+    def forward(
+        self,
+        z: Tensor,
+        labels: Tensor | None = None,
+        *,
+        resolution: int | None = None,
+        alpha: float | Tensor = 1.0,
+    ) -> Tensor:
+        """Images [N, channels, H, W] in about [-1, 1] at `resolution` (default: full), in the inner memory format.
+
+        Args:
+            z: [N, latent_dim]; labels: [N, label_dim], needed exactly when label_dim > 0.
+            alpha: weight of the newest level, a float or a 0-d tensor; 1 is only the new level. Without meaning at 4.
+        """
+        r = self.levels.checked(self.levels.resolution if resolution is None else resolution)
+        x = ops.pixel_norm(self._joined(z, labels), self.eps, backend=self.backend)
+        x_low = x
+        for level in self.levels.resolutions:
+            x_low = x
+            for layer in self.blocks[name(level)].values():
+                x = layer(x)
+            if level == r:
+                break
+        to_rgb = self.to_rgb[name(r)]
+        if r == 4 or (not isinstance(alpha, Tensor) and alpha >= 1.0):
+            return to_rgb(x)
+        return to_rgb.fade_in(x, self.to_rgb[name(r // 2)], x_low, alpha)
+
+    def _joined(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(f"z: expected shape [N, {self.latent_dim}], got {tuple(z.shape)}")
+        if (labels is None) != (self.label_dim == 0):
+            expected = f"shape [N, {self.label_dim}]" if self.label_dim else "None, as label_dim is 0"
+            raise ValueError(f"labels: expected {expected}, got {None if labels is None else tuple(labels.shape)}")
+        if labels is None:
+            return z
+        if labels.shape != (z.shape[0], self.label_dim):
+            raise ValueError(f"labels: expected shape {(z.shape[0], self.label_dim)}, got {tuple(labels.shape)}")
+        return torch.cat([z, labels.to(z.dtype)], dim=1)

@@ -1,0 +1,58 @@
+"""Resolutions, feature maps and their names, shared by both networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The levels 4, 8, ..., resolution. Level k has images of base_shape * 2^k and is named by its nominal resolution.
+
+    For a non-square base_shape the nominal resolution still counts 4, 8, 16, ...: it names levels, not pixels.
+    """
+
+    resolution: int
+    base_shape: tuple[int, int]
+    fmap_base: int
+    fmap_decay: float
+    fmap_max: int
+
+    def __post_init__(self) -> None:
+        r = self.resolution
+        if not isinstance(r, int) or r < 4 or r & (r - 1):
+            raise ValueError(f"resolution: expected a power of two >= 4, got {r!r}")
+        if len(self.base_shape) != 2 or min(self.base_shape) < 1:
+            raise ValueError(f"base_shape: expected two sizes >= 1, got {self.base_shape!r}")
+
+    @property
+    def count(self) -> int:
+        return self.resolution.bit_length() - 2
+
+    @property
+    def resolutions(self) -> list[int]:
+        return [4 << k for k in range(self.count)]
+
+    def channels(self, resolution: int) -> int:
+        """nf(log2(resolution) - 1) of the official code: min(fmap_base / 2^(stage * fmap_decay), fmap_max)."""
+        return self.stage_channels(resolution.bit_length() - 2)
+
+    def stage_channels(self, stage: int) -> int:
+        return min(int(self.fmap_base / 2.0 ** (stage * self.fmap_decay)), self.fmap_max)
+
+    def checked(self, resolution: int) -> int:
+        if resolution not in self.resolutions:
+            raise ValueError(f"resolution: expected one of {self.resolutions}, got {resolution!r}")
+        return resolution
+
+    def of_image(self, height: int, width: int) -> int:
+        """The nominal resolution of an image of this size."""
+        for k, resolution in enumerate(self.resolutions):
+            if (self.base_shape[0] << k, self.base_shape[1] << k) == (height, width):
+                return resolution
+        sizes = ", ".join(f"{self.base_shape[0] << k}x{self.base_shape[1] << k}" for k in range(self.count))
+        raise ValueError(f"image: expected a size of {sizes}, got {height}x{width}")
+
+
+def name(resolution: int) -> str:
+    return f"{resolution}x{resolution}"

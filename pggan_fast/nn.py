@@ -1,0 +1,240 @@
+"""Layers over `pggan_fast.ops`: parameters are raw N(0, 1) values, scaled at run time (equalised learning rate)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pggan_fast import ops
+
+
+class _Scaled(torch.nn.Module):
+    """weight ~ N(0, 1) of `shape`, multiplied by gain / sqrt(fan_in) in forward; bias zeros, multiplied by bias_scale."""
+
+    def __init__(
+        self, shape: tuple[int, ...], bias_size: int, gain: float, bias_scale: float, backend: str | None
+    ) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(shape))
+        self.register_parameter("bias", torch.nn.Parameter(torch.zeros(bias_size)) if bias_size else None)
+        self.weight_scale = gain / math.sqrt(math.prod(shape[1:]))
+        self.bias_scale = bias_scale
+        self.backend = backend
+
+    def extra_repr(self) -> str:
+        return f"{tuple(self.weight.shape)}, weight_scale={self.weight_scale:.4g}, bias={self.bias is not None}"
+
+
+class ScaledConv2d(_Scaled):
+    """`ops.scaled_conv2d` with parameters: [N, in_channels, H, W] -> [N, out_channels, H', W'].
+
+    weight [out, in, k, k], bias [out]. The weight is multiplied by gain / sqrt(in * k * k) at run time
+    (section 4.1 of the paper; the official gain is sqrt(2), and 1 for toRGB). Other arguments: `ops.scaled_conv2d`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        *,
+        bias: bool = True,
+        gain: float = math.sqrt(2.0),
+        bias_scale: float = 1.0,
+        resample: str = "none",
+        negative_slope: float | None = None,
+        pixel_norm: str = "none",
+        eps: float = 1e-8,
+        eps_mode: str = "inside",
+        backend: str | None = None,
+    ) -> None:
+        shape = (out_channels, in_channels, kernel_size, kernel_size)
+        super().__init__(shape, out_channels if bias else 0, gain, bias_scale, backend)
+        self.resample, self.negative_slope = resample, negative_slope
+        self.pixel_norm, self.eps, self.eps_mode = pixel_norm, eps, eps_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.scaled_conv2d(
+            x,
+            self.weight,
+            self.bias,
+            weight_scale=self.weight_scale,
+            bias_scale=self.bias_scale,
+            resample=self.resample,
+            negative_slope=self.negative_slope,
+            pixel_norm=self.pixel_norm,
+            eps=self.eps,
+            eps_mode=self.eps_mode,
+            backend=self.backend,
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"{super().extra_repr()}, resample={self.resample!r}, negative_slope={self.negative_slope}, "
+            f"pixel_norm={self.pixel_norm!r}"
+        )
+
+
+class ScaledLinear(_Scaled):
+    """`ops.scaled_linear` with parameters: [N, in_features] -> [N, out_features]; weight [out, in], bias [out]."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = True,
+        gain: float = math.sqrt(2.0),
+        bias_scale: float = 1.0,
+        negative_slope: float | None = None,
+        pixel_norm: str = "none",
+        eps: float = 1e-8,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__((out_features, in_features), out_features if bias else 0, gain, bias_scale, backend)
+        self.negative_slope, self.pixel_norm, self.eps = negative_slope, pixel_norm, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.scaled_linear(
+            x,
+            self.weight,
+            self.bias,
+            weight_scale=self.weight_scale,
+            bias_scale=self.bias_scale,
+            negative_slope=self.negative_slope,
+            pixel_norm=self.pixel_norm,
+            eps=self.eps,
+            backend=self.backend,
+        )
+
+
+class LatentToMap(_Scaled):
+    """G's first layer: dense [N, in_features] -> view [N, C, H, W], bias per channel, leaky ReLU, pixel norm.
+
+    weight [C * H * W, in_features], bias [C] (per channel, not per unit: official). gain sqrt(2) / 4 as the official
+    code has it. With `channels_last` the map leaves in that format.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        channels: int,
+        shape: tuple[int, int] = (4, 4),
+        *,
+        gain: float = math.sqrt(2.0) / 4.0,
+        negative_slope: float = 0.2,
+        eps: float = 1e-8,
+        channels_last: bool = True,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__((channels * shape[0] * shape[1], in_features), channels, gain, 1.0, backend)
+        self.shape = (channels, *shape)
+        self.negative_slope, self.eps, self.channels_last = negative_slope, eps, channels_last
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = ops.scaled_linear(x, self.weight, weight_scale=self.weight_scale, backend=self.backend)
+        u = u.view(-1, *self.shape)
+        if self.channels_last:
+            u = u.contiguous(memory_format=torch.channels_last)
+        return ops.bias_act(
+            u,
+            self.bias,
+            negative_slope=self.negative_slope,
+            pixel_norm="after_act",
+            eps=self.eps,
+            backend=self.backend,
+        )
+
+
+class PixelNorm(torch.nn.Module):
+    """`ops.pixel_norm`: x * rsqrt(mean_c(x^2) + eps)."""
+
+    def __init__(self, eps: float = 1e-8, *, backend: str | None = None) -> None:
+        super().__init__()
+        self.eps, self.backend = eps, backend
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.pixel_norm(x, self.eps, backend=self.backend)
+
+
+class FadeIn(torch.nn.Module):
+    """`ops.fade_in`: (1 - alpha) * low + alpha * high."""
+
+    def __init__(self, *, backend: str | None = None) -> None:
+        super().__init__()
+        self.backend = backend
+
+    def forward(self, low: Tensor, high: Tensor, alpha: float | Tensor) -> Tensor:
+        return ops.fade_in(low, high, alpha, backend=self.backend)
+
+
+class MinibatchStdDev(torch.nn.Module):
+    """`ops.minibatch_stddev`: [N, C, H, W] -> [N, C + 1, H, W]."""
+
+    def __init__(
+        self,
+        group_size: int = 4,
+        *,
+        grouping: str = "strided",
+        unbiased: bool = False,
+        eps: float = 1e-8,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.group_size, self.grouping, self.unbiased = group_size, grouping, unbiased
+        self.eps, self.backend = eps, backend
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.minibatch_stddev(
+            x, self.group_size, grouping=self.grouping, unbiased=self.unbiased, eps=self.eps, backend=self.backend
+        )
+
+
+class ToRGB(ScaledConv2d):
+    """A linear 1x1 convolution to image channels, gain 1 (official: no tanh, no norm)."""
+
+    def __init__(self, in_channels: int, channels: int = 3, *, gain: float = 1.0, backend: str | None = None) -> None:
+        super().__init__(in_channels, channels, 1, gain=gain, backend=backend)
+
+    def fade_in(self, x: Tensor, low: ToRGB, x_low: Tensor, alpha: float | Tensor) -> Tensor:
+        """This layer's image of x blended with `low`'s image of x_low (half the size), in one op."""
+        return ops.to_rgb_fade_in(
+            x_low,
+            x,
+            low.weight,
+            low.bias,
+            self.weight,
+            self.bias,
+            alpha,
+            weight_scale_low=low.weight_scale,
+            weight_scale_high=self.weight_scale,
+            bias_scale_low=low.bias_scale,
+            bias_scale_high=self.bias_scale,
+            backend=self.backend,
+        )
+
+
+class FromRGB(ScaledConv2d):
+    """A 1x1 convolution from image channels with leaky ReLU."""
+
+    def __init__(
+        self, channels: int, out_channels: int, *, negative_slope: float = 0.2, backend: str | None = None
+    ) -> None:
+        super().__init__(channels, out_channels, 1, negative_slope=negative_slope, backend=backend)
+
+    def fade_in(self, image: Tensor, high: Tensor, alpha: float | Tensor) -> Tensor:
+        """This (older, lower) layer's features of the halved image blended with the new block's `high`, in one op."""
+        assert self.negative_slope is not None
+        return ops.from_rgb_fade_in(
+            image,
+            high,
+            self.weight,
+            self.bias,
+            alpha,
+            weight_scale=self.weight_scale,
+            bias_scale=self.bias_scale,
+            negative_slope=self.negative_slope,
+            backend=self.backend,
+        )

@@ -1,0 +1,63 @@
+"""What a backward call is asked for: weight gradients only where somebody wants them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad
+from torch import Tensor
+
+_weight_grads = True
+
+
+@contextlib.contextmanager
+def no_weight_grads() -> Iterator[None]:
+    """Within this context, backward passes of pggan_fast ops compute no weight or bias gradients.
+
+    The gradient penalty's inner `torch.autograd.grad(scores, images)` needs none, and the ops find that out by
+    themselves in eager mode; the context says it explicitly, for code that calls `.backward()` or traces.
+    The affected parameters get no gradient (None) from such a pass. The setting is process-wide, because the autograd
+    engine runs CUDA backward passes in threads of its own.
+    """
+    global _weight_grads
+    before = _weight_grads
+    _weight_grads = False
+    try:
+        yield
+    finally:
+        _weight_grads = before
+
+
+def wanted(ctx: Any, index: int, *, weight: bool = True) -> bool:
+    """Whether this backward call wants the gradient of input `index`; `weight` says that it is a parameter's.
+
+    `ctx.needs_input_grad` only says that the input requires grad; under `autograd.grad(score, images)` it stays True
+    for weights, and eager PyTorch skips those gradients because it asks the engine. So do we. The name is private:
+    where it is missing or cannot answer (leaves under autograd.grad, compiled graphs), the gradient is computed.
+    """
+    if not ctx.needs_input_grad[index]:
+        return False
+    if weight and not _weight_grads:
+        return False
+    if torch.compiler.is_compiling():
+        return True
+    try:
+        node = ctx.next_functions[ctx.tensor_arguments.index(index)][0]  # None is no edge
+        return node is None or torch._C._will_engine_execute_node(node)
+    except (AttributeError, IndexError, RuntimeError):
+        return True
+
+
+def as_edge(parameter: Tensor | None) -> Tensor | None:
+    """A non-leaf alias of a leaf that requires grad: the engine can answer for its edge, not for a leaf's."""
+    if parameter is not None and parameter.requires_grad and parameter.is_leaf and torch.is_grad_enabled():
+        return parameter.view_as(parameter)
+    return parameter
+
+
+def needs_reference() -> bool:
+    """Forward-mode AD and torch.func transforms have no rules for our nodes: plain PyTorch does it right."""
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0

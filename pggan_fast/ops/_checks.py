@@ -1,0 +1,116 @@
+"""Input checks of the public ops: each error names the argument, what came and what was expected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pggan_fast.backends import registry
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def tensor(name: str, value: object, ndims: Sequence[int], like: Tensor | None = None) -> None:
+    """A floating-point tensor of one of the ranks `ndims`, on the device of `like`."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
+    if value.dtype not in DTYPES:
+        raise TypeError(f"{name}: expected float32, float16, bfloat16 or float64, got {_short(value.dtype)}")
+    if value.ndim not in ndims:
+        expected = " or ".join(f"{d}-D" for d in ndims)
+        raise ValueError(f"{name}: expected a {expected} tensor, got shape {tuple(value.shape)}")
+    if like is not None and value.device != like.device:
+        raise ValueError(f"{name}: expected a tensor on {like.device}, got one on {value.device}")
+
+
+def same_dtype(name: str, value: Tensor, like: Tensor) -> None:
+    if value.dtype != like.dtype:
+        raise TypeError(f"{name}: expected dtype {_short(like.dtype)}, got {_short(value.dtype)}")
+
+
+def parameter_dtype(name: str, value: Tensor, x: Tensor) -> None:
+    """Weights and biases have x's dtype, or are float32 beside half-precision x."""
+    if value.dtype != x.dtype and not (value.dtype == torch.float32 and x.dtype in (torch.float16, torch.bfloat16)):
+        raise TypeError(
+            f"{name}: expected {_short(x.dtype)}, or float32 beside a half-precision x; "
+            f"got {_short(value.dtype)} with x {_short(x.dtype)}"
+        )
+
+
+def bias(name: str, value: Tensor | None, channels: int, x: Tensor) -> None:
+    if value is None:
+        return
+    tensor(name, value, (1,), x)
+    parameter_dtype(name, value, x)
+    if value.shape[0] != channels:
+        raise ValueError(f"{name}: expected {channels} elements, one per output channel, got {value.shape[0]}")
+
+
+def conv_weight(name: str, value: Tensor, x: Tensor, x_name: str = "x", sizes: Sequence[int] = (1, 3)) -> None:
+    """[C, Cin, k, k] with Cin the channels of x and k one of `sizes`."""
+    tensor(name, value, (4,), x)
+    parameter_dtype(name, value, x)
+    if value.shape[2] != value.shape[3] or value.shape[2] not in sizes:
+        wanted = " or ".join(f"{k}x{k}" for k in sizes)
+        raise ValueError(f"{name}: expected a {wanted} kernel, got {value.shape[2]}x{value.shape[3]}")
+    if value.shape[1] != x.shape[1]:
+        raise ValueError(f"{name}: expected {x.shape[1]} input channels as {x_name} has, got {value.shape[1]}")
+
+
+def finite(**scalars: float) -> None:
+    for name, value in scalars.items():
+        if isinstance(value, (Tensor, bool)) or not isinstance(value, (int, float)):
+            raise TypeError(f"{name}: expected a Python float, got {type(value).__name__}")
+        if not math.isfinite(value):
+            raise ValueError(f"{name}: expected a finite number, got {value}")
+
+
+def one_of(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def epilogue(negative_slope: float | None, pixel_norm: str, eps: float, eps_mode: str) -> None:
+    if negative_slope is not None:
+        finite(negative_slope=negative_slope)
+        if not 0.0 <= negative_slope <= 1.0:
+            raise ValueError(f"negative_slope: expected a number in [0, 1] or None (linear), got {negative_slope}")
+    one_of("pixel_norm", pixel_norm, ("none", "after_act", "before_act"))
+    one_of("eps_mode", eps_mode, ("inside", "outside"))
+    finite(eps=eps)
+    if eps < 0.0:
+        raise ValueError(f"eps: expected a number >= 0, got {eps}")
+
+
+def even(name: str, x: Tensor, why: str) -> None:
+    if x.shape[2] % 2 or x.shape[3] % 2:
+        raise ValueError(f"{name}: {why} needs even height and width, got {x.shape[2]}x{x.shape[3]}")
+
+
+def backend(name: str | None) -> None:
+    if name is not None and name not in registry.BACKENDS:
+        raise ValueError(f"backend: expected None or one of {', '.join(registry.BACKENDS)}, got {name!r}")
+
+
+def alpha(value: float | Tensor, like: Tensor) -> Tensor:
+    """The blend weight as a 0-d float32 tensor on the device of `like`; a tensor is used as it is, without a sync."""
+    if isinstance(value, Tensor):
+        if value.ndim != 0 or not value.is_floating_point():
+            raise ValueError(
+                f"alpha: expected a 0-d floating-point tensor, got {_short(value.dtype)} {tuple(value.shape)}"
+            )
+        if value.device != like.device:
+            raise ValueError(f"alpha: expected a tensor on {like.device}, got one on {value.device}")
+        if value.requires_grad:
+            raise ValueError("alpha: it is a schedule, not a parameter; expected a tensor without requires_grad")
+        return value.to(torch.float32)
+    if not isinstance(value, (int, float)) or math.isnan(value):
+        raise ValueError(f"alpha: expected a number or a 0-d tensor, got {value!r}")
+    return torch.full((), float(value), dtype=torch.float32, device=like.device)
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,103 @@
+"""The closed family {convolution, its input gradient, its weight gradient}: internal ops under every layer.
+
+    conv(x, w, scale, resample)   "none": scale * conv2d(x, w)        "up":   scale * conv2d(up2(x), w)
+                                  "down": scale * down2(conv2d(x, w))         (padding k // 2, k in {1, 3})
+
+Each is linear in x and in w. The adjoint in x is again a `conv` with flipped, transposed weights: of "none" itself, of
+"up" 4 x "down", of "down" "up" / 4. So these two ops serve all orders of differentiation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pggan_fast.backends import layout
+from pggan_fast.ops._autograd import wanted
+from pggan_fast.ops._register import register
+
+ADJOINT = {"none": ("none", 1.0), "up": ("down", 4.0), "down": ("up", 0.25)}
+
+
+def output_shape(x: Tensor, weight: Tensor, resample: str, adjoint: bool) -> tuple[int, int, int, int]:
+    n, _, h, w = x.shape
+    c = weight.shape[1] if adjoint else weight.shape[0]
+    if resample == "up":
+        return n, c, 2 * h, 2 * w
+    if resample == "down":
+        return n, c, h // 2, w // 2
+    return n, c, h, w
+
+
+def _conv_fake(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
+    return layout.empty(output_shape(x, weight, resample, adjoint), x, layout.is_channels_last(x))
+
+
+def _conv_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, *ctx.config = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _conv_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
+    x, weight = ctx.saved_tensors
+    scale, resample, adjoint, backend = ctx.config
+    dx = dw = None
+    if wanted(ctx, 0, weight=False):
+        dx = input_grad(dy, weight, scale, resample, backend, adjoint=adjoint)
+    if wanted(ctx, 1):
+        if adjoint:  # y is bilinear in (x, w) with x in the role of an output gradient
+            other, factor = ADJOINT[resample]
+            dw = weight_grad(dy, x, scale * factor, other, weight, backend)
+        else:
+            dw = weight_grad(x, dy, scale, resample, weight, backend)
+    return dx, dw, None, None, None, None
+
+
+conv = register(
+    "conv(Tensor x, Tensor weight, float scale, str resample, bool adjoint, str backend) -> Tensor",
+    _conv_fake,
+    _conv_setup,
+    _conv_backward,
+)
+
+
+def input_grad(
+    dy: Tensor, weight: Tensor, scale: float, resample: str, backend: str, *, adjoint: bool = False
+) -> Tensor:
+    """The gradient of `conv(x, weight, scale, resample, adjoint)` in x."""
+    other, factor = ADJOINT[resample]
+    return conv(dy, weight, scale * factor, other, not adjoint, backend)
+
+
+def _weight_grad_fake(
+    x: Tensor, dy: Tensor, scale: float, resample: str, k: int, dtype: torch.dtype
+) -> Tensor:
+    return x.new_empty(dy.shape[1], x.shape[1], k, k, dtype=dtype)
+
+
+def _weight_grad_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, dy, *ctx.config = inputs
+    ctx.save_for_backward(x, dy)
+
+
+def _weight_grad_backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+    x, dy = ctx.saved_tensors
+    scale, resample, _, _, backend = ctx.config
+    dx = input_grad(dy, g, scale, resample, backend) if wanted(ctx, 0, weight=False) else None
+    ddy = conv(x, g, scale, resample, False, backend) if wanted(ctx, 1, weight=False) else None
+    return dx, ddy, None, None, None, None, None
+
+
+_conv_weight_grad = register(
+    "conv_weight_grad(Tensor x, Tensor dy, float scale, str resample, SymInt k, ScalarType dtype, str backend) -> Tensor",
+    _weight_grad_fake,
+    _weight_grad_setup,
+    _weight_grad_backward,
+)
+
+
+def weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, weight: Tensor, backend: str) -> Tensor:
+    """The gradient of `conv(x, weight, scale, resample)` in weight, in weight's dtype; dy [N, C, ...], x [N, Cin, ...]."""
+    return _conv_weight_grad(x, dy, scale, resample, weight.shape[2], weight.dtype, backend)

@@ -1,0 +1,158 @@
+"""scaled_conv2d: a whole PGGAN layer as one autograd node that saves its input, its output and one number per pixel.
+
+    y = pixel_norm(leaky_relu(weight_scale * conv2d(x, weight) + bias_scale * bias)), with resampling
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pggan_fast import reference
+from pggan_fast.backends import layout
+from pggan_fast.backends.precision import split_scale
+from pggan_fast.ops import _checks
+from pggan_fast.ops._autograd import as_edge, needs_reference, wanted
+from pggan_fast.ops._register import register
+from pggan_fast.ops.bias_act import bias_act_backward, chosen_backend, forward_fake
+from pggan_fast.ops.conv import input_grad, output_shape, weight_grad
+
+
+def scaled_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    weight_scale: float,
+    bias_scale: float = 1.0,
+    resample: str = "none",
+    negative_slope: float | None = None,
+    pixel_norm: str = "none",
+    eps: float = 1e-8,
+    eps_mode: str = "inside",
+    backend: str | None = None,
+) -> Tensor:
+    """Equalised-learning-rate convolution with bias, leaky ReLU, pixel norm and resampling, fused.
+
+    Args:
+        x: [N, Cin, H, W], any strides (channels_last is the fast layout and is kept).
+        weight: [C, Cin, k, k], k in {1, 3}; x's dtype, or float32 beside half-precision x (rounded once, after
+            scaling and phase sums).
+        bias: [C], dtype as for weight.
+        weight_scale, bias_scale: Python floats that multiply weight and bias at run time.
+        resample: "up" repeats x 2x2 before the convolution; "down" averages 2x2 before the bias (official
+            discriminator); "pool" averages 2x2 after the activation (most PyTorch ports). "down" is not "pool".
+        negative_slope, pixel_norm, eps, eps_mode, backend: see `bias_act`.
+    Returns:
+        [N, C, H', W'] in x's dtype (autocast's under autocast), H' = 2H for "up", H / 2 for "down" and "pool".
+    Raises:
+        ValueError, TypeError: an argument is off; the message names it.
+        BackendUnavailable: the named backend cannot run here.
+    Source: Karras et al. 2017, sections 4.1 and 4.2; "up" and "down" are computed as exact 4x4 stride-2 forms.
+    """
+    x = autocast(x)
+    _checks.tensor("x", x, (4,))
+    _checks.conv_weight("weight", weight, x)
+    _checks.bias("bias", bias, weight.shape[0], x)
+    _checks.finite(weight_scale=weight_scale, bias_scale=bias_scale)
+    _checks.one_of("resample", resample, ("none", "up", "down", "pool"))
+    _checks.epilogue(negative_slope, pixel_norm, eps, eps_mode)
+    if resample in ("down", "pool"):
+        _checks.even("x", x, f'resample="{resample}"')
+    chosen = chosen_backend(backend)
+    if chosen == "reference" or needs_reference():
+        return reference.scaled_conv2d(
+            x,
+            weight,
+            bias,
+            weight_scale=weight_scale,
+            bias_scale=bias_scale,
+            resample=resample,
+            negative_slope=negative_slope,
+            pixel_norm=pixel_norm,
+            eps=eps,
+            eps_mode=eps_mode,
+        )
+    # Two compositions: a pool after a norm, and relu after a norm, whose backward needs what one output has lost.
+    pool_after = resample == "pool" and pixel_norm != "none"
+    relu_after = pixel_norm == "before_act" and negative_slope == 0.0
+    y = scaled_conv2d_forward(
+        x,
+        as_edge(weight),
+        as_edge(bias),
+        weight_scale,
+        bias_scale,
+        "none" if pool_after else resample,
+        None if relu_after else negative_slope,
+        pixel_norm,
+        eps,
+        eps_mode,
+        chosen,
+    )[0]
+    y = torch.relu(y) if relu_after else y
+    return reference.down2(y) if pool_after else y
+
+
+def autocast(x: Tensor) -> Tensor:
+    """x in autocast's dtype where autocast is on for its device; weights stay as they are and are rounded inside."""
+    kind = x.device.type if isinstance(x, Tensor) else "meta"
+    if kind != "meta" and x.is_floating_point() and x.dtype != torch.float64 and torch.is_autocast_enabled(kind):
+        return x.to(torch.get_autocast_dtype(kind))
+    return x
+
+
+def _fake(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    weight_scale: float,
+    bias_scale: float,
+    resample: str,
+    slope: float | None,
+    norm: str,
+    eps: float,
+    eps_mode: str,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    pool = resample == "pool"
+    shape = output_shape(x, weight, "none" if pool else resample, False)
+    u = layout.empty(shape, x, layout.is_channels_last(x))
+    return forward_fake(u, bias, 1.0, bias_scale, slope, norm, eps, eps_mode, pool)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+    x, weight, bias, weight_scale, bias_scale, resample, slope, norm, eps, eps_mode, backend = inputs
+    y, r, mask = output
+    ctx.set_materialize_grads(False)
+    on_weight, on_epilogue = split_scale(weight_scale, x.dtype)
+    pool = resample == "pool"
+    ctx.conv = on_weight, "none" if pool else resample
+    ctx.epilogue = on_epilogue, bias_scale, slope, norm, eps, eps_mode, pool
+    ctx.bias_dtype, ctx.backend = None if bias is None else bias.dtype, backend
+    ctx.save_for_backward(x, weight, y, r, mask)
+
+
+def _backward(ctx: Any, dy: Tensor | None, dr: Tensor | None, dmask: None) -> tuple[Any, ...]:
+    if dy is None and dr is None:  # the primal chain of a gradient penalty: nothing flows back
+        return (None,) * 11
+    x, weight, y, r, mask = ctx.saved_tensors
+    scale, resample = ctx.conv
+    need_bias = ctx.bias_dtype is not None and wanted(ctx, 2)
+    dy = torch.zeros_like(y) if dy is None else dy
+    du, db = bias_act_backward(dy, dr, y, r, mask, *ctx.epilogue, need_bias, ctx.backend)
+    dx = dw = None
+    if wanted(ctx, 0, weight=False):
+        dx = input_grad(du, weight, scale, resample, ctx.backend)
+    if wanted(ctx, 1):
+        dw = weight_grad(x, du, scale, resample, weight, ctx.backend)
+    return dx, dw, None if db is None else db.to(ctx.bias_dtype), *(None,) * 8
+
+
+scaled_conv2d_forward = register(
+    "scaled_conv2d_forward(Tensor x, Tensor weight, Tensor? bias, float weight_scale, float bias_scale, str resample, "
+    "float? slope, str norm, float eps, str eps_mode, str backend) -> (Tensor y, Tensor? r, Tensor? mask)",
+    _fake,
+    _setup,
+    _backward,
+)

@@ -1,0 +1,68 @@
+"""scaled_linear: the equalised-learning-rate dense layer, as a 1x1 convolution of 1x1 images (the same closed family)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pggan_fast import reference
+from pggan_fast.ops import _checks
+from pggan_fast.ops._autograd import needs_reference
+from pggan_fast.ops.bias_act import chosen_backend
+from pggan_fast.ops.scaled_conv2d import autocast, scaled_conv2d
+
+
+def scaled_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    weight_scale: float,
+    bias_scale: float = 1.0,
+    negative_slope: float | None = None,
+    pixel_norm: str = "none",
+    eps: float = 1e-8,
+    backend: str | None = None,
+) -> Tensor:
+    """`act(weight_scale * x @ weight.T + bias_scale * bias)`, optionally pixel-normalised over the features.
+
+    Args:
+        x: [N, K]; weight: [C, K]; bias: [C]. dtypes, scales, slope, norm and backend as for `scaled_conv2d`.
+    Returns:
+        [N, C] in x's dtype (autocast's under autocast).
+    Raises:
+        ValueError, TypeError: an argument is off; the message names it.
+        BackendUnavailable: the named backend cannot run here.
+    Source: Karras et al. 2017, section 4.1.
+    """
+    _checks.tensor("x", x, (2,))
+    _checks.tensor("weight", weight, (2,), x)
+    if weight.shape[1] != x.shape[1]:
+        raise ValueError(f"weight: expected {x.shape[1]} columns as x has, got {weight.shape[1]}")
+    if chosen_backend(backend) == "reference" or needs_reference():
+        x = autocast(x)
+        _checks.parameter_dtype("weight", weight, x)
+        _checks.bias("bias", bias, weight.shape[0], x)
+        _checks.finite(weight_scale=weight_scale, bias_scale=bias_scale)
+        _checks.epilogue(negative_slope, pixel_norm, eps, "inside")
+        return reference.scaled_linear(
+            x,
+            weight,
+            bias,
+            weight_scale=weight_scale,
+            bias_scale=bias_scale,
+            negative_slope=negative_slope,
+            pixel_norm=pixel_norm,
+            eps=eps,
+        )
+    y = scaled_conv2d(
+        x[:, :, None, None],
+        weight[:, :, None, None],
+        bias,
+        weight_scale=weight_scale,
+        bias_scale=bias_scale,
+        negative_slope=negative_slope,
+        pixel_norm=pixel_norm,
+        eps=eps,
+        backend=backend,
+    )
+    return y[:, :, 0, 0]

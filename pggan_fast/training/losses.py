@@ -1,0 +1,152 @@
+"""WGAN-GP as Karras et al. (2018) train with it: losses of D and G, in float32 whatever the networks compute in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Generate = Callable[..., Tensor]  # (z [N, L], labels [N, K] | None, *, resolution, alpha) -> image [N, C, H, W]
+
+
+class Discriminate(Protocol):
+    """image [N, C, H, W] -> (score [N], label logits [N, K] or None)."""
+
+    def __call__(self, image: Tensor, *, alpha: float | Tensor) -> tuple[Tensor, Tensor | None]: ...
+
+
+class WganGpTerms(NamedTuple):
+    """The parts of D's loss, each [N], float32 (float64 for float64 images); `loss` is the mean of their weighted sum."""
+
+    real_score: Tensor
+    fake_score: Tensor
+    penalty: Tensor  # weighted by gp_lambda / target^2
+    drift: Tensor  # weighted by eps_drift
+    label: Tensor  # weighted by cond_weight; 0 without labels
+
+    @property
+    def loss(self) -> Tensor:
+        return (self.fake_score - self.real_score + self.penalty + self.drift + self.label).mean()
+
+
+def gradient_penalty(
+    D: Discriminate,
+    reals: Tensor,
+    fakes: Tensor,
+    *,
+    alpha: float | Tensor = 1.0,
+    target: float = 1.0,
+    u: Tensor | None = None,
+) -> Tensor:
+    """(||d D(x_hat)/d x_hat||_2 - target)^2 per sample, [N], unweighted, with a graph to D's parameters.
+
+    x_hat = reals + (fakes - reals) * u; reals and fakes [N, C, H, W], u uniform in [0, 1) of shape [N, 1, 1, 1], drawn
+    here where it is None. Only the gradient of x_hat is asked for, so the inner pass makes no weight gradients.
+    Where the gradient is exactly zero the norm has subgradient 0, not NaN.
+    Source: Gulrajani et al. (2017), equation 3; the sum of the scores gives every sample's own gradient at once.
+    """
+    if u is None:
+        u = torch.rand(reals.shape[0], 1, 1, 1, device=reals.device, dtype=reals.dtype)
+    x_hat = torch.lerp(reals.detach(), fakes.detach().to(reals.dtype), u.to(reals.dtype)).requires_grad_(True)
+    score, _ = D(x_hat, alpha=alpha)
+    (gradient,) = torch.autograd.grad(_full(score).sum(), x_hat, create_graph=True)
+    squares = _full(gradient).square().sum(dim=(1, 2, 3))  # [N]
+    positive = squares > 0
+    norm = torch.where(positive, torch.where(positive, squares, 1).sqrt(), 0)
+    return (norm - target).square()
+
+
+def wgan_gp_terms(
+    D: Discriminate,
+    reals: Tensor,
+    fakes: Tensor,
+    labels: Tensor | None = None,
+    *,
+    alpha: float | Tensor = 1.0,
+    gp_lambda: float = 10.0,
+    target: float = 1.0,
+    eps_drift: float = 0.001,
+    cond_weight: float = 1.0,
+    u: Tensor | None = None,
+) -> WganGpTerms:
+    """The weighted parts of D's loss, for logging; arguments as for `wgan_gp_d_loss`."""
+    real_score, real_logits = D(reals, alpha=alpha)
+    fake_score, fake_logits = D(fakes, alpha=alpha)
+    real_score, fake_score = _full(real_score), _full(fake_score)
+    penalty = gradient_penalty(D, reals, fakes, alpha=alpha, target=target, u=u) * (gp_lambda / target**2)
+    label = torch.zeros_like(real_score)
+    if labels is not None:
+        label = cond_weight * (_label_loss(real_logits, labels) + _label_loss(fake_logits, labels))
+    return WganGpTerms(real_score, fake_score, penalty, eps_drift * real_score.square(), label)
+
+
+def wgan_gp_d_loss(
+    D: Discriminate,
+    reals: Tensor,
+    fakes: Tensor,
+    labels: Tensor | None = None,
+    *,
+    alpha: float | Tensor = 1.0,
+    gp_lambda: float = 10.0,
+    target: float = 1.0,
+    eps_drift: float = 0.001,
+    cond_weight: float = 1.0,
+    u: Tensor | None = None,
+) -> Tensor:
+    """D's loss, a scalar: the mean over the batch of
+
+        D(fake) - D(real) + gp_lambda / target^2 * (||grad D(x_hat)|| - target)^2 + eps_drift * D(real)^2 + CE_real + CE_fake
+
+    reals, fakes: [N, C, H, W] in about [-1, 1], fakes made with the reals' labels and no graph to G; labels: one-hot
+    [N, K] or None; the cross entropies (times cond_weight) only with labels. The drift holds the reals' scores only.
+    Source: Karras et al. (2018), appendix A.1; label terms as in AC-GAN.
+    """
+    return wgan_gp_terms(
+        D,
+        reals,
+        fakes,
+        labels,
+        alpha=alpha,
+        gp_lambda=gp_lambda,
+        target=target,
+        eps_drift=eps_drift,
+        cond_weight=cond_weight,
+        u=u,
+    ).loss
+
+
+def g_loss(
+    D: Discriminate,
+    fakes: Tensor,
+    labels: Tensor | None = None,
+    *,
+    alpha: float | Tensor = 1.0,
+    cond_weight: float = 1.0,
+) -> Tensor:
+    """G's loss, a scalar: mean of -D(fake), plus cond_weight * cross entropy of D's label logits where labels are given.
+
+    fakes: [N, C, H, W] with their graph to G; labels: the one-hot [N, K] that they were made with, or None.
+    """
+    score, logits = D(fakes, alpha=alpha)
+    loss = -_full(score)
+    if labels is not None:
+        loss = loss + cond_weight * _label_loss(logits, labels)
+    return loss.mean()
+
+
+def _full(x: Tensor) -> Tensor:
+    """float32 at least: a half score or gradient would overflow in the squares."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _label_loss(logits: Tensor | None, labels: Tensor) -> Tensor:
+    """Softmax cross entropy per sample, [N]."""
+    if logits is None:
+        raise ValueError("labels: got labels, but the discriminator gives no label logits (label_dim is 0)")
+    if labels.shape != logits.shape:
+        raise ValueError(f"labels: got shape {tuple(labels.shape)}, expected one-hot {tuple(logits.shape)}")
+    logits = _full(logits)
+    return F.cross_entropy(logits, labels.to(logits.dtype), reduction="none")

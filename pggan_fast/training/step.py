@@ -1,0 +1,101 @@
+"""One whole training step of D or of G: forward, loss, backward, Adam. The same code for every backend.
+
+The optimiser is the caller's; progressive growing uses Adam with betas (0, 0.99) and eps 1e-8.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pggan_fast.training.losses import g_loss, wgan_gp_d_loss
+
+
+class StepResult(NamedTuple):
+    loss: Tensor  # scalar, detached
+    applied: bool  # False: a gradient was not finite, so neither parameters nor optimiser state changed
+
+
+def d_step(
+    G: Callable[..., Tensor],
+    D: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    reals: Tensor,
+    z: Tensor,
+    labels: Tensor | None = None,
+    *,
+    alpha: float | Tensor = 1.0,
+    autocast: torch.dtype | None = None,
+    **loss_options: Any,
+) -> StepResult:
+    """One WGAN-GP step of D: fakes without a graph, loss, backward, optimiser step.
+
+    reals [N, C, R, R] in about [-1, 1], z [N, latent_dim], labels one-hot [N, K] or None (the reals' labels, used for
+    the fakes too). `autocast`: the half dtype to run the networks in; losses and scores stay float32. `loss_options`
+    go to `wgan_gp_d_loss`. Where any gradient is NaN or infinite the step is skipped (one check, one synchronisation).
+    Gradients are left in `.grad` for the caller to look at.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    with _precision(reals.device, autocast):
+        with torch.no_grad():
+            fakes = G(z, labels, resolution=reals.shape[-1], alpha=alpha)
+        loss = wgan_gp_d_loss(D, reals, fakes, labels, alpha=alpha, **loss_options)
+    loss.backward()
+    return StepResult(loss.detach(), _apply(optimizer))
+
+
+def g_step(
+    G: Callable[..., Tensor],
+    D: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    z: Tensor,
+    labels: Tensor | None = None,
+    *,
+    resolution: int | None = None,
+    alpha: float | Tensor = 1.0,
+    autocast: torch.dtype | None = None,
+    cond_weight: float = 1.0,
+) -> StepResult:
+    """One step of G through a frozen D; arguments and the skipped step as in `d_step`.
+
+    D's parameters ask for no gradient while this runs (their own flags come back afterwards), so its backward makes
+    input gradients only.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    with frozen_parameters(D):
+        with _precision(z.device, autocast):
+            fakes = G(z, labels, resolution=resolution, alpha=alpha)
+            loss = g_loss(D, fakes, labels, alpha=alpha, cond_weight=cond_weight)
+        loss.backward()
+    return StepResult(loss.detach(), _apply(optimizer))
+
+
+@contextmanager
+def frozen_parameters(module: nn.Module) -> Iterator[None]:
+    """`module`'s parameters with requires_grad False inside the block, each as it was before afterwards."""
+    held = [p for p in module.parameters() if p.requires_grad]
+    for p in held:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in held:
+            p.requires_grad_(True)
+
+
+def _precision(device: torch.device, autocast: torch.dtype | None) -> AbstractContextManager[Any]:
+    return nullcontext() if autocast is None else torch.autocast(device.type, autocast)
+
+
+def _apply(optimizer: torch.optim.Optimizer) -> bool:
+    """Step unless a gradient is not finite: the largest magnitude over all of them tells, NaN included."""
+    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    finite = bool(torch.nn.utils.get_total_norm(grads, norm_type=math.inf).isfinite())
+    if finite:
+        optimizer.step()
+    return finite

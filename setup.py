@@ -1,0 +1,72 @@
+"""Builds the two native modules, each optional: where one cannot be built, the install goes on without it and
+pggan_fast/_build.json says why (`pggan-fast info` shows it). What they consist of is in csrc/build.py.
+"""
+
+import json
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "csrc"))
+import build as recipe  # noqa: E402
+
+# Not pip's temporary folder, so that the next build compiles only what changed.
+OBJECTS = ROOT / "build" / f"native-{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+MODULES = {"_cpu": recipe.cpu_module, "_cuda": recipe.cuda_module}
+
+
+class NinjaBuild(build_ext):
+    """Runs the recipe of each module and records how that went."""
+
+    def run(self):
+        report = {}
+        for extension in self.extensions:
+            name = extension.name.rpartition(".")[2]
+            output = Path(self.get_ext_fullpath(extension.name))
+            try:
+                recipe.build(MODULES[name](), OBJECTS / name, output)
+                report[name] = {"built": True}
+            except (recipe.BuildError, OSError, ImportError) as error:
+                output.unlink(missing_ok=True)
+                report[name] = {"built": False, "reason": str(error)}
+                print(f"{extension.name} is not built: {error}", file=sys.stderr)
+        target = Path(self.get_ext_fullpath("pggan_fast._build")).with_name("_build.json")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(report, indent=2) + "\n")
+
+    def get_ext_fullpath(self, ext_name):
+        if self.inplace:  # beside the package's sources, wherever pip runs this from
+            return str(ROOT / "pggan_fast" / Path(super().get_ext_fullpath(ext_name)).name)
+        return super().get_ext_fullpath(ext_name)
+
+    def get_output_mapping(self):
+        return {}
+
+
+def files(*patterns):
+    return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern))
+
+
+def packages():
+    """Import names and their folders: kernels/ and benchmarks/ live beside pggan_fast/ and install below it."""
+    folders = {"pggan_fast": "pggan_fast", "pggan_fast.kernels": "kernels", "pggan_fast.benchmarks": "benchmarks"}
+    names = []
+    for name, folder in folders.items():
+        names += [name, *(f"{name}.{below}" for below in find_packages(str(ROOT / folder)))]
+    return {"packages": names, "package_dir": folders}
+
+
+setup(
+    **packages(),
+    ext_modules=[
+        Extension("pggan_fast._cpu", files("csrc/cpu/*.cpp", "csrc/bind/cpu_module.cpp"),
+                  depends=files("csrc/cpu/*.h", "csrc/build.py")),
+        Extension("pggan_fast._cuda", files("csrc/cuda/*.cu", "csrc/bind/cuda_module.cpp"),
+                  depends=files("csrc/cuda/*.cuh", "csrc/cuda/*.h")),
+    ],
+    cmdclass={"build_ext": NinjaBuild},
+)  # fmt: skip

@@ -1,0 +1,210 @@
+"""The Makefile and its scripts, run in a small copy, with a stand-in for Python that notes what it was asked to do."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+STAND_IN = """#!/usr/bin/env bash
+echo "$*" >>"$CALLS"
+if [[ -n ${FAIL_AT:-} && "$*" == *"$FAIL_AT"* ]]; then exit 1; fi
+case "$*" in
+    --version) echo 'Python 3.9.2' ;;
+    *sysconfig*) echo "$HEADERS" ;;
+    "-m venv .venv")
+        mkdir -p .venv/bin
+        cp -- "$0" .venv/bin/python
+        echo "VIRTUAL_ENV=$(pwd -P)/.venv" >.venv/bin/activate ;;
+esac
+"""
+
+
+class Copy:
+    """A folder with the Makefile, its scripts and something to build."""
+
+    def __init__(self, folder: Path, home: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        for name in ("Makefile", "scripts", ".ci"):
+            source = ROOT / name
+            (shutil.copytree if source.is_dir() else shutil.copy2)(source, folder / name)
+        (folder / "csrc" / "cpu").mkdir(parents=True)
+        for name in ("pyproject.toml", "setup.py", "csrc/cpu/a.cpp"):
+            (folder / name).touch()
+        self.python = home / "python3"
+        self.python.write_text(STAND_IN)
+        self.python.chmod(0o755)
+        (home / "Python.h").touch()
+        self.log = home / "calls"
+        self.env = os.environ | {
+            "CALLS": str(self.log),
+            "HEADERS": str(home),
+            "CXX": "bash",
+            "PYTHON": str(self.python),
+        }
+        for name in ("MAKEFLAGS", "MAKELEVEL", "TORCH", "PYTEST_ARGS"):  # of a make that runs this test
+            self.env.pop(name, None)
+
+    def run(self, *command: str, **env: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            command, cwd=self.folder, env=self.env | env, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+
+    def calls(self, *command: str, **env: str) -> list[str]:
+        """The names of what `command` made Python do, in order; its questions left out."""
+        self.log.unlink(missing_ok=True)
+        done = self.run(*command, **env)
+        assert done.returncode == 0, done.stderr
+        steps = {
+            "-m venv": "venv",
+            "install --quiet torch": "torch",
+            "install --quiet setuptools": "tools",
+            "install --quiet --no-build-isolation --editable": "package",
+            "import pggan_fast._cpu": "native",
+            "-m ruff": "ruff",
+            "-m mypy": "mypy",
+            "-m pytest": "pytest",
+        }
+        lines = self.log.read_text().splitlines()
+        return [name for line in lines for key, name in steps.items() if key in line]
+
+
+SETUP = ["torch", "tools", "package", "native"]
+TEST = ["ruff", "ruff", "mypy", "pytest"]
+
+
+@pytest.fixture
+def copy(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    return Copy(tmp_path / "a folder", home)
+
+
+def test_a_fresh_clone_is_set_up_once(copy):
+    assert copy.calls("make", "-j4", "test") == ["venv", *SETUP, *TEST]
+    assert copy.calls("make", "test") == TEST
+    assert copy.calls("make", "-j4", "lint", "test") == TEST
+
+
+def test_a_setup_that_was_cut_short_is_done_again(copy):
+    assert copy.run("make", "test", FAIL_AT="--editable").returncode != 0
+    assert "pytest" not in copy.log.read_text()
+    assert copy.calls("make", "test") == [*SETUP, *TEST]
+
+
+@pytest.mark.parametrize("changed", ["csrc/cpu/a.cpp", "csrc/cpu", "pyproject.toml", "setup.py", "Makefile"])
+def test_a_change_installs_again_into_the_same_environment(copy, changed):
+    copy.calls("make", "test")
+    later = (copy.folder / ".venv" / ".installed").stat().st_mtime + 10
+    os.utime(copy.folder / changed, (later, later))
+    assert copy.calls("make", "test") == [*SETUP, *TEST]
+
+
+def test_an_environment_whose_python_is_gone_is_made_anew(copy):
+    copy.calls("make", "test")
+    python = copy.folder / ".venv" / "bin" / "python"
+    python.unlink()
+    python.symlink_to("/no/such/python3")
+    assert copy.calls("make", "test") == ["venv", *SETUP, *TEST]
+
+
+def test_a_moved_folder_gets_its_own_environment(copy):
+    copy.calls("make", "test")
+    copy.folder = copy.folder.rename(copy.folder.with_name("moved"))
+    assert copy.calls("make", "test") == ["venv", *SETUP, *TEST]
+
+
+def test_a_missing_native_module_fails_the_setup_and_says_why(copy):
+    copy.run("mkdir", "pggan_fast")
+    (copy.folder / "pggan_fast" / "_build.json").write_text('{"cpu": "no space left"}')
+    done = copy.run("make", "test", FAIL_AT="import pggan_fast._cpu")
+    assert done.returncode != 0
+    assert "_cpu does not load" in done.stderr
+    assert "no space left" in done.stderr
+    assert not (copy.folder / ".venv" / ".installed").exists()
+
+
+@pytest.mark.parametrize("failing", ["-m ruff check", "-m ruff format", "-m mypy", "-m pytest"])
+def test_a_failing_check_fails_ci(copy, failing):
+    copy.calls("make", "test")
+    assert copy.run(".ci/run", FAIL_AT=failing).returncode != 0
+
+
+def test_ci_runs_make_test(copy):
+    assert copy.calls(".ci/run", CI="true") == ["venv", *SETUP, *TEST]
+    assert "-m pytest -m not slow" in copy.log.read_text()
+
+
+def test_the_long_tests_leave_none_out(copy):
+    assert copy.calls("make", "test-long")[-4:] == TEST
+    assert "not slow" not in copy.log.read_text()
+
+
+def test_the_build_needs_are_those_of_pyproject():
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    needs = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    line = next(
+        x for x in (ROOT / "scripts/setup_venv.sh").read_text().splitlines() if x.startswith("install 'setuptools")
+    )
+    assert line.replace("'", "").split()[1:] == needs
+
+
+INSTALL = "this machine lacks what the build needs; install it with: sudo apt-get install -y"
+
+
+@pytest.mark.parametrize(
+    ("env", "packages"),
+    [
+        ({"CXX": "no-such-compiler"}, "g++"),
+        ({"HEADERS": "/nowhere"}, "python3-dev"),
+        ({"FAIL_AT": "ensurepip"}, "python3-venv"),
+        ({"FAIL_AT": "ensurepip", "HEADERS": "/nowhere", "CXX": "none"}, "g++ python3-venv python3-dev"),
+    ],
+)
+@pytest.mark.parametrize("command", [("make", "bench"), ("make", "test"), (".ci/run",)])
+def test_what_the_machine_lacks_is_one_line_and_nothing_is_begun(copy, command, env, packages):
+    done = copy.run(*command, **env)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[0] == f"{INSTALL} {packages}"
+    assert not (copy.folder / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "packages"),
+    [
+        (["no-such-python"], "python3 python3-venv python3-dev"),
+        (["/opt/nothing/bin/python3.12"], "python3.12 python3.12-venv python3.12-dev"),
+        (["no-such-python", "no-such-make"], "no-such-make python3 python3-venv python3-dev"),
+    ],
+)
+def test_a_missing_python_is_named_as_debian_names_it(copy, arguments, packages):
+    done = copy.run("scripts/prerequisites.sh", *arguments)
+    assert (done.returncode, done.stderr) == (1, f"{INSTALL} {packages}\n")
+
+
+def test_an_old_python_is_refused(copy):
+    done = copy.run("make", "test", FAIL_AT="version_info")
+    assert done.returncode != 0
+    assert done.stderr.startswith("Python 3.9.2 is too old: Python 3.10 or newer is needed")
+
+
+def test_this_machine_lacks_nothing():
+    done = subprocess.run(
+        [ROOT / "scripts/prerequisites.sh", sys.executable, "make"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_make_gpu_without_a_device_says_so_and_measures_nothing(copy):
+    done = copy.run("make", "gpu", f"PYTHON={sys.executable}", CUDA_VISIBLE_DEVICES="")
+    assert done.returncode != 0
+    first = done.stderr.splitlines()[0]
+    assert first.startswith("make gpu: torch ")
+    assert "sees no CUDA device" in first
+    assert not (copy.folder / "benchmarks").exists()
+    assert not (copy.folder / "build").exists()

@@ -1,0 +1,158 @@
+"""What users install: the wheel, built from the sdist, in an environment and a folder that know nothing of this one."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {"pggan_fast": "pggan_fast", "kernels": "pggan_fast/kernels", "benchmarks": "pggan_fast/benchmarks"}
+NOT_SOURCE = (".*", "build", "dist", "*.egg-info", "__pycache__", "*.so", "_build.json")
+
+
+def run(*command, **options) -> str:
+    done = subprocess.run(
+        [str(x) for x in command], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, **options
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory):
+    """The unpacked sdist of a clean copy of the tree."""
+    folder = tmp_path_factory.mktemp("sdist")
+    shutil.copytree(ROOT, folder / "copy", symlinks=True, ignore=shutil.ignore_patterns(*NOT_SOURCE))
+    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", folder, folder / "copy")
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder)
+    return folder / archive.name.removesuffix(".tar.gz")
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    # Without optimisation it takes a sixth of the time, and what is tested here is not speed.
+    compiler = folder / "c++"
+    compiler.write_text('#!/usr/bin/env bash\nexec c++ "${@/-O3/-O0}"\n')
+    compiler.chmod(0o755)
+    env = os.environ | {"PGGAN_FAST_CUDA": "0", "CXX": str(compiler)}
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, sdist, env=env)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def python(wheel, tmp_path_factory):
+    """A Python with the wheel, our dependencies, and an unrelated distribution whose package is called kernels."""
+    folder = tmp_path_factory.mktemp("installed")
+    python = Path(run(sys.executable, ROOT / "scripts" / "borrow_venv.py", folder / "venv").strip())
+    run(python, "-m", "pip", "install", "--no-index", "--no-deps", "--disable-pip-version-check", wheel)
+    (site,) = (folder / "venv" / "lib").glob("python*/site-packages")
+    (site / "kernels").mkdir()
+    (site / "kernels" / "__init__.py").write_text("theirs = True\n")
+    return python
+
+
+def modules(folder: Path) -> set[str]:
+    """The module names that the tree in `folder` should install."""
+    names = set()
+    for source, package in PACKAGES.items():
+        for path in (folder / source).rglob("*.py"):
+            if path.name != "__main__.py":
+                name = str(package / path.relative_to(folder / source).with_suffix("")).removesuffix("/__init__")
+                names.add(name.replace("/", "."))
+    return names
+
+
+def test_the_sdist_has_every_source(sdist):
+    wanted = [path for top in (*PACKAGES, "csrc") for path in (ROOT / top).rglob("*") if path.is_file()]
+    wanted = [path.relative_to(ROOT) for path in wanted if path.suffix in (".py", ".cpp", ".h", ".cu", ".cuh", ".npz")]
+    assert len(wanted) > 20
+    assert [path for path in wanted if not (sdist / path).is_file()] == []
+
+
+def test_the_wheel_takes_no_name_but_its_own(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    (info,) = {name.split("/")[0] for name in names} - {"pggan_fast"}
+    assert info.startswith("pggan_fast-")
+    assert info.endswith(".dist-info")
+    assert f"{info}/licenses/LICENSE" in names
+    assert f"{info}/licenses/NOTICE" in names
+    assert "pggan_fast/py.typed" in names
+
+
+IMPORT_ALL = """
+import importlib, pkgutil, pggan_fast
+names = [m.name for m in pkgutil.walk_packages(pggan_fast.__path__, "pggan_fast.") if not m.name.endswith("__main__")]
+for name in names:
+    importlib.import_module(name)
+"""
+
+
+def test_every_module_imports_from_the_wheel(python, tmp_path):
+    names = set(run(python, "-I", "-c", IMPORT_ALL + "print(*names)", cwd=tmp_path).split())
+    assert {"pggan_fast._cpu", "pggan_fast.kernels", "pggan_fast.benchmarks"} <= names
+    assert modules(ROOT) - names == {"pggan_fast"}
+
+
+def test_two_packages_called_kernels_live_side_by_side(python, tmp_path):
+    code = "import kernels, pggan_fast.kernels as k; assert kernels.theirs; print(kernels.__file__, k.__file__)"
+    theirs, ours = run(python, "-I", "-c", code, cwd=tmp_path).split()
+    assert theirs.endswith("site-packages/kernels/__init__.py")
+    assert ours.endswith("site-packages/pggan_fast/kernels/__init__.py")
+
+
+def test_the_wheel_brings_data_command_and_version(python, tmp_path):
+    code = """
+import importlib.metadata, pggan_fast, pggan_fast.data
+assert importlib.metadata.version("pggan-fast") == pggan_fast.__version__
+print(*pggan_fast.data.faces(8).shape)"""
+    assert run(python, "-I", "-c", code, cwd=tmp_path) == "1024 3 8 8\n"
+    assert "bench" in run(python.parent / "pggan-fast", "--help", cwd=tmp_path)
+
+
+def test_an_editable_install_finds_the_top_level_folders(tmp_path):
+    code = "import pggan_fast.kernels as k, pggan_fast.benchmarks as b; print(k.__file__); print(b.__file__)"
+    found = run(sys.executable, "-I", "-c", code, cwd=tmp_path).splitlines()
+    assert found == [str(ROOT / "kernels" / "__init__.py"), str(ROOT / "benchmarks" / "__init__.py")]
+
+
+QUIET_IMPORT = """
+import os, sys
+import torch
+done = []
+def note(event, args):
+    writes = event == "open" and (args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    acts = ("subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.mkdir", "os.rename", "socket.")
+    if writes or event.startswith(acts):
+        done.append((event, str(args)))
+sys.addaudithook(note)
+exec(sys.argv[1])
+print(*done, sep="\\n", end="")
+"""
+
+
+@pytest.mark.parametrize("code", ["import pggan_fast", IMPORT_ALL], ids=["package", "every module"])
+def test_importing_compiles_fetches_and_writes_nothing(python, tmp_path, code):
+    env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    assert run(python, "-I", "-B", "-c", QUIET_IMPORT, code, cwd=tmp_path, env=env) == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_watch_over_imports_sees_faults(tmp_path):
+    faults = {
+        "open": "open('cache', 'w')",
+        "os.mkdir": "os.mkdir('folder')",
+        "subprocess.Popen": "import subprocess; subprocess.run(['true'])",
+        "socket.connect": "import socket; socket.socket().connect_ex(('127.0.0.1', 9))",
+    }
+    seen = run(sys.executable, "-I", "-B", "-c", QUIET_IMPORT, "\n".join(faults.values()), cwd=tmp_path)
+    assert [event for event in faults if f"('{event}'" not in seen] == []
