@@ -78,10 +78,13 @@ def units(
     resolutions: Sequence[int] = (),
     batch: int | None = None,
 ) -> list[Unit]:
-    """The units of a preset, training steps first. `names` keeps only those cases; `resolutions` and `batch` replace the preset's."""
+    """The units of a preset, training steps first.
+
+    `names` keeps only those cases; `resolutions` and `batch` replace the preset's.
+    """
     rows = PRESETS[preset](device)
     if resolutions:
-        kinds = list(dict.fromkeys(tuple(case for case in kind) for kind, _, _ in rows))
+        kinds = list(dict.fromkeys(kind for kind, _, _ in rows))
         known = {(kind, resolution): n for kind, resolution, n in rows}
         rows = [(k, r, known.get((k, r), default_batch(r, device))) for k in kinds for r in resolutions]
     result: list[Unit] = []

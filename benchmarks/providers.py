@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-
 from pggan_fast.benchmarks.cases import LATENT, Case, Inputs
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,10 @@ BASELINES = ("eager", "eager_channels_last", "compile")
 
 
 def provider(name: str, compile_mode: str = "default", backend: str | None = None) -> Provider:
-    """"auto", a baseline's name, or the name of one of our backends. `backend` is what "auto" runs, if not its own choice."""
+    """The provider of a name: "auto", a baseline, or one of our backends.
+
+    `backend` is what "auto" runs if not its own choice.
+    """
     if name == "auto":
         return Provider("auto", backend)
     if name == "eager":
@@ -55,11 +58,11 @@ def network(kind: str, resolution: int, provider: Provider) -> nn.Module:
         return Generator(
             resolution, latent_dim=LATENT, backend=provider.backend, channels_last=provider.channels_last or None
         )
-    return Discriminator(resolution, backend=provider.backend)
+    return Discriminator(resolution, backend=provider.backend, channels_last=provider.channels_last or None)
 
 
 class Weights:
-    """The parameters that all providers of one unit share: each network's own initialisation, with biases that are not zero."""
+    """The parameters that all providers of a unit share: the network's own initialisation, its biases made non-zero."""
 
     def __init__(self, factory: Factory, resolution: int, seed: int) -> None:
         self.factory, self.resolution, self.seed = factory, resolution, seed
@@ -93,6 +96,22 @@ def place(module: nn.Module, case: Case, provider: Provider) -> nn.Module:
     if provider.compile_mode is not None:
         module = torch.compile(module, mode=provider.compile_mode)
     return module
+
+
+@functools.cache
+def refusal_of_double_backward() -> str | None:
+    """What this torch says when it shall differentiate a compiled function twice, as WGAN-GP must; None: it does it.
+
+    Asked of a function of one multiplication: a network would be compiled for a minute before the same answer.
+    """
+    cube = torch.compile(lambda x: x * x * x, backend="aot_eager")  # the refusal is AOT autograd's, before any codegen
+    x = torch.ones(2, requires_grad=True)
+    try:
+        (first,) = torch.autograd.grad(cube(x).sum(), x, create_graph=True)
+        first.sum().backward()
+    except RuntimeError as error:
+        return str(error).strip().splitlines()[0]
+    return None
 
 
 def place_inputs(data: Inputs, case: Case, provider: Provider) -> Inputs:

@@ -8,9 +8,11 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+Key = TypeVar("Key")
 
 MIN_ROUNDS = 3
 MAX_ROUNDS = 30
@@ -32,18 +34,12 @@ def timed(run: Callable[[], Any], device: torch.device) -> float:
     return seconds
 
 
-def interleave(
-    runs: Mapping[str, Callable[[], Any]],
-    rounds: int,
-    device: torch.device,
-    on_sample: Callable[[str, int], None] = lambda name, number: None,
-) -> dict[str, list[float]]:
+def interleave(runs: Mapping[Key, Callable[[], Any]], rounds: int, device: torch.device) -> dict[Key, list[float]]:
     """`rounds` samples of each, in turns A B C A B C, so that a slow phase of the machine holds all of them."""
-    samples: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(rounds):
-        for name, run in runs.items():
-            samples[name].append(timed(run, device))
-            on_sample(name, number)
+    samples: dict[Key, list[float]] = {key: [] for key in runs}
+    for _ in range(rounds):
+        for key, run in runs.items():
+            samples[key].append(timed(run, device))
     return samples
 
 

@@ -10,7 +10,7 @@ shift
 
 lacking=$("$python" - <<'CHECK'
 import importlib.util
-needed = "torch pip setuptools pybind11 ninja numpy PIL safetensors tyro rich pytest hypothesis matplotlib".split()
+needed = "torch pip setuptools pybind11 ninja numpy PIL safetensors tyro rich pytest hypothesis matplotlib build".split()
 missing = [name for name in needed if importlib.util.find_spec(name) is None]
 if missing:
     print("this Python lacks " + ", ".join(missing))

@@ -157,6 +157,26 @@ void minibatch_stddev_backward(Address dy, Address x, Address dx, int dtype, int
                                              {n, c, h, w, channels_last}, group, strided, divisor, eps}));
 }
 
+// All kernels on tiles have one signature, and so do all on Winograd's and on phase-summed weights.
+template <auto kernel>
+void tiles(Address image, Address tiles, int dtype, int64_t n, int64_t c, int64_t h, int64_t w, int64_t first,
+           int64_t count) {
+  check((kernels().*kernel)({at<void>(image), at<void>(tiles), dtype, {n, c, h, w, true}, first, count}));
+}
+
+template <auto kernel>
+void winograd_weights(Address weight, Address transformed, int dtype, int64_t pairs, bool flip, double scale) {
+  check((kernels().*kernel)({at<void>(weight), at<void>(transformed), dtype, pairs, flip, scale}));
+}
+
+template <auto kernel>
+void phase_weights(Address weight, Address summed, int dtype, int64_t out_channels, int64_t in_channels,
+                   int64_t out_stride, int64_t in_stride, int64_t row_stride, int64_t column_stride, bool flip,
+                   double scale) {
+  check((kernels().*kernel)({at<void>(weight), at<void>(summed), dtype, out_channels, in_channels,
+                             {out_stride, in_stride, row_stride, column_stride}, flip, scale}));
+}
+
 }  // namespace
 }  // namespace pggan
 
@@ -184,4 +204,11 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.def("from_rgb_fade_in_forward", &from_rgb_fade_in_forward, without_gil);
   m.def("minibatch_stddev_forward", &minibatch_stddev_forward, without_gil);
   m.def("minibatch_stddev_backward", &minibatch_stddev_backward, without_gil);
+  m.def("winograd_input", &tiles<&Kernels::winograd_input>, without_gil);
+  m.def("winograd_output_gradient", &tiles<&Kernels::winograd_output_gradient>, without_gil);
+  m.def("winograd_output", &tiles<&Kernels::winograd_output>, without_gil);
+  m.def("winograd_weight", &winograd_weights<&Kernels::winograd_weight>, without_gil);
+  m.def("winograd_weight_gradient", &winograd_weights<&Kernels::winograd_weight_gradient>, without_gil);
+  m.def("phase_weight", &phase_weights<&Kernels::phase_weight>, without_gil);
+  m.def("phase_weight_gradient", &phase_weights<&Kernels::phase_weight_gradient>, without_gil);
 }

@@ -30,43 +30,48 @@ struct Gradient {
   }
 };
 
-// A run of pixels in rows of C channels. `sums` [row] gathers dv: over `row` = C channels, or without a norm
-// over a multiple of C.
+// A run of pixels in rows of C channels, handled in tiles of `wide` elements, a multiple of C. `sums` [wide] gathers dv.
 template <int NORM, bool SUMS, class T, class A>
 void backward_rows(const Gradient<A>& g, const T* dy, const A* dr, const T* y, const A* r, T* du, int64_t pixels,
-                   int64_t row, A* dy_buffer, A* y_buffer, A* sums) {
+                   int64_t wide, A* dy_buffer, A* y_buffer, A* sums) {
   const A scale = g.scale;
   const Gradient<A> k = g;  // a copy, which no store can change
-  for (int64_t i = 0, p = 0; i < pixels * g.c; i += row, ++p) {
-    const int64_t n = minimum(row, pixels * g.c - i);
-    const A* grad = load(dy + i, dy_buffer, n);
-    const A* out = load(y + i, y_buffer, n);
-    A* in_grad = target(du + i, dy_buffer);
-    A t = 0, factor = 0;
-    if constexpr (NORM != NORM_NONE) {
-      A dot = 0;
-      PGGAN_SIMD_SUM(dot)
-      for (int64_t j = 0; j < n; ++j) dot += grad[j] * out[j];
-      factor = r[p];
-      t = g.pixel(factor, dot, dr ? dr[p] : A(0));
+  for (int64_t i = 0; i < pixels * g.c; i += wide) {
+    const int64_t n = minimum(wide, pixels * g.c - i);
+    const A* tile_dy = load(dy + i, dy_buffer, n);
+    const A* tile_y = load(y + i, y_buffer, n);
+    A* tile_du = target(du + i, dy_buffer);
+    const int64_t row = NORM == NORM_NONE ? n : g.c;  // without a norm, pixels need not be told apart
+    for (int64_t first = 0; first < n; first += row) {
+      const A *grad = tile_dy + first, *out = tile_y + first;
+      A *in_grad = tile_du + first, *sum = sums + first;
+      A t = 0, factor = 0;
+      if constexpr (NORM != NORM_NONE) {
+        const int64_t p = (i + first) / g.c;
+        A dot = 0;
+        PGGAN_SIMD_SUM(dot)
+        for (int64_t j = 0; j < row; ++j) dot += grad[j] * out[j];
+        factor = r[p];
+        t = g.pixel(factor, dot, dr ? dr[p] : A(0));
+      }
+      PGGAN_SIMD
+      for (int64_t j = 0; j < row; ++j) {
+        const A dv = k.template element<NORM>(grad[j], out[j], factor, t);
+        if (SUMS) sum[j] += dv;
+        in_grad[j] = scale * dv;
+      }
     }
-    PGGAN_SIMD
-    for (int64_t j = 0; j < n; ++j) {
-      const A dv = k.template element<NORM>(grad[j], out[j], factor, t);
-      if (SUMS) sums[j] += dv;
-      in_grad[j] = scale * dv;
-    }
-    store(du + i, in_grad, n);
+    store(du + i, tile_du, n);
   }
 }
 
 template <int NORM, class T, class A>
 int rows(const BiasActBackward& a, const Gradient<A>& g) {
   const Shape& s = a.shape;
-  const int64_t row = NORM == NORM_NONE ? s.c * maximum(1, 512 / s.c) : s.c;
-  const int64_t tile = maximum(1, 64 / (row / s.c)) * (row / s.c);  // pixels summed in one go
+  const int64_t wide = s.c * maximum(1, 512 / s.c);
+  const int64_t tile = 32 * (wide / s.c);  // pixels summed in one go: short sums round less
   const Chunks chunks(s.n * s.h * s.w, s.c);
-  const int64_t stride = padded<A>(row);
+  const int64_t stride = padded<A>(wide);
   Scratch<A> scratch(3 * stride * chunks.count);
   BiasSums total(a.db ? chunks.count : 0, s.c);
   if (!scratch || !total) return NO_MEMORY;
@@ -80,11 +85,11 @@ int rows(const BiasActBackward& a, const Gradient<A>& g) {
       const int64_t n = minimum(tile, end - p), at = p * s.c;
       const A* dr_here = dr ? dr + p : nullptr;
       if (a.db) {
-        for (int64_t j = 0; j < row; ++j) sums[j] = 0;
-        backward_rows<NORM, true>(g, dy + at, dr_here, y + at, r + p, du + at, n, row, dy_buffer, y_buffer, sums);
-        for (int64_t j = 0; j < row; j += s.c) total.add(chunk, sums + j);
+        for (int64_t j = 0; j < wide; ++j) sums[j] = 0;
+        backward_rows<NORM, true>(g, dy + at, dr_here, y + at, r + p, du + at, n, wide, dy_buffer, y_buffer, sums);
+        for (int64_t j = 0; j < wide; j += s.c) total.add(chunk, sums + j);
       } else {
-        backward_rows<NORM, false>(g, dy + at, dr_here, y + at, r + p, du + at, n, row, dy_buffer, y_buffer, sums);
+        backward_rows<NORM, false>(g, dy + at, dr_here, y + at, r + p, du + at, n, wide, dy_buffer, y_buffer, sums);
       }
     }
   });
@@ -96,7 +101,7 @@ int rows(const BiasActBackward& a, const Gradient<A>& g) {
 template <class T, class A>
 double backward_plane(const Gradient<A>& g, const T* dy, const T* y, T* du, int64_t plane) {
   constexpr int64_t block = 1024;
-  A dy_buffer[block], y_buffer[block];
+  A dy_buffer[padded<A>(block)], y_buffer[padded<A>(block)];
   double total = 0;
   const A scale = g.scale, slope = g.slope;
   for (int64_t i = 0; i < plane; i += block) {
@@ -179,7 +184,7 @@ int planes(const BiasActBackward& a, const Gradient<A>& g) {
     const A *dr = static_cast<const A*>(a.dr), *r = static_cast<const A*>(a.r);
     T* du = static_cast<T*>(a.du);
     const int status = chunks.run([&](int64_t chunk, int64_t begin, int64_t end) {
-      A dy_buffer[PLANES_BLOCK_MAX], y_buffer[PLANES_BLOCK_MAX], t[PLANES_BLOCK_MAX];
+      A dy_buffer[padded<A>(PLANES_BLOCK_MAX)], y_buffer[padded<A>(PLANES_BLOCK_MAX)], t[padded<A>(PLANES_BLOCK_MAX)];
       for (int64_t b = begin; b < end; ++b) {
         const int64_t n = b / blocks, first = (b % blocks) * block;
         const int64_t at = n * s.c * plane + first, pixel = n * plane + first;

@@ -12,45 +12,48 @@ struct Epilogue {
   bool eps_inside;
   const A* bias;  // of one row, times bias_scale
   int64_t c;
-  int64_t wide;  // elements of the longest row to handle at once: a multiple of c, over which bias is repeated
+  int64_t wide;  // elements of rows to handle at once: a multiple of c, over which bias is repeated
 };
+
+// One pixel, [c] -> [c]; returns the norm's factor.
+template <int NORM, class A>
+A normalise_row(const Epilogue<A>& e, const A* in, A* out) {
+  const int64_t c = e.c;
+  const A scale = e.scale, slope = e.slope;
+  const A* bias = e.bias;
+  A squares = 0;
+  PGGAN_SIMD_SUM(squares)
+  for (int64_t j = 0; j < c; ++j) {
+    A v = scale * in[j] + bias[j];
+    if (NORM == NORM_AFTER_ACT) v = leaky_relu(v, slope);
+    squares += v * v;
+  }
+  const A factor = inverse_rms(squares / A(c), e.eps, e.eps_inside);
+  PGGAN_SIMD
+  for (int64_t j = 0; j < c; ++j) {
+    // factor > 0, so that both orders of norm and activation have this form
+    out[j] = leaky_relu(scale * in[j] + bias[j], slope) * factor;
+  }
+  return factor;
+}
 
 // A run of pixels in rows of C channels; consecutive results lie `step` pixels apart (2 for one of the phases).
 template <int NORM, class T, class A>
 void forward_rows(const Epilogue<A>& e, const T* u, T* y, A* r, int64_t pixels, int64_t step, A* buffer) {
   const A scale = e.scale, slope = e.slope;
   const A* bias = e.bias;
-  if constexpr (NORM == NORM_NONE) {
-    const int64_t row = step == 1 ? e.wide : e.c;
-    for (int64_t i = 0; i < pixels * e.c; i += row) {
-      const int64_t n = minimum(row, pixels * e.c - i);
-      const A* in = load(u + i, buffer, n);
-      A* out = target(y + i * step, buffer);
+  const int64_t tile = step == 1 ? e.wide : e.c;
+  for (int64_t i = 0; i < pixels * e.c; i += tile) {
+    const int64_t n = minimum(tile, pixels * e.c - i);
+    const A* in = load(u + i, buffer, n);
+    A* out = target(y + i * step, buffer);
+    if constexpr (NORM == NORM_NONE) {
       PGGAN_SIMD
       for (int64_t j = 0; j < n; ++j) out[j] = leaky_relu(scale * in[j] + bias[j], slope);
-      store(y + i * step, out, n);
+    } else {
+      for (int64_t j = 0; j < n; j += e.c, r += step) *r = normalise_row<NORM>(e, in + j, out + j);
     }
-  } else {
-    const int64_t c = e.c;
-    for (int64_t p = 0; p < pixels; ++p, u += c, y += c * step, r += step) {
-      const A* in = load(u, buffer, c);
-      A* out = target(y, buffer);
-      A squares = 0;
-      PGGAN_SIMD_SUM(squares)
-      for (int64_t j = 0; j < c; ++j) {
-        A v = scale * in[j] + bias[j];
-        if (NORM == NORM_AFTER_ACT) v = leaky_relu(v, slope);
-        squares += v * v;
-      }
-      const A factor = inverse_rms(squares / A(c), e.eps, e.eps_inside);
-      *r = factor;
-      PGGAN_SIMD
-      for (int64_t j = 0; j < c; ++j) {
-        // slope > 0 and factor > 0, so that both orders of norm and activation have this form
-        out[j] = leaky_relu(scale * in[j] + bias[j], slope) * factor;
-      }
-      store(y, out, c);
-    }
+    store(y + i * step, out, n);
   }
 }
 
@@ -90,7 +93,7 @@ template <int NORM, class T, class A>
 int rows(const BiasActForward& a, Epilogue<A> e) {
   const Shape& s = a.shape;
   const int64_t pixels = s.n * s.h * s.w;
-  e.wide = NORM == NORM_NONE ? s.c * maximum(1, 512 / s.c) : s.c;
+  e.wide = s.c * maximum(1, 512 / s.c);
   // A unit is a pixel, or with phases a line of pixels of y.
   const Chunks chunks(a.phases ? s.n * s.h : pixels, a.phases ? s.w * s.c : s.c);
   Scratch<A> scratch(padded<A>(e.wide) * (1 + chunks.count));
@@ -133,7 +136,7 @@ int planes(const BiasActForward& a, Epilogue<A> e) {
   if constexpr (NORM == NORM_NONE) {
     constexpr int64_t block = 2048;
     return Chunks(s.n * s.c, plane).run([&](int64_t, int64_t begin, int64_t end) {
-      A buffer[block];
+      A buffer[padded<A>(block)];
       for (int64_t p = begin; p < end; ++p) {
         const A scale = e.scale, slope = e.slope, shift = e.bias[p % s.c];
         for (int64_t i = p * plane; i < (p + 1) * plane; i += block) {
@@ -150,7 +153,7 @@ int planes(const BiasActForward& a, Epilogue<A> e) {
     const int64_t block = planes_block(s.c, sizeof(T));
     const int64_t blocks = ceil_div(plane, block);
     return Chunks(s.n * blocks, s.c * minimum(block, plane)).run([&](int64_t, int64_t begin, int64_t end) {
-      A buffer[PLANES_BLOCK_MAX], partial[PLANES_BLOCK_MAX];
+      A buffer[padded<A>(PLANES_BLOCK_MAX)], partial[padded<A>(PLANES_BLOCK_MAX)];
       for (int64_t b = begin; b < end; ++b) {
         const int64_t n = b / blocks, first = (b % blocks) * block;
         const int64_t at = n * s.c * plane + first;

@@ -31,7 +31,7 @@ int forward_same_size(const FadeInForward& a, A alpha) {
   const T *low = static_cast<const T*>(a.low), *high = static_cast<const T*>(a.high);
   T* out = static_cast<T*>(a.out);
   return Chunks(ceil_div(elements, BLOCK), BLOCK).run([&](int64_t, int64_t begin, int64_t end) {
-    A low_buffer[BLOCK], high_buffer[BLOCK], out_buffer[BLOCK];
+    A low_buffer[padded<A>(BLOCK)], high_buffer[padded<A>(BLOCK)], out_buffer[padded<A>(BLOCK)];
     for (int64_t i = begin * BLOCK; i < minimum(end * BLOCK, elements); i += BLOCK) {
       const int64_t n = minimum(BLOCK, elements - i);
       blend(load(low + i, low_buffer, n), high + i, out + i, 1 - alpha, alpha, n, high_buffer, out_buffer);
@@ -62,7 +62,7 @@ template <class T, class A>
 int backward_same_size(const FadeInBackward& a, A alpha) {
   const int64_t elements = Lines(a.shape).elements();
   return Chunks(ceil_div(elements, BLOCK), BLOCK).run([&](int64_t, int64_t begin, int64_t end) {
-    A buffer[BLOCK], low_buffer[BLOCK], high_buffer[BLOCK];
+    A buffer[padded<A>(BLOCK)], low_buffer[padded<A>(BLOCK)], high_buffer[padded<A>(BLOCK)];
     for (int64_t i = begin * BLOCK; i < minimum(end * BLOCK, elements); i += BLOCK) {
       const int64_t n = minimum(BLOCK, elements - i);
       T *dlow = static_cast<T*>(a.dlow) + i, *dhigh = static_cast<T*>(a.dhigh) + i;

@@ -20,6 +20,13 @@ int to_rgb_fade_in_forward(const ToRgbFadeIn&);
 int from_rgb_fade_in_forward(const FromRgbFadeIn&);
 int minibatch_stddev_forward(const MinibatchStddevForward&);
 int minibatch_stddev_backward(const MinibatchStddevBackward&);
+int winograd_input(const WinogradTiles&);
+int winograd_output_gradient(const WinogradTiles&);
+int winograd_output(const WinogradTiles&);
+int winograd_weight(const WinogradWeight&);
+int winograd_weight_gradient(const WinogradWeight&);
+int phase_weight(const PhaseWeight&);
+int phase_weight_gradient(const PhaseWeight&);
 
 extern const Kernels kernels;
 

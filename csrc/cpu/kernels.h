@@ -151,6 +151,37 @@ struct MinibatchStddevBackward {
   double eps;
 };
 
+// Tile rows [first, first + count) of all samples, sample by sample, of images in channels_last rows. A tile row is
+// ceil(W / 2) tiles; tiles [16, count * ceil(W / 2), C].
+struct WinogradTiles {
+  void* image;  // [N, H, W, C]
+  void* tiles;
+  int dtype;
+  Shape shape;
+  int64_t first, count;
+};
+
+// `pairs` kernels of 3x3: weight [pairs, 9] and its transform [16, pairs].
+struct WinogradWeight {
+  void* weight;
+  void* transformed;
+  int dtype;
+  int64_t pairs;
+  bool flip;  // of the flipped kernels
+  double scale;
+};
+
+// weight [out_channels, in_channels, 3, 3], dense, and its box sums S(weight) of 4x4 with any strides.
+struct PhaseWeight {
+  void* weight;
+  void* summed;
+  int dtype;
+  int64_t out_channels, in_channels;
+  int64_t stride[4];  // of summed, in elements, by output channel, input channel, row and column
+  bool flip;
+  double scale;
+};
+
 // The kernels of one instruction set. Each returns a Status and neither throws nor touches Python.
 struct Kernels {
   int (*bias_act_forward)(const BiasActForward&);
@@ -163,6 +194,13 @@ struct Kernels {
   int (*from_rgb_fade_in_forward)(const FromRgbFadeIn&);
   int (*minibatch_stddev_forward)(const MinibatchStddevForward&);
   int (*minibatch_stddev_backward)(const MinibatchStddevBackward&);
+  int (*winograd_input)(const WinogradTiles&);
+  int (*winograd_output_gradient)(const WinogradTiles&);
+  int (*winograd_output)(const WinogradTiles&);
+  int (*winograd_weight)(const WinogradWeight&);
+  int (*winograd_weight_gradient)(const WinogradWeight&);
+  int (*phase_weight)(const PhaseWeight&);
+  int (*phase_weight_gradient)(const PhaseWeight&);
 };
 
 }  // namespace pggan

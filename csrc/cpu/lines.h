@@ -25,15 +25,19 @@ inline void repeat_pixels(const A* narrow, A* wide, int64_t pixels, int64_t c) {
   }
 }
 
-// narrow [pixels, c] = factor * the sum of each two neighbours of wide [2 * pixels, c]; they may be the same memory.
+// narrow [pixels, c] = factor * the sum of each two neighbours of wide [2 * pixels, c]; they may begin at the
+// same place, since no element is written before it is read.
 template <class A>
 inline void add_pixel_pairs(const A* wide, A factor, A* narrow, int64_t pixels, int64_t c) {
   if (c == 1) {
+    PGGAN_SIMD
     for (int64_t p = 0; p < pixels; ++p) narrow[p] = factor * (wide[2 * p] + wide[2 * p + 1]);
     return;
   }
-  for (int64_t p = 0; p < pixels; ++p, wide += 2 * c, narrow += c)
+  for (int64_t p = 0; p < pixels; ++p, wide += 2 * c, narrow += c) {
+    PGGAN_SIMD
     for (int64_t j = 0; j < c; ++j) narrow[j] = factor * (wide[j] + wide[c + j]);
+  }
 }
 
 }  // namespace pggan::PGGAN_ISA

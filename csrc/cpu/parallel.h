@@ -62,10 +62,12 @@ struct Scratch {
   explicit operator bool() const { return data != nullptr; }
 };
 
-// Rounds up to whole cache lines, so that two threads never write to the same one.
+// Rounds up to whole cache lines, so that two threads never write to the same one, and to an odd number of them:
+// rows that lie a multiple of 4096 bytes apart make loads of one wait for stores to the other.
 template <class E>
 constexpr int64_t padded(int64_t count) {
-  return ceil_div(count, 64 / sizeof(E)) * (64 / sizeof(E));
+  constexpr int64_t line = 64 / sizeof(E);
+  return (ceil_div(count, line) | 1) * line;
 }
 
 }  // namespace PGGAN_ISA

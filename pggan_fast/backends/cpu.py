@@ -19,15 +19,15 @@ from pggan_fast.backends.launch import launch
 from pggan_fast.backends.layout import accumulator, dense, empty, is_channels_last
 from pggan_fast.backends.registry import backend_status, implement
 
-_native: Any = None
+native: Any = None
 _missing: str | None = None
 try:
-    from pggan_fast import _cpu as _native  # type: ignore[attr-defined, no-redef, unused-ignore]
+    from pggan_fast import _cpu as native  # type: ignore[attr-defined, no-redef, unused-ignore]
 except ImportError as error:
     _missing = str(error)
 
 # The codes of csrc/cpu/kernels.h
-_DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}
+DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}
 _NORMS = {"none": 0, "after_act": 1, "before_act": 2}
 _MAX_IMAGE_CHANNELS = 4
 
@@ -41,7 +41,7 @@ def build_report() -> dict[str, Any]:
 
 def why_missing() -> str | None:
     """Why the native module is not there, with the remedy; None where it is."""
-    if _native is not None:
+    if native is not None:
         return None
     reason = build_report().get("_cpu", {}).get("reason") or _missing
     return f"the native module pggan_fast._cpu is missing ({reason}); install a C++17 compiler and reinstall pggan_fast"
@@ -53,47 +53,47 @@ def use_torch_threads() -> str | None:
     try:
         function = ctypes.CDLL(str(library)).torch_parallel_for
     except (OSError, AttributeError) as error:
-        _native.set_parallel_for(0)
+        native.set_parallel_for(0)
         return f"CPU kernels run on one thread: torch {torch.__version__} has no torch_parallel_for ({error})"
-    _native.set_parallel_for(ctypes.cast(function, ctypes.c_void_p).value)
+    native.set_parallel_for(ctypes.cast(function, ctypes.c_void_p).value)
     return None
 
 
 def describe() -> dict[str, Any]:
     """For `pggan-fast info`: the instruction set in use, those that can run here, and why loops are serial if so."""
-    if _native is None:
+    if native is None:
         return {"missing": why_missing()}
-    return {"isa": _native.isa(), "isas": _native.isas(), "serial": serial_reason}
+    return {"isa": native.isa(), "isas": native.isas(), "serial": serial_reason}
 
 
 def set_isa(name: str) -> None:
     """Use the kernels compiled for one instruction set; ValueError names those that can run here."""
-    _native.set_isa(name)
+    native.set_isa(name)
 
 
 backend_status("cpu", why_missing)
 serial_reason: str | None = None
-if _native is not None:
+if native is not None:
     serial_reason = use_torch_threads()
     if (wanted := settings.cpu_isa()) is not None:
         set_isa(wanted)
 
 
-def _unsupported(x: Tensor, *others: Any) -> str | None:
+def unsupported(x: Tensor, *others: Any) -> str | None:
     """Reason of most ops: their first tensor's dtype and device decide, the rest has been checked against it."""
     if not x.is_cpu:
         return f"it needs tensors on the CPU, got {x.device}"
-    if x.dtype not in _DTYPES:
+    if x.dtype not in DTYPES:
         return f"it has no kernels for {x.dtype}"
     return None
 
 
 def _unsupported_to_rgb(x_low: Tensor, x_high: Tensor, w_low: Tensor, *others: Any) -> str | None:
-    return _unsupported(x_low) or _too_many_channels(w_low.shape[0])
+    return unsupported(x_low) or _too_many_channels(w_low.shape[0])
 
 
 def _unsupported_from_rgb(image: Tensor, *others: Any) -> str | None:
-    return _unsupported(image) or _too_many_channels(image.shape[1])
+    return unsupported(image) or _too_many_channels(image.shape[1])
 
 
 def _too_many_channels(channels: int) -> str | None:
@@ -108,7 +108,7 @@ def _unsupported_backward(
 ) -> str | None:  # fmt: skip
     if norm == "before_act" and slope == 0.0:
         return "a slope of 0 after the norm leaves nothing of the normalised value in y"
-    return _unsupported(dy)
+    return unsupported(dy)
 
 
 def _epilogue(
@@ -118,7 +118,7 @@ def _epilogue(
 ) -> None:  # fmt: skip
     bias = None if bias is None else bias.contiguous()
     launch(
-        _native.bias_act_forward, u, bias, y, r, mask, _DTYPES[u.dtype], 0 if bias is None else _DTYPES[bias.dtype],
+        native.bias_act_forward, u, bias, y, r, mask, DTYPES[u.dtype], 0 if bias is None else DTYPES[bias.dtype],
         *shape, channels_last, phases, pool, scale, bias_scale, 1.0 if slope is None else slope, _NORMS[norm], eps,
         eps_mode == "inside",
     )  # fmt: skip
@@ -129,7 +129,7 @@ def _norm_factor(u: Tensor, n: int, h: int, w: int, norm: str) -> Tensor | None:
     return None if norm == "none" else empty((n, 1, h, w), u, False, accumulator(u.dtype))
 
 
-@implement("cpu", "bias_act_forward", supports=_unsupported)
+@implement("cpu", "bias_act_forward", supports=unsupported)
 def bias_act_forward(
     u: Tensor, bias: Tensor | None, scale: float, bias_scale: float, slope: float | None, norm: str, eps: float,
     eps_mode: str, pool: bool,
@@ -188,56 +188,56 @@ def bias_act_backward(
     db = dy.new_empty(c, dtype=accumulator(dy.dtype)) if need_bias else None
     y_read = None if mask is not None or pool else dense(y, channels_last)
     launch(
-        _native.bias_act_backward, dense(dy, channels_last), None if dr is None else dr.contiguous(), y_read,
+        native.bias_act_backward, dense(dy, channels_last), None if dr is None else dr.contiguous(), y_read,
         None if r is None else r.contiguous(), None if mask is None else dense(mask, channels_last), du, db,
-        _DTYPES[dy.dtype], n, c, h, w, channels_last, pool, scale, bias_scale, 1.0 if slope is None else slope,
+        DTYPES[dy.dtype], n, c, h, w, channels_last, pool, scale, bias_scale, 1.0 if slope is None else slope,
         _NORMS[norm], eps, eps_mode == "inside",
     )  # fmt: skip
     return du, db
 
 
-@implement("cpu", "masked_pool", supports=_unsupported)
+@implement("cpu", "masked_pool", supports=unsupported)
 def masked_pool(g: Tensor, mask: Tensor | None, scale: float, slope: float | None) -> Tensor:
     channels_last = is_channels_last(g)
     n, c, h, w = g.shape
     out = empty((n, c, h // 2, w // 2), g, channels_last)
     launch(
-        _native.masked_pool, dense(g, channels_last), None if mask is None else dense(mask, channels_last), out,
-        _DTYPES[g.dtype], n, c, h, w, channels_last, scale, 1.0 if slope is None else slope,
+        native.masked_pool, dense(g, channels_last), None if mask is None else dense(mask, channels_last), out,
+        DTYPES[g.dtype], n, c, h, w, channels_last, scale, 1.0 if slope is None else slope,
     )  # fmt: skip
     return out
 
 
-@implement("cpu", "fade_in_forward", supports=_unsupported)
+@implement("cpu", "fade_in_forward", supports=unsupported)
 def fade_in_forward(low: Tensor, high: Tensor, alpha: Tensor) -> Tensor:
     channels_last = is_channels_last(low)
     out = empty(high.shape, high, channels_last)
     launch(
-        _native.fade_in_forward, dense(low, channels_last), dense(high, channels_last), alpha, out,
-        _DTYPES[high.dtype], *high.shape, channels_last, low.shape[2:] != high.shape[2:],
+        native.fade_in_forward, dense(low, channels_last), dense(high, channels_last), alpha, out,
+        DTYPES[high.dtype], *high.shape, channels_last, low.shape[2:] != high.shape[2:],
     )  # fmt: skip
     return out
 
 
-@implement("cpu", "fade_in_backward", supports=_unsupported)
+@implement("cpu", "fade_in_backward", supports=unsupported)
 def fade_in_backward(dy: Tensor, alpha: Tensor, up: bool) -> tuple[Tensor, Tensor]:
     channels_last = is_channels_last(dy)
     n, c, h, w = dy.shape
     dlow = empty((n, c, h // 2, w // 2) if up else dy.shape, dy, channels_last)
     dhigh = empty(dy.shape, dy, channels_last)
     launch(
-        _native.fade_in_backward, dense(dy, channels_last), alpha, dlow, dhigh, _DTYPES[dy.dtype], n, c, h, w,
+        native.fade_in_backward, dense(dy, channels_last), alpha, dlow, dhigh, DTYPES[dy.dtype], n, c, h, w,
         channels_last, up,
     )  # fmt: skip
     return dlow, dhigh
 
 
-@implement("cpu", "fade_reals", supports=_unsupported)
+@implement("cpu", "fade_reals", supports=unsupported)
 def fade_reals(image: Tensor, alpha: Tensor) -> Tensor:
     channels_last = is_channels_last(image)
     out = empty(image.shape, image, channels_last)
     launch(
-        _native.fade_reals, dense(image, channels_last), alpha, out, _DTYPES[image.dtype], *image.shape, channels_last
+        native.fade_reals, dense(image, channels_last), alpha, out, DTYPES[image.dtype], *image.shape, channels_last
     )
     return out
 
@@ -252,8 +252,8 @@ def to_rgb_fade_in_forward(
     shape = n, w_high.shape[0], h, w
     image = empty(shape, x_high, channels_last)
     launch(
-        _native.to_rgb_fade_in_forward, dense(x_low, channels_last), dense(x_high, channels_last),
-        *_parameters(w_low, b_low), *_parameters(w_high, b_high), alpha, image, _DTYPES[image.dtype],
+        native.to_rgb_fade_in_forward, dense(x_low, channels_last), dense(x_high, channels_last),
+        *_parameters(w_low, b_low), *_parameters(w_high, b_high), alpha, image, DTYPES[image.dtype],
         *_codes(w_low, b_low), *_codes(w_high, b_high), *shape, channels_last, x_low.shape[1], c_high,
         weight_scale_low, weight_scale_high, bias_scale_low, bias_scale_high,
     )  # fmt: skip
@@ -265,7 +265,7 @@ def _parameters(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | N
 
 
 def _codes(weight: Tensor, bias: Tensor | None) -> tuple[int, int]:
-    return _DTYPES[weight.dtype], 0 if bias is None else _DTYPES[bias.dtype]
+    return DTYPES[weight.dtype], 0 if bias is None else DTYPES[bias.dtype]
 
 
 @implement("cpu", "from_rgb_fade_in_forward", supports=_unsupported_from_rgb)
@@ -278,34 +278,32 @@ def from_rgb_fade_in_forward(
     y = empty(shape, high, channels_last)
     mask = empty((n, (c + 7) // 8, height, width), high, channels_last, torch.uint8)
     launch(
-        _native.from_rgb_fade_in_forward, dense(image, channels_last), dense(high, channels_last), *_parameters(w, b),
-        alpha, y, mask, _DTYPES[high.dtype], *_codes(w, b), *shape, channels_last, image.shape[1], weight_scale,
+        native.from_rgb_fade_in_forward, dense(image, channels_last), dense(high, channels_last), *_parameters(w, b),
+        alpha, y, mask, DTYPES[high.dtype], *_codes(w, b), *shape, channels_last, image.shape[1], weight_scale,
         bias_scale, slope,
     )  # fmt: skip
     return y, mask
 
 
-@implement("cpu", "minibatch_stddev_forward", supports=_unsupported)
+@implement("cpu", "minibatch_stddev_forward", supports=unsupported)
 def minibatch_stddev_forward(x: Tensor, group: int, grouping: str, unbiased: bool, eps: float) -> Tensor:
     channels_last = is_channels_last(x)
     n, c, h, w = shape = x.shape
     out = empty((n, c + 1, h, w), x, channels_last)
     launch(
-        _native.minibatch_stddev_forward, dense(x, channels_last), out, _DTYPES[x.dtype], *shape, channels_last, group,
+        native.minibatch_stddev_forward, dense(x, channels_last), out, DTYPES[x.dtype], *shape, channels_last, group,
         grouping == "strided", group - unbiased, eps,
     )  # fmt: skip
     return out
 
 
-@implement("cpu", "minibatch_stddev_backward", supports=_unsupported)
-def minibatch_stddev_backward(
-    dy: Tensor, x: Tensor, group: int, grouping: str, unbiased: bool, eps: float
-) -> Tensor:
+@implement("cpu", "minibatch_stddev_backward", supports=unsupported)
+def minibatch_stddev_backward(dy: Tensor, x: Tensor, group: int, grouping: str, unbiased: bool, eps: float) -> Tensor:
     channels_last = is_channels_last(dy)
     shape = x.shape
     dx = empty(shape, x, channels_last)
     launch(
-        _native.minibatch_stddev_backward, dense(dy, channels_last), dense(x, channels_last), dx, _DTYPES[x.dtype],
+        native.minibatch_stddev_backward, dense(dy, channels_last), dense(x, channels_last), dx, DTYPES[x.dtype],
         *shape, channels_last, group, grouping == "strided", group - unbiased, eps,
     )  # fmt: skip
     return dx

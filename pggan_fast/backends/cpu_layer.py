@@ -1,22 +1,59 @@
-"""Whole layers of the backend "cpu": torch's convolutions on phase-decomposed weights, then the native epilogue.
+"""Convolutions and whole layers of the backend "cpu".
 
-The epilogue writes over the convolution's output, so a layer allocates one map where plain PyTorch keeps four.
+3x3 convolutions of wide layers are Winograd's, resampling ones torch's own on phase-summed weights from a native
+kernel, the rest torch's own. A layer's epilogue writes over the convolution's output, so that it allocates one map
+where plain PyTorch keeps four.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from pggan_fast.backends import cpu
-from pggan_fast.backends.aten.conv import conv, conv_weight_grad
+from pggan_fast.backends import aten, cpu, winograd
+from pggan_fast.backends.launch import launch
 from pggan_fast.backends.precision import split_scale
 from pggan_fast.backends.registry import implement
 
-implement("cpu", "conv", supports=cpu._unsupported)(conv)
-implement("cpu", "conv_weight_grad", supports=cpu._unsupported)(conv_weight_grad)
+
+def _phase_summed(weight: Tensor, scale: float, flip: bool, transpose: bool) -> Tensor:
+    c, cin = weight.shape[:2]
+    s = weight.new_empty(*((cin, c) if transpose else (c, cin)), 4, 4)
+    _launch_phase(cpu.native.phase_weight, weight.contiguous(), s, scale, flip, transpose)
+    return s
 
 
-@implement("cpu", "scaled_conv2d_forward", supports=cpu._unsupported)
+def _phase_gathered(ds: Tensor, scale: float, flip: bool, transpose: bool) -> Tensor:
+    c, cin = (ds.shape[1], ds.shape[0]) if transpose else ds.shape[:2]
+    dw = ds.new_empty(c, cin, 3, 3)
+    _launch_phase(cpu.native.phase_weight_gradient, dw, ds, scale, flip, transpose)
+    return dw
+
+
+def _launch_phase(kernel: object, weight: Tensor, s: Tensor, scale: float, flip: bool, transpose: bool) -> None:
+    strides = (s.transpose(0, 1) if transpose else s).stride()
+    launch(kernel, weight, s, cpu.DTYPES[s.dtype], *weight.shape[:2], *strides, flip, scale)
+
+
+NATIVE_PHASES = aten.conv.PhaseWeights(_phase_summed, _phase_gathered)
+
+
+@implement("cpu", "conv", supports=cpu.unsupported)
+def conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
+    c = weight.shape[1] if adjoint else weight.shape[0]
+    if resample == "none" and weight.shape[2] == 3 and winograd.pays(x, c):
+        return winograd.conv(x, weight, scale, adjoint)
+    return aten.conv.conv(x, weight, scale, resample, adjoint, NATIVE_PHASES)
+
+
+@implement("cpu", "conv_weight_grad", supports=cpu.unsupported)
+def conv_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, k: int, dtype: torch.dtype) -> Tensor:
+    if resample == "none" and k == 3 and winograd.pays(x, dy.shape[1]):
+        return winograd.weight_grad(x, dy, scale)
+    return aten.conv.conv_weight_grad(x, dy, scale, resample, k, dtype, NATIVE_PHASES)
+
+
+@implement("cpu", "scaled_conv2d_forward", supports=cpu.unsupported)
 def scaled_conv2d_forward(
     x: Tensor,
     weight: Tensor,

@@ -1,4 +1,4 @@
-"""Where a layer's scale is applied, per dtype."""
+"""Precision: where a layer's scale is applied per dtype, and what torch's settings allow."""
 
 from __future__ import annotations
 
@@ -15,3 +15,11 @@ def split_scale(weight_scale: float, dtype: torch.dtype) -> tuple[float, float]:
     if dtype in (torch.float16, torch.bfloat16):
         return weight_scale, 1.0
     return 1.0, weight_scale
+
+
+def exact_matmul() -> bool:
+    """Whether torch multiplies float32 matrices in full float32, as far as its settings can be read."""
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # torch refuses to answer where its old and new switches were mixed
+        return False

@@ -107,7 +107,7 @@ def alpha(value: float | Tensor, like: Tensor) -> Tensor:
         if value.requires_grad:
             raise ValueError("alpha: it is a schedule, not a parameter; expected a tensor without requires_grad")
         return value.to(torch.float32)
-    if not isinstance(value, (int, float)) or math.isnan(value):
+    if not isinstance(value, (int, float)) or value != value:  # NaN; torch.compile cannot trace math.isnan
         raise ValueError(f"alpha: expected a number or a 0-d tensor, got {value!r}")
     return torch.full((), float(value), dtype=torch.float32, device=like.device)
 

@@ -61,7 +61,7 @@ def from_rgb_fade_in(
     if tuple(high.shape) != expected:
         raise ValueError(f"high: expected {expected} for this image and weight, got {tuple(high.shape)}")
     _checks.bias("b_low", b_low, w_low.shape[0], image)
-    _checks.finite(weight_scale=weight_scale, bias_scale=bias_scale)
+    _checks.finite(weight_scale=weight_scale, bias_scale=bias_scale, negative_slope=negative_slope)
     _checks.epilogue(negative_slope, "none", 0.0, "inside")
     a = _checks.alpha(alpha, image)
     chosen = chosen_backend(backend)

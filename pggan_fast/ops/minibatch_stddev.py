@@ -45,6 +45,8 @@ def minibatch_stddev(
     _checks.tensor("x", x, (4,))
     _checks.one_of("grouping", grouping, ("strided", "adjacent"))
     _checks.finite(eps=eps)
+    if eps < 0.0:
+        raise ValueError(f"eps: expected a number >= 0, got {eps}")
     if not isinstance(group_size, int) or group_size < 1:
         raise ValueError(f"group_size: expected an integer >= 1, got {group_size!r}")
     group = min(group_size, x.shape[0]) if x.shape[0] else group_size

@@ -92,7 +92,7 @@ def scaled_conv2d(
         chosen,
     )[0]
     y = torch.relu(y) if relu_after else y
-    return reference.down2(y) if pool_after else y
+    return layout.conform(reference.down2(y), y) if pool_after else y
 
 
 def autocast(x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ class Discriminate(Protocol):
 
 
 class WganGpTerms(NamedTuple):
-    """The parts of D's loss, each [N], float32 (float64 for float64 images); `loss` is the mean of their weighted sum."""
+    """The weighted parts of D's loss per sample, each [N], float32 (float64 for float64 images)."""
 
     real_score: Tensor
     fake_score: Tensor
@@ -98,10 +98,11 @@ def wgan_gp_d_loss(
 ) -> Tensor:
     """D's loss, a scalar: the mean over the batch of
 
-        D(fake) - D(real) + gp_lambda / target^2 * (||grad D(x_hat)|| - target)^2 + eps_drift * D(real)^2 + CE_real + CE_fake
+        D(fake) - D(real) + gp_lambda / target^2 * (||grad D(x_hat)|| - target)^2
+        + eps_drift * D(real)^2 + cond_weight * (CE_real + CE_fake)
 
     reals, fakes: [N, C, H, W] in about [-1, 1], fakes made with the reals' labels and no graph to G; labels: one-hot
-    [N, K] or None; the cross entropies (times cond_weight) only with labels. The drift holds the reals' scores only.
+    [N, K] or None; the cross entropies only with labels. The drift holds the reals' scores only.
     Source: Karras et al. (2018), appendix A.1; label terms as in AC-GAN.
     """
     return wgan_gp_terms(
@@ -126,7 +127,7 @@ def g_loss(
     alpha: float | Tensor = 1.0,
     cond_weight: float = 1.0,
 ) -> Tensor:
-    """G's loss, a scalar: mean of -D(fake), plus cond_weight * cross entropy of D's label logits where labels are given.
+    """G's loss, a scalar: mean of -D(fake), with labels plus cond_weight * cross entropy of D's label logits.
 
     fakes: [N, C, H, W] with their graph to G; labels: the one-hot [N, K] that they were made with, or None.
     """

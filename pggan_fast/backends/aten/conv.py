@@ -8,6 +8,8 @@ Resampling convolutions run as one 4x4 stride-2 convolution: with S(w) the 3x3 k
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,11 +34,29 @@ def _box_sum(dtype: torch.dtype, device: torch.device) -> Tensor:
     return taps.view(9, 16).to(device=device, dtype=dtype)
 
 
-def _summed(weight: Tensor, scale: float, flip: bool) -> Tensor:
-    """scale * S(weight), or of the flipped weight: [C, Cin, 3, 3] -> [C, Cin, 4, 4]."""
+class PhaseWeights(NamedTuple):
+    """How S(w) and its transpose, needed for the weight gradient, are computed."""
+
+    # (weight [C, Cin, 3, 3], scale, flip, transpose) -> scale * S(weight or its flip): [C, Cin, 4, 4], or [Cin, C, 4, 4]
+    summed: Callable[[Tensor, float, bool, bool], Tensor]
+    # (ds [C, Cin, 4, 4] or [Cin, C, 4, 4], scale, flip, transpose) -> [C, Cin, 3, 3]
+    gathered: Callable[[Tensor, float, bool, bool], Tensor]
+
+
+def _summed(weight: Tensor, scale: float, flip: bool, transpose: bool) -> Tensor:
     c, cin = weight.shape[:2]
     box = _box_sum(weight.dtype, weight.device) * scale
-    return (weight.reshape(-1, 9) @ (box.flip(1) if flip else box)).view(c, cin, 4, 4)
+    s = (weight.reshape(-1, 9) @ (box.flip(1) if flip else box)).view(c, cin, 4, 4)
+    return s.transpose(0, 1).contiguous() if transpose else s
+
+
+def _gathered(ds: Tensor, scale: float, flip: bool, transpose: bool) -> Tensor:
+    ds = ds.transpose(0, 1) if transpose else ds
+    box = _box_sum(ds.dtype, ds.device) * scale
+    return (ds.reshape(-1, 16) @ (box.flip(1) if flip else box).t()).view(*ds.shape[:2], 3, 3)
+
+
+BY_MATRIX = PhaseWeights(_summed, _gathered)
 
 
 def _wide(weight: Tensor) -> Tensor:
@@ -49,10 +69,12 @@ def _compute_format(x: Tensor) -> Tensor:
 
 
 @implement("aten", "conv")
-def conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
+def conv(
+    x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool, phases: PhaseWeights = BY_MATRIX
+) -> Tensor:
     k = weight.shape[2]
     if k == 3 and resample != "none":
-        return layout.conform(_strided_conv(_compute_format(x), weight, scale, resample, adjoint), x)
+        return layout.conform(_strided_conv(_compute_format(x), weight, scale, resample, adjoint, phases), x)
     w = (_wide(weight) * scale if scale != 1.0 else weight).to(x.dtype)
     if resample == "down":
         return layout.conform(_plain_conv(_compute_format(down2(x)), w, adjoint), x)
@@ -70,20 +92,27 @@ def _plain_conv(x: Tensor, w: Tensor, adjoint: bool) -> Tensor:
     return F.conv2d(x, w, padding=k // 2)
 
 
-def _strided_conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
+def _strided_conv(
+    x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool, phases: PhaseWeights
+) -> Tensor:
     """The adjoint's kernel is the flipped transpose, and S(flip(w)) == flip(S(w))."""
-    w = _wide(weight)
     if resample == "up":  # conv_transpose2d takes [Cin, C, 4, 4] and flips by itself
-        s = _summed(w, scale, flip=not adjoint)
-        s = (s if adjoint else s.transpose(0, 1)).to(x.dtype).contiguous()
+        s = phases.summed(_wide(weight), scale, not adjoint, not adjoint).to(x.dtype)
         return F.conv_transpose2d(x, s, stride=2, padding=1)
-    s = _summed(w, scale * 0.25, flip=adjoint)
-    s = (s.transpose(0, 1) if adjoint else s).to(x.dtype).contiguous()
+    s = phases.summed(_wide(weight), scale * 0.25, adjoint, adjoint).to(x.dtype)
     return F.conv2d(x, s, stride=2, padding=1)
 
 
 @implement("aten", "conv_weight_grad")
-def conv_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, k: int, dtype: torch.dtype) -> Tensor:
+def conv_weight_grad(
+    x: Tensor,
+    dy: Tensor,
+    scale: float,
+    resample: str,
+    k: int,
+    dtype: torch.dtype,
+    phases: PhaseWeights = BY_MATRIX,
+) -> Tensor:
     if x.shape[0] == 0:
         return x.new_zeros(dy.shape[1], x.shape[1], k, k, dtype=dtype)
     if dtype != x.dtype:  # float32 parameters beside half activations: no half rounding on the way
@@ -92,28 +121,21 @@ def conv_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, k: int,
         return _pointwise_weight_grad(x, dy, scale, resample)
     x, dy = _compute_format(x), _compute_format(dy)
     if resample == "up":  # conv_transpose2d(x, s)'s gradient is a strided convolution's with x and dy exchanged
-        ds = _gathered_weight_grad(dy, x, 4, 2)  # [Cin, C, 4, 4]
-        return (_box_gather(ds, scale, flip=True)).transpose(0, 1).contiguous()
+        return phases.gathered(_wide(_strided_weight_grad(dy, x, 4, 2)), scale, True, True).to(dtype)
     if resample == "down":
-        return _box_gather(_gathered_weight_grad(x, dy, 4, 2), scale * 0.25, flip=False)
-    dw = _gathered_weight_grad(x, dy, 3, 1)
+        return phases.gathered(_wide(_strided_weight_grad(x, dy, 4, 2)), scale * 0.25, False, False).to(dtype)
+    dw = _strided_weight_grad(x, dy, 3, 1).contiguous()
     return dw if scale == 1.0 else dw.mul_(scale)
 
 
-def _gathered_weight_grad(x: Tensor, dy: Tensor, k: int, stride: int) -> Tensor:
-    """The weight gradient of `conv2d(x, w, stride, padding=1)`: [C, Cin, k, k]."""
+def _strided_weight_grad(x: Tensor, dy: Tensor, k: int, stride: int) -> Tensor:
+    """The weight gradient of `conv2d(x, w, stride, padding=1)`: [C, Cin, k, k], in either memory format."""
     shape_only = x.new_empty(dy.shape[1], x.shape[1], k, k)
     grads = torch.ops.aten.convolution_backward(
         dy, x, shape_only, None, [stride] * 2, [1, 1], [1, 1], False, [0, 0], 1, [False, True, False]
     )
-    return grads[1].contiguous()
-
-
-def _box_gather(ds: Tensor, scale: float, flip: bool) -> Tensor:
-    """The transpose of `_summed`: [C, Cin, 4, 4] -> [C, Cin, 3, 3]."""
-    box = _box_sum(layout.accumulator(ds.dtype), ds.device) * scale
-    dw = ds.reshape(-1, 16).to(box.dtype) @ (box.flip(1) if flip else box).t()
-    return dw.view(*ds.shape[:2], 3, 3).to(ds.dtype)
+    dw: Tensor = grads[1]
+    return dw
 
 
 def _pointwise_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str) -> Tensor:

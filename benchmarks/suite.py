@@ -1,0 +1,263 @@
+"""Runs a plan: for each unit build every provider, check it, warm it up, time all of them in turns, measure memory."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from pggan_fast.benchmarks import fit, gate, providers, stats, timing, workloads
+from pggan_fast.benchmarks.cases import COMBINED, STEPS, Case, Inputs, Unit, inputs
+from pggan_fast.benchmarks.providers import EAGER, REFERENCE, Factory, Provider, Weights, network
+from pggan_fast.benchmarks.schema import Report, Row
+from pggan_fast.benchmarks.workloads import Workload
+
+from pggan_fast.backends import report
+from pggan_fast.backends.registry import BackendUnavailable
+
+# torch.compile starts on a case only where the budget has room for it: what the last one took and a half more (this
+# many seconds before there was one), and what the units after it need at least.
+FIRST_COMPILE_S = 40.0
+UNIT_S = 10.0
+
+
+@dataclass
+class Plan:
+    units: Sequence[Unit]
+    providers: Sequence[Provider]  # eager is added where it is missing: it is what ratios are of
+    seed: int = 0
+    repeats: int | None = None  # rounds; None: as many as fit the budget, at least timing.MIN_ROUNDS
+    budget_s: float = 165.0
+    preset: str | None = None
+    factory: Factory = network
+    build: workloads.Build = workloads.build
+    say: Callable[[str], None] = lambda text: None  # progress, one line per thing begun
+    latent: int = 512
+    compile_steps: bool = True  # False: no torch.compile of training steps, which takes minutes on a CPU
+
+
+@dataclass
+class _Lane:
+    """One provider of one unit on its way to its rows."""
+
+    provider: Provider
+    runs: dict[str, Workload] = field(default_factory=dict)  # by case name
+    reasons: dict[str, str] = field(default_factory=dict)
+    verdicts: dict[str, gate.Verdict] = field(default_factory=dict)
+    first_s: dict[str, float] = field(default_factory=dict)
+    warm_s: dict[str, float] = field(default_factory=dict)
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    peaks: dict[str, int | None] = field(default_factory=dict)
+
+
+def run(plan: Plan) -> Report:
+    """Run the whole plan; a case with a red gate is in the report with its reason and without times."""
+    started = time.perf_counter()
+    rows: list[Row] = []
+    device = plan.units[0][0].device
+    who = list(plan.providers)
+    clock = _Clock(started + plan.budget_s)
+    if EAGER not in who:
+        who.insert(0, EAGER)
+    for number, unit in enumerate(plan.units):
+        rows += _Unit(plan, unit, who, clock, len(plan.units) - number).run()
+        gc.collect()
+    return Report(
+        machine=report.machine(device),
+        versions=report.versions(),
+        commit=report.commit(),
+        results=rows,
+        preset=plan.preset,
+        seed=plan.seed,
+        elapsed_s=time.perf_counter() - started,
+    )
+
+
+@dataclass
+class _Clock:
+    """How much of the budget is left, and what the next compilation will take of it."""
+
+    end: float
+    compile_s: float = FIRST_COMPILE_S
+
+    def left(self) -> float:
+        return max(0.0, self.end - time.perf_counter())
+
+
+class _Unit:
+    """One unit of the plan; `units_left` counts it too."""
+
+    def __init__(self, plan: Plan, unit: Unit, who: Sequence[Provider], clock: _Clock, units_left: int) -> None:
+        self.plan, self.unit, self.device = plan, unit, unit[0].device
+        self.clock, self.units_left = clock, units_left
+        self.lanes = [_Lane(provider) for provider in who]
+        self.weights = Weights(plan.factory, unit[0].resolution, plan.seed)
+
+    def run(self) -> list[Row]:
+        available = timing.available_bytes(self.device)
+        for case in self.unit:
+            too_big = fit.reason_not_to_run(case, available)
+            if too_big:
+                self._refuse(case.name, too_big)
+            else:
+                self._check(case)
+        self._measure_memory()
+        self._time()
+        return self._rows()
+
+    def _refuse(self, name: str, reason: str) -> None:
+        for lane in self.lanes:
+            lane.reasons.setdefault(name, reason)
+            lane.runs.pop(name, None)
+
+    def _check(self, case: Case) -> None:
+        """Build and run every provider once, and hold its result to the gate; one red provider refuses the whole case."""
+        self.plan.say(f"{case.title}: float64 reference")
+        data = inputs(case, self.plan.seed, self.plan.latent)
+        reference = self.plan.build(case, REFERENCE, self.weights, data)()
+        reference = {name: tensor.clone() for name, tensor in reference.items()}
+        torchs: dict[str, float] = {}
+        for lane in sorted(self.lanes, key=lambda lane: lane.provider != EAGER):  # eager first: the limits come from it
+            found = self._first_run(case, lane, data, reference)
+            if found is None:
+                continue
+            torchs = torchs or found
+            lane.verdicts[case.name] = gate.judge(found, torchs, case.dtype)
+        red = [lane.provider.name for lane in self.lanes if case.name in lane.verdicts and lane.verdicts[case.name].red]
+        for lane in self.lanes:
+            if lane.provider.name in red:
+                lane.reasons[case.name] = f"wrong: {lane.verdicts[case.name]}"
+        if red:
+            self._refuse(case.name, f"not timed, because {', '.join(red)} failed the correctness gate")
+
+    def _first_run(
+        self, case: Case, lane: _Lane, data: Inputs, reference: Mapping[str, torch.Tensor]
+    ) -> dict[str, float] | None:
+        """Errors of the first result; None, with the reason noted, where the provider cannot run this case."""
+        provider = lane.provider
+        if provider.compile_mode is not None and (reason := self._reason_not_to_compile(case)):
+            lane.reasons[case.name] = reason
+            return None
+        self.plan.say(f"{case.title}: {provider.name}, first run and check")
+        start = time.perf_counter()
+        try:
+            workload = self.plan.build(case, provider, self.weights, data)
+            result = workload()
+            timing.synchronize(self.device)
+        except BackendUnavailable as error:
+            lane.reasons[case.name] = str(error)
+            return None
+        except Exception as error:
+            # Ours and eager must run. torch.compile may refuse: the reason is torch's own, from this very call.
+            if provider.compile_mode is None:
+                raise
+            lane.reasons[case.name] = f"torch.compile: {_first_line(error)}"
+            torch._dynamo.reset()
+            return None
+        lane.first_s[case.name] = time.perf_counter() - start
+        if provider.compile_mode is not None:
+            self.clock.compile_s = 1.5 * lane.first_s[case.name]
+        found = gate.errors(result, reference)
+        lane.runs[case.name] = workload
+        return found
+
+    def _reason_not_to_compile(self, case: Case) -> str | None:
+        if case.name == "D.step" and (refusal := providers.refusal_of_double_backward()):
+            return f"torch.compile: {refusal}"
+        if case.training and not self.plan.compile_steps:
+            return "the quick preset compiles no training steps, which takes minutes on a CPU; --preset full does"
+        if self.clock.left() < self.clock.compile_s + UNIT_S * self.units_left:
+            return f"compiling takes about {self.clock.compile_s:.0f} s, more than is left of --budget"
+        return None
+
+    def _measure_memory(self) -> None:
+        """The second run of each: it measures memory, warms up, and tells what a round will cost."""
+        for lane in self.lanes:
+            for name, workload in lane.runs.items():
+                self.plan.say(f"{self._title(name)}: {lane.provider.name}, warm-up and peak memory")
+                start = time.perf_counter()
+                lane.peaks[name] = timing.peak_bytes(workload, self.device)
+                lane.warm_s[name] = time.perf_counter() - start
+
+    def _time(self) -> None:
+        runs = {(i, name): run for i, lane in enumerate(self.lanes) for name, run in lane.runs.items()}
+        if not runs:
+            return
+        one_round = sum(sum(lane.warm_s.values()) for lane in self.lanes)
+        share = self.clock.left() / self.units_left
+        rounds = self.plan.repeats or timing.rounds_for(share, one_round)
+        self.plan.say(f"{self._title()}: {rounds} rounds, about {rounds * one_round:.0f} s")
+        samples = timing.interleave(runs, rounds, self.device)
+        for i, name in runs:
+            self.lanes[i].samples[name] = samples[i, name]
+
+    def _rows(self) -> list[Row]:
+        eager = next(lane for lane in self.lanes if lane.provider == EAGER)
+        rows = [self._row(case, lane, eager) for case in self.unit for lane in self.lanes]
+        if tuple(case.name for case in self.unit) == STEPS:
+            rows += [
+                self._row(replace(self.unit[0], name=COMBINED), _combine(lane), _combine(eager)) for lane in self.lanes
+            ]
+        return rows
+
+    def _row(self, case: Case, lane: _Lane, eager: _Lane) -> Row:
+        verdict = lane.verdicts.get(case.name)
+        row = Row(
+            case=case.name,
+            provider=lane.provider.name,
+            resolution=case.resolution,
+            batch=case.batch,
+            dtype=str(case.dtype).removeprefix("torch."),
+            device=str(case.device),
+            error=_finite(verdict and verdict.error),
+            error_limit=_finite(verdict and verdict.limit),
+            first_call_s=lane.first_s.get(case.name),
+            mode=lane.provider.compile_mode,
+            fp32_precision=report.fp32_precision(case.device),
+            threads=torch.get_num_threads(),
+            reason=lane.reasons.get(case.name),
+            failed=verdict is not None and verdict.red,
+        )
+        samples = lane.samples.get(case.name)
+        if not samples:
+            return row
+        time_s = stats.spread(samples)
+        row.median_s, row.p20_s, row.p80_s, row.samples = *time_s, samples
+        row.images_per_s = case.batch / time_s.median
+        row.peak_bytes = lane.peaks.get(case.name)
+        if eager.samples.get(case.name):
+            row.ratio, row.ratio_p20, row.ratio_p80 = stats.speedup(eager.samples[case.name], samples)
+        return row
+
+    def _title(self, name: str | None = None) -> str:
+        name = name or " + ".join(case.name for case in self.unit)
+        return replace(self.unit[0], name=name).title
+
+
+def _combine(lane: _Lane) -> _Lane:
+    """D.step + G.step of the same round as one lane; without a number where either has none."""
+    whole = _Lane(lane.provider)
+    missing = [name for name in STEPS if not lane.samples.get(name)]
+    if missing:
+        whole.reasons[COMBINED] = f"no {' and no '.join(missing)}: {lane.reasons[missing[0]]}"
+        return whole
+    d, g = (lane.samples[name] for name in STEPS)
+    whole.samples[COMBINED] = [a + b for a, b in zip(d, g, strict=True)]
+    whole.first_s[COMBINED] = sum(lane.first_s[name] for name in STEPS)
+    peaks = [peak for name in STEPS if (peak := lane.peaks[name]) is not None]
+    whole.peaks[COMBINED] = max(peaks, default=None)
+    whole.verdicts[COMBINED] = max((lane.verdicts[name] for name in STEPS), key=lambda v: v.error / v.limit)
+    return whole
+
+
+def _finite(x: Any) -> float | None:
+    """JSON has no NaN or infinity; a red row's reason tells the figure."""
+    return float(x) if x is not None and abs(x) < float("inf") else None
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

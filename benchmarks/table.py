@@ -1,0 +1,100 @@
+"""The results on the screen."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from pggan_fast.benchmarks.schema import Report, Row
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_WIDTH = 150  # columns where there is no terminal to ask
+
+
+def console(stderr: bool = False) -> Console:
+    """A console that draws on a terminal and writes plain, unwrapped lines elsewhere."""
+    made = Console(stderr=stderr)
+    return made if made.is_terminal else Console(stderr=stderr, width=PLAIN_WIDTH, color_system=None)
+
+
+def render(report: Report, terminal: bool) -> RenderableType:
+    """One table, the training steps first, and a line on the machine."""
+    table = Table(box=box.SIMPLE_HEAVY if terminal else box.ASCII2, pad_edge=False)
+    for name in ("case", "size", "dtype"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("provider", no_wrap=True)
+    for name in ("median", "p20..p80", "runs", "images/s", "x eager", "p20..p80", "peak", "error"):
+        table.add_column(name, justify="right", no_wrap=True)
+    notes: list[Text] = []
+    for _, group in groupby(ordered(report.results), key=lambda r: (r.case, r.resolution, r.batch, r.dtype)):
+        for number, row in enumerate(group):
+            head = [""] * 3 if number else [row.case, f"{row.resolution}x{row.resolution} x{row.batch}", row.dtype]
+            if row.median_s is None:
+                notes.append(_note(row))
+                table.add_row(*head, _name(row), "[red]wrong[/]" if row.failed else "-", *[""] * 7)
+            else:
+                table.add_row(*head, _name(row), *_numbers(row))
+        table.add_section()
+    return Group(table, *notes, _footer(report))
+
+
+def ordered(rows: list[Row]) -> list[Row]:
+    """Whole steps, then their parts, then forwards; the rest of the order is the run's own."""
+    rank = {"step": 0, "D.step": 1, "G.step": 2}
+    return sorted(rows, key=lambda r: (r.resolution if r.case in rank else 1 << 20, r.batch, rank.get(r.case, 3)))
+
+
+def seconds(x: float) -> str:
+    """Three significant digits and a unit."""
+    unit, factor = ("s", 1.0) if x >= 1 else ("ms", 1e3) if x >= 1e-3 else ("us", 1e6)
+    return f"{_digits(x * factor)} {unit}"
+
+
+def size(x: int) -> str:
+    return f"{x / 2**30:.2f} GiB" if x >= 2**30 else f"{x / 2**20:.0f} MiB"
+
+
+def _digits(x: float) -> str:
+    return f"{x:.0f}" if x >= 100 else f"{x:.1f}" if x >= 10 else f"{x:.2f}"
+
+
+def _name(row: Row) -> str:
+    return f"{row.provider} ({row.mode})" if row.mode else row.provider
+
+
+def _numbers(row: Row) -> list[str]:
+    assert row.median_s is not None
+    assert row.p20_s is not None
+    assert row.p80_s is not None
+    ratio = spread = ""
+    if row.ratio is not None and row.ratio_p20 is not None and row.ratio_p80 is not None:
+        ratio, spread = f"{row.ratio:.2f}", f"{row.ratio_p20:.2f}..{row.ratio_p80:.2f}"
+    return [
+        seconds(row.median_s),
+        f"{seconds(row.p20_s)}..{seconds(row.p80_s)}",
+        str(len(row.samples)),
+        _digits(row.images_per_s or 0.0),
+        ratio,
+        spread,
+        "" if row.peak_bytes is None else size(row.peak_bytes),
+        "" if row.error is None else f"{row.error:.1e}",
+    ]
+
+
+def _note(row: Row) -> Text:
+    style = "red" if row.failed else "dim"
+    return Text(f"{row.case} {row.resolution}x{row.resolution} x{row.batch}, {_name(row)}: {row.reason}", style=style)
+
+
+def _footer(report: Report) -> Text:
+    machine, versions = report.machine, report.versions
+    took = "" if report.elapsed_s is None else f"; took {report.elapsed_s:.0f} s"
+    return Text(
+        f"{machine['device']}, {machine['threads']} threads, float32 convolutions in {machine['fp32_precision']}; "
+        f"torch {versions['torch']}{took}.\n"
+        "x eager: times faster than plain PyTorch in NCHW, in the same run. error: against float64. "
+        "peak: memory above parameters, gradients, optimiser state and inputs.",
+        style="dim",
+    )

@@ -1,0 +1,3 @@
+from pggan_fast.cli import main
+
+main()

@@ -1,0 +1,82 @@
+"""`pggan-fast info`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class Command:
+    """Say which backends run here, which do not, why, and what would change that.
+
+    Also: versions, device, CPU instruction sets, compilers, how the native modules were built, cache folder and
+    environment variables. Paste its output into a bug report.
+    """
+
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> int:
+        found = facts()
+        print(json.dumps(found, indent=2) if self.json else "\n".join(_lines(found)))
+        return 0
+
+
+def facts() -> dict[str, Any]:
+    """Everything that `info` prints."""
+    from pggan_fast import settings
+    from pggan_fast.backends import cpu, report
+
+    device = report.default_device()
+    return {
+        "versions": report.versions(),
+        "commit": report.commit(),
+        "machine": report.machine(device),
+        "device": str(device),
+        "cpu": cpu.describe(),
+        "backends": report.backends(),
+        "build": cpu.build_report(),
+        "tools": report.tools(),
+        "cache": str(settings.cache_folder()),
+        "environment": report.environment(),
+    }
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    machine, cpu = found["machine"], found["cpu"]
+    versions = [f"{name} {version}" for name, version in found["versions"].items() if version]
+    lines = [", ".join(versions)]
+    if found["commit"]:
+        lines.append(f"commit {found['commit']}")
+    memory = machine["memory_bytes"]
+    lines += [
+        "",
+        f"device          {found['device']}: {machine['device']}",
+        f"CPU             {machine['cpu']}, {machine['cores']} cores, {machine['threads']} torch threads"
+        + (f", {memory / 2**30:.0f} GiB" if memory else ""),
+        f"float32 convs   {machine['fp32_precision']}",
+    ]
+    if "isa" in cpu:
+        lines.append(f"CPU kernels     use {cpu['isa']}; can use {', '.join(cpu['isas'])}")
+        if cpu["serial"]:
+            lines.append(f"                {cpu['serial']}")
+    lines += ["", "backends"]
+    for name, backend in found["backends"].items():
+        ops = f"{len(backend['ops'])} internal ops" if backend["ops"] else "the plain PyTorch that defines every op"
+        lines.append(f"  {name:<12}  " + (f"no: {backend['reason']}" if backend["reason"] else f"yes, {ops}"))
+    lines += ["", "native modules"]
+    for name, result in found["build"].items():
+        lines.append(f"  {name:<12}  " + ("built" if result["built"] else f"not built: {result.get('reason')}"))
+    if not found["build"]:
+        lines.append("  the installation recorded no build")
+    lines += ["", "tools"]
+    for name, tool in found["tools"].items():
+        what = f"{tool['version'] or 'version unknown'} ({tool['path']})" if tool["path"] else "not found"
+        lines.append(f"  {name:<12}  {what}; {tool['for']}")
+    lines += ["", f"cache folder    {found['cache']}", "", "environment variables"]
+    for name, variable in found["environment"].items():
+        lines.append(f"  {name}={variable['value']}" if variable["value"] is not None else f"  {name} is not set")
+        lines.append(f"      {variable['meaning']}")
+    return lines

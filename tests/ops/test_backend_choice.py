@@ -1,0 +1,149 @@
+"""Who runs an op: the argument, the environment, the automatic choice and its fallback."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pggan_fast import BackendUnavailable, ops
+from pggan_fast.backends import BACKENDS, ops_of, registry
+from pggan_fast.ops import _register
+
+NO_CPU = "the native module pggan_fast._cpu is missing (no compiler); install one"
+
+
+def layer(x: Tensor | None = None, backend: str | None = None) -> Tensor:
+    x = torch.randn(2, 3, 4, 4) if x is None else x
+    return ops.scaled_conv2d(x, torch.randn(4, 3, 3, 3), weight_scale=0.2, backend=backend)
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The backends that ran something, in order."""
+    names: list[str] = []
+    real = registry.choose
+
+    def choose(op: str, backend: str | None, device: str, args: tuple[Any, ...]) -> Callable[..., Any]:
+        found = real(op, backend, device, args)
+        names.append(next(name for (name, key), row in registry._TABLE.items() if key == op and row.run is found))
+        return found
+
+    monkeypatch.setattr(registry, "choose", choose)
+    return names
+
+
+@pytest.fixture
+def without_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which the native module was not built."""
+    monkeypatch.setitem(registry._UNAVAILABLE, "cpu", lambda: NO_CPU)
+    monkeypatch.setattr(registry, "_WARNED", set())
+
+
+def test_aten_runs_every_internal_op() -> None:
+    assert ops_of("aten") == sorted(_register._overload)
+
+
+@pytest.mark.parametrize("name", ["triton", "cuda"])
+def test_a_backend_that_cannot_run_says_why(name: str) -> None:
+    if ops_of(name):
+        pytest.skip(f"{name} has ops here")
+    with pytest.raises(BackendUnavailable, match=f"backend='{name}' cannot run scaled_conv2d_forward: ."):
+        layer(backend=name)
+
+
+def test_an_explicit_backend_never_falls_back(without_cpu: None) -> None:
+    with pytest.raises(BackendUnavailable, match="no compiler.*install"):
+        layer(backend="cpu")
+
+
+@pytest.mark.parametrize("name", ["aten", "cpu"])
+def test_an_explicit_backend_runs_forward_and_backward(ran: list[str], name: str) -> None:
+    if registry.unavailable(name):
+        pytest.skip(str(registry.unavailable(name)))
+    x = torch.randn(2, 3, 4, 4, requires_grad=True)
+    (g,) = torch.autograd.grad(layer(x, name).sin().sum(), x, create_graph=True)
+    g.square().sum().backward()
+    assert set(ran) == {name}
+
+
+def test_the_reference_runs_no_internal_op(ran: list[str]) -> None:
+    layer(backend="reference")
+    assert ran == []
+
+
+def test_the_environment_names_a_backend(ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGGAN_FAST_BACKEND", "aten")
+    layer()
+    assert ran == ["aten"]
+    monkeypatch.setenv("PGGAN_FAST_BACKEND", "reference")
+    layer()
+    assert ran == ["aten"]
+    layer(backend="aten")  # the argument wins
+    assert ran == ["aten", "aten"]
+    monkeypatch.setenv("PGGAN_FAST_BACKEND", "auto")
+    layer()
+    assert len(ran) == 3
+
+
+def test_a_wrong_name_in_the_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGGAN_FAST_BACKEND", "cudnn")
+    with pytest.raises(ValueError, match="cudnn"):
+        layer()
+
+
+def test_an_unavailable_backend_in_the_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGGAN_FAST_BACKEND", "triton")
+    if ops_of("triton"):
+        pytest.skip("triton has ops here")
+    with pytest.raises(BackendUnavailable, match="triton"):
+        layer()
+
+
+def test_the_automatic_choice_falls_back_with_one_warning(ran: list[str], without_cpu: None) -> None:
+    with pytest.warns(RuntimeWarning, match="slower backend because 'cpu' is unavailable.*no compiler") as caught:
+        layer()
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer()
+        ops.pixel_norm(torch.randn(2, 3))
+    assert set(ran) == {"aten"}
+
+
+def test_strict_makes_the_fallback_an_error(without_cpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGGAN_FAST_STRICT", "1")
+    with pytest.raises(BackendUnavailable, match="no compiler"):
+        layer()
+    monkeypatch.setenv("PGGAN_FAST_STRICT", "0")
+    with pytest.warns(RuntimeWarning):
+        layer()
+
+
+def test_the_automatic_choice_prefers_the_native_kernels(ran: list[str]) -> None:
+    if registry.unavailable("cpu"):
+        pytest.skip(str(registry.unavailable("cpu")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer()
+    assert ran == ["cpu"]
+
+
+def test_arguments_that_a_backend_lacks_go_to_the_next(ran: list[str]) -> None:
+    """An image of five channels: the native RGB kernels stop at four."""
+    x = torch.randn(2, 4, 4, 4)
+    w = torch.randn(5, 4, 1, 1)
+    options = {"weight_scale_low": 0.5, "weight_scale_high": 0.5}
+    y = ops.to_rgb_fade_in(x[:, :, ::2, ::2], x, w, None, w, None, 0.5, **options)
+    assert y.shape == (2, 5, 4, 4)
+    assert ran == ["aten"]
+
+
+def test_a_backend_implements_an_op_once() -> None:
+    with pytest.raises(ValueError, match="aten already implements conv"):
+        registry.implement("aten", "conv")(lambda *args: None)
+    assert BACKENDS[0] == "reference"

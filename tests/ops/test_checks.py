@@ -1,0 +1,168 @@
+"""Bad input of every op: which exception, and the words that its message must hold. The reference backend included."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import grid
+import pytest
+import torch
+
+from pggan_fast import ops
+
+T = torch.zeros
+
+
+def good(op: str) -> dict[str, Any]:
+    """Arguments that `op` takes."""
+    layer = {"bias": T(4), "negative_slope": 0.2, "pixel_norm": "after_act", "eps": 1e-8}
+    return {
+        "scaled_conv2d": {"x": T(2, 3, 4, 4), "weight": T(4, 3, 3, 3), "weight_scale": 0.5, "eps_mode": "inside", **layer},
+        "bias_act": {"x": T(2, 4, 4, 4), "scale": 0.5, "bias_scale": 0.5, "eps_mode": "inside", **layer},
+        "scaled_linear": {"x": T(2, 3), "weight": T(4, 3), "weight_scale": 0.5, "bias_scale": 1.0, **layer},
+        "pixel_norm": {"x": T(2, 3, 4, 4), "eps": 1e-8},
+        "fade_in": {"low": T(2, 3, 2, 2), "high": T(2, 3, 4, 4), "alpha": 0.5},
+        "fade_reals": {"image": T(2, 3, 4, 4), "alpha": 0.5},
+        "to_rgb_fade_in": {
+            "x_low": T(2, 5, 2, 2), "x_high": T(2, 4, 4, 4), "w_low": T(3, 5, 1, 1), "b_low": T(3),
+            "w_high": T(3, 4, 1, 1), "b_high": T(3), "alpha": 0.5, "weight_scale_low": 0.5, "weight_scale_high": 0.5,
+        },
+        "from_rgb_fade_in": {
+            "image": T(2, 3, 4, 4), "high": T(2, 5, 2, 2), "w_low": T(5, 3, 1, 1), "b_low": T(5), "alpha": 0.5,
+            "weight_scale": 0.5,
+        },
+        "minibatch_stddev": {"x": T(4, 3, 2, 2), "group_size": 4, "grouping": "strided", "eps": 1e-8},
+    }[op]  # fmt: skip
+
+
+OPS = ("scaled_conv2d", "bias_act", "scaled_linear", "pixel_norm", "fade_in", "fade_reals", "to_rgb_fade_in",
+       "from_rgb_fade_in", "minibatch_stddev")  # fmt: skip
+
+Row = tuple[str, str, Any, type[Exception], tuple[str, ...]]
+
+
+def shared(op: str) -> list[Row]:
+    """What holds for every argument of a kind."""
+    rows: list[Row] = [(op, "backend", "cudnn", ValueError, ("backend", "cudnn", "aten"))]
+    for name, value in good(op).items():
+        if isinstance(value, torch.Tensor):
+            on_meta = value.to("meta")
+            rows.append((op, name, value.tolist(), TypeError, (name, "list", "tensor")))
+            rows.append((op, name, value.to(torch.int64), TypeError, (name, "int64", "float32")))
+            rows.append((op, name, value.to(torch.complex64), TypeError, (name, "complex64")))
+            rows.append((op, name, value[None], ValueError, (name, "-D")))
+            if name not in ("x", "image"):  # the first one decides where all have to be
+                rows.append((op, name, on_meta, ValueError, ("expected a tensor on", "meta")))
+        elif isinstance(value, float) and name != "alpha":
+            rows += [(op, name, bad, ValueError, (name, "finite")) for bad in (math.nan, math.inf)]
+            rows.append((op, name, T(()), TypeError, (name, "Tensor", "float")))
+            rows.append((op, name, "1", TypeError, (name, "str", "float")))
+        elif name == "alpha":
+            rows += [
+                (op, name, math.nan, ValueError, (name, "nan")),
+                (op, name, "1", ValueError, (name, "'1'", "number")),
+                (op, name, T(1), ValueError, (name, "0-d", "(1,)")),
+                (op, name, T((), dtype=torch.int64), ValueError, (name, "int64")),
+                (op, name, T(()).requires_grad_(), ValueError, (name, "requires_grad")),
+                (op, name, T((), device="meta"), ValueError, (name, "meta", "cpu")),
+            ]
+    return rows
+
+
+SPECIFIC: list[Row] = [
+    ("scaled_conv2d", "x", T(2, 5, 4, 4), ValueError, ("weight", "5 input channels", "got 3")),
+    ("scaled_conv2d", "x", T(2, 3, 4, 4).half().double(), TypeError, ("weight", "float64", "float32")),
+    ("scaled_conv2d", "weight", T(4, 3, 4, 4), ValueError, ("weight", "1x1 or 3x3", "4x4")),
+    ("scaled_conv2d", "weight", T(4, 3, 1, 3), ValueError, ("weight", "1x3")),
+    ("scaled_conv2d", "weight", T(4, 3, 3, 3).half(), TypeError, ("weight", "float16", "float32")),
+    ("scaled_conv2d", "bias", T(3), ValueError, ("bias", "4 elements", "got 3")),
+    ("scaled_conv2d", "bias", T(4).double(), TypeError, ("bias", "float64")),
+    ("scaled_conv2d", "resample", "half", ValueError, ("resample", "'half'", "'pool'")),
+    ("scaled_conv2d", "negative_slope", -0.2, ValueError, ("negative_slope", "-0.2", "[0, 1]")),
+    ("scaled_conv2d", "negative_slope", 1.5, ValueError, ("negative_slope", "1.5")),
+    ("scaled_conv2d", "negative_slope", True, TypeError, ("negative_slope", "bool")),
+    ("scaled_conv2d", "pixel_norm", "batch", ValueError, ("pixel_norm", "'batch'", "'after_act'")),
+    ("scaled_conv2d", "eps_mode", "under", ValueError, ("eps_mode", "'under'", "'outside'")),
+    ("scaled_conv2d", "eps", -1e-8, ValueError, ("eps", ">= 0")),
+    ("bias_act", "x", T(2, 4, 4), ValueError, ("x", "2-D or 4-D", "(2, 4, 4)")),
+    ("bias_act", "bias", T(5), ValueError, ("bias", "4 elements", "got 5")),
+    ("bias_act", "pixel_norm", None, ValueError, ("pixel_norm", "None")),
+    ("scaled_linear", "x", T(2, 5), ValueError, ("weight", "5 columns", "got 3")),
+    ("scaled_linear", "weight", T(4, 3).half(), TypeError, ("weight", "float16")),
+    ("scaled_linear", "bias", T(3), ValueError, ("bias", "4 elements", "got 3")),
+    ("scaled_linear", "negative_slope", 2.0, ValueError, ("negative_slope", "2.0")),
+    ("pixel_norm", "eps", -1.0, ValueError, ("eps", ">= 0")),
+    ("fade_in", "low", T(2, 3, 3, 2), ValueError, ("low", "(2, 3, 4, 4)", "(2, 3, 3, 2)")),
+    ("fade_in", "low", T(2, 4, 2, 2), ValueError, ("low", "(2, 4, 2, 2)")),
+    ("fade_in", "low", T(1, 3, 2, 2), ValueError, ("low", "(1, 3, 2, 2)")),
+    ("fade_in", "low", T(2, 3, 2, 2).half(), TypeError, ("low", "float16", "float32")),
+    ("fade_in", "high", T(2, 3, 5, 5), ValueError, ("high", "even", "5x5")),
+    ("fade_reals", "image", T(2, 3, 3, 4), ValueError, ("image", "even", "3x4")),
+    ("to_rgb_fade_in", "x_low", T(2, 5, 4, 4), ValueError, ("x_low", "half", "4x4")),
+    ("to_rgb_fade_in", "x_low", T(1, 5, 2, 2), ValueError, ("x_low", "batch 2")),
+    ("to_rgb_fade_in", "x_low", T(2, 5, 2, 2).half(), TypeError, ("x_low", "float16")),
+    ("to_rgb_fade_in", "w_low", T(3, 4, 1, 1), ValueError, ("w_low", "5 input channels", "x_low")),
+    ("to_rgb_fade_in", "w_low", T(1, 5, 1, 1), ValueError, ("w_low", "3 output channels", "got 1")),
+    ("to_rgb_fade_in", "w_high", T(3, 4, 3, 3), ValueError, ("w_high", "1x1", "3x3")),
+    ("to_rgb_fade_in", "b_high", T(4), ValueError, ("b_high", "3 elements", "got 4")),
+    ("from_rgb_fade_in", "image", T(2, 3, 5, 4), ValueError, ("image", "even", "5x4")),
+    ("from_rgb_fade_in", "high", T(2, 5, 4, 4), ValueError, ("high", "(2, 5, 2, 2)", "(2, 5, 4, 4)")),
+    ("from_rgb_fade_in", "high", T(2, 5, 2, 2).half(), TypeError, ("high", "float16")),
+    ("from_rgb_fade_in", "w_low", T(5, 3, 3, 3), ValueError, ("w_low", "1x1", "3x3")),
+    ("from_rgb_fade_in", "b_low", T(3), ValueError, ("b_low", "5 elements", "got 3")),
+    ("from_rgb_fade_in", "negative_slope", -1.0, ValueError, ("negative_slope", "-1.0")),
+    ("from_rgb_fade_in", "negative_slope", None, TypeError, ("negative_slope", "NoneType")),
+    ("minibatch_stddev", "group_size", 3, ValueError, ("group_size 3", "got 4 samples")),
+    ("minibatch_stddev", "group_size", 0, ValueError, ("group_size", ">= 1", "0")),
+    ("minibatch_stddev", "group_size", 2.0, ValueError, ("group_size", "2.0")),
+    ("minibatch_stddev", "grouping", "random", ValueError, ("grouping", "'random'", "'adjacent'")),
+    ("minibatch_stddev", "eps", -1.0, ValueError, ("eps", ">= 0")),
+]
+ROWS = [row for op in OPS for row in shared(op)] + SPECIFIC
+
+
+def describe(row: Row) -> str:
+    op, name, value, *_ = row
+    shown = f"{value.dtype}{tuple(value.shape)}{value.device}" if isinstance(value, torch.Tensor) else str(value)[:20]
+    return f"{op}-{name}-{shown}"
+
+
+def test_every_op_is_in_the_table() -> None:
+    assert {*OPS, "no_weight_grads"} == set(ops.__all__)
+
+
+@pytest.mark.parametrize("backend", [None, "reference", *grid.BACKENDS_UNDER_TEST])
+@pytest.mark.parametrize("op", OPS)
+def test_good_input_is_good(op: str, backend: str | None) -> None:
+    getattr(ops, op)(**good(op), backend=backend)
+
+
+@pytest.mark.parametrize("backend", [None, "reference"])
+@pytest.mark.parametrize("row", ROWS, ids=describe)
+def test_bad_input_is_named(row: Row, backend: str | None) -> None:
+    op, name, value, kind, words = row
+    with pytest.raises((ValueError, TypeError)) as caught:
+        getattr(ops, op)(**{"backend": backend, **good(op), name: value})
+    assert caught.type is kind, caught.value
+    missing = [word for word in words if word not in str(caught.value)]
+    assert not missing, f"{missing} not in {str(caught.value)!r}"
+
+
+@pytest.mark.parametrize("resample", ["down", "pool"])
+def test_odd_sizes_cannot_be_halved(resample: str) -> None:
+    arguments = {**good("scaled_conv2d"), "x": T(2, 3, 5, 4), "resample": resample}
+    with pytest.raises(ValueError, match=rf'x: resample="{resample}" needs even height and width, got 5x4'):
+        ops.scaled_conv2d(**arguments)
+
+
+@pytest.mark.parametrize(("n", "group"), [(4, 1), (1, 4)])
+def test_the_unbiased_deviation_of_one_sample_is_refused(n: int, group: int) -> None:
+    with pytest.raises(ValueError, match="unbiased: .*1 sample"):
+        ops.minibatch_stddev(T(n, 3, 2, 2), group, unbiased=True)
+
+
+def test_a_table_row_without_the_error_would_fail() -> None:
+    """The table's test on good input: it does not raise."""
+    with pytest.raises(pytest.fail.Exception):
+        test_bad_input_is_named(("pixel_norm", "eps", 1e-6, ValueError, ("eps",)), None)

@@ -1,0 +1,156 @@
+"""The build recipe: flags, reasons, incremental builds, and real compilations of small modules."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    spec = importlib.util.spec_from_file_location("pggan_fast_build_recipe", ROOT / "csrc" / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    for name in ("PGGAN_FAST_CUDA", "TORCH_CUDA_ARCH_LIST", "CUDA_HOME", "MAX_JOBS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def probe(recipe, folder, text):
+    source = folder / "probe.cpp"
+    source.write_text(text)
+    return recipe.Module([recipe.Object(source, "probe.o", recipe.cxx(), recipe.CXX_FLAGS)], recipe.cxx(), ["-shared"])
+
+
+def test_every_kernel_source_is_compiled_for_every_instruction_set(recipe):
+    objects = recipe.cpu_module().objects
+    names = [item.name for item in objects]
+    assert len(set(names)) == len(names)
+    kernels = list((ROOT / "csrc" / "cpu").glob("*.cpp"))
+    assert len(objects) == len(kernels) * len(recipe.isas()) + 1
+    for item in objects:
+        flags = " ".join(item.flags)
+        assert not re.search(r"-march=native|-ffast-math|-fopenmp(?!-simd)", flags)
+        isa = item.name.partition("/")[0]
+        assert item.name == "bind.o" or f"-DPGGAN_ISA={isa}" in item.flags
+
+
+def test_kernel_sources_share_no_code_across_instruction_sets(recipe, tmp_path):
+    """A weak symbol outside the namespace of its instruction set could be linked from another one's object."""
+    nm = shutil.which("nm")
+    if nm is None:
+        pytest.skip("nm (binutils) is not installed")
+    foreign = re.compile(r" [WVu] (?!.*pggan::\w+::)")
+    item = next(o for o in recipe.cpu_module().objects if o.name == "baseline/minibatch_stddev.o")
+
+    def weak_symbols(text):
+        source = tmp_path / "kernel.cpp"
+        source.write_text(text)
+        flags = [*item.flags, f"-I{item.source.parent}"]
+        subprocess.run([item.compiler, *flags, "-c", source, "-o", tmp_path / "k.o"], check=True)
+        listed = subprocess.run([nm, "-C", tmp_path / "k.o"], check=True, capture_output=True, text=True).stdout
+        return [line for line in listed.splitlines() if foreign.search(line)]
+
+    assert weak_symbols(item.source.read_text()) == []
+    assert weak_symbols("#include <vector>\nvoid f(std::vector<int>& v) { v.push_back(1); }") != []
+
+
+def test_a_build_compiles_only_what_changed(recipe, tmp_path):
+    module, output = probe(recipe, tmp_path, 'extern "C" int f() { return 1; }'), tmp_path / "made here" / "probe.so"
+    recipe.build(module, tmp_path / "objects", output)
+    first = output.stat().st_mtime_ns
+    recipe.build(module, tmp_path / "objects", output)
+    assert output.stat().st_mtime_ns == first
+    recipe.build(probe(recipe, tmp_path, 'extern "C" int f() { return 2; }'), tmp_path / "objects", output)
+    assert output.stat().st_mtime_ns > first
+
+
+def test_a_failed_build_tells_the_compilers_words(recipe, tmp_path):
+    with pytest.raises(recipe.BuildError, match=r"error: .*nonsense"):
+        recipe.build(probe(recipe, tmp_path, "int f() { return nonsense; }"), tmp_path / "o", tmp_path / "p.so")
+    missing = probe(recipe, tmp_path, "int f();")._replace(linker="no-such-compiler")
+    with pytest.raises(recipe.BuildError, match="no-such-compiler"):
+        recipe.build(missing, tmp_path / "o2", tmp_path / "p.so")
+
+
+def test_a_failed_module_does_not_fail_the_install(tmp_path):
+    """setup.py without a usable compiler: exit 0, no module, and the reason in _build.json."""
+    copy = tmp_path / "copy"
+    skipped = shutil.ignore_patterns(".*", "build", "dist", "*.so", "_build.json", "__pycache__", "*.npz")
+    shutil.copytree(ROOT, copy, ignore=skipped)
+    environment = {**os.environ, "CXX": "no-such-compiler", "PGGAN_FAST_CUDA": "0"}
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((copy / "pggan_fast" / "_build.json").read_text())
+    assert report["_cpu"]["built"] is False
+    assert "no-such-compiler" in report["_cpu"]["reason"]
+    assert report["_cuda"]["built"] is False
+    assert list((copy / "pggan_fast").glob("*.so")) == []
+
+
+def test_cuda_is_built_for_what_was_asked_for(recipe, monkeypatch, tmp_path):
+    monkeypatch.setattr(recipe, "nvcc", lambda: "nvcc")
+    monkeypatch.setattr(recipe, "device_capabilities", list)
+    with pytest.raises(recipe.BuildError, match="no CUDA device"):
+        recipe.cuda_architectures()
+    monkeypatch.setenv("PGGAN_FAST_CUDA", "1")
+    assert recipe.cuda_architectures() == list(recipe.CUDA_ARCHITECTURES)
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.6;9.0a 12.0+PTX")
+    assert recipe.cuda_architectures() == ["8.6", "9.0a", "12.0+PTX"]
+    monkeypatch.setenv("PGGAN_FAST_CUDA", "0")
+    with pytest.raises(recipe.BuildError, match="PGGAN_FAST_CUDA=0"):
+        recipe.cuda_architectures()
+    monkeypatch.delenv("PGGAN_FAST_CUDA")
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST")
+    monkeypatch.setattr(recipe, "device_capabilities", lambda: ["9.0"])
+    assert recipe.cuda_architectures() == ["9.0"]
+    assert recipe.gencode("12.0+PTX") == [
+        "-gencode=arch=compute_120,code=sm_120",
+        "-gencode=arch=compute_120,code=compute_120",
+    ]
+    with pytest.raises(recipe.BuildError, match="Hopper"):
+        recipe.gencode("Hopper")
+
+
+def test_the_reason_for_no_cuda_is_told(recipe, monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    with pytest.raises(recipe.BuildError, match="CUDA_HOME"):
+        recipe.nvcc()
+    if not list((ROOT / "csrc" / "cuda").glob("*.cu")):
+        with pytest.raises(recipe.BuildError, match="no CUDA kernels"):
+            recipe.cuda_module()
+
+
+def test_a_cuda_module_compiles_through_the_recipe(recipe, monkeypatch, tmp_path):
+    """A probe kernel for one architecture and PTX, linked with the static runtime, loads without a driver."""
+    try:
+        compiler = recipe.nvcc()
+    except recipe.BuildError as error:
+        pytest.skip(str(error))
+    source = tmp_path / "probe.cu"
+    source.write_text(
+        "__global__ void twice(float* x) { if (x) x[threadIdx.x] *= 2; }\n"
+        'extern "C" __attribute__((visibility("default"))) int run(float* x) {\n'
+        "  twice<<<1, 32>>>(x);\n  return cudaGetLastError();\n}\n"
+    )
+    monkeypatch.setenv("PGGAN_FAST_CUDA", "1")
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0+PTX")
+    item = recipe.cuda_object(source, recipe.cuda_architectures())
+    output = tmp_path / "probe.so"
+    recipe.build(recipe.Module([item], compiler, ["-shared", "-cudart=static"]), tmp_path / "objects", output)
+    call = "import ctypes, sys; print(ctypes.CDLL(sys.argv[1]).run(None))"
+    told = subprocess.run([sys.executable, "-c", call, str(output)], check=True, capture_output=True, text=True).stdout
+    assert (int(told) == 0) == bool(recipe.device_capabilities())
