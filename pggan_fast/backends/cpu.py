@@ -236,9 +236,7 @@ def fade_in_backward(dy: Tensor, alpha: Tensor, up: bool) -> tuple[Tensor, Tenso
 def fade_reals(image: Tensor, alpha: Tensor) -> Tensor:
     channels_last = is_channels_last(image)
     out = empty(image.shape, image, channels_last)
-    launch(
-        native.fade_reals, dense(image, channels_last), alpha, out, DTYPES[image.dtype], *image.shape, channels_last
-    )
+    launch(native.fade_reals, dense(image, channels_last), alpha, out, DTYPES[image.dtype], *image.shape, channels_last)
     return out
 
 

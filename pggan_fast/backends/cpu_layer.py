@@ -16,9 +16,12 @@ from pggan_fast.backends.precision import split_scale
 from pggan_fast.backends.registry import implement
 
 
-def _phase_summed(weight: Tensor, scale: float, flip: bool, transpose: bool) -> Tensor:
+def _phase_summed(
+    weight: Tensor, scale: float, flip: bool, transpose: bool, memory_format: torch.memory_format
+) -> Tensor:
     c, cin = weight.shape[:2]
-    s = weight.new_empty(*((cin, c) if transpose else (c, cin)), 4, 4)
+    shape = (*((cin, c) if transpose else (c, cin)), 4, 4)
+    s = torch.empty(shape, dtype=weight.dtype, memory_format=memory_format)
     _launch_phase(cpu.native.phase_weight, weight.contiguous(), s, scale, flip, transpose)
     return s
 

@@ -14,7 +14,7 @@ from pggan_fast.backends import cpu, layout
 from pggan_fast.backends.launch import launch
 from pggan_fast.backends.precision import exact_matmul
 
-BLOCK_BYTES = 4 << 20  # of transformed input at a time
+BLOCK_TILES = 512  # at a time: enough rows for the products' speed, few enough to stay in cache
 LEAST_CHANNELS = 64
 LEAST_PIXELS = 1024
 
@@ -39,7 +39,7 @@ def conv(x: Tensor, weight: Tensor, scale: float, adjoint: bool) -> Tensor:
     x = layout.dense(x, True)
     n, _, h, w = x.shape
     y = layout.empty((n, matrices.shape[2], h, w), x, True)
-    blocks = _blocks(x, matrices.shape[2])
+    blocks = _blocks(x)
     v, m = _buffer(x, blocks), _buffer(y, blocks)
     for first, count in blocks:
         vb, mb = _part(v, x, count), _part(m, y, count)
@@ -54,7 +54,7 @@ def weight_grad(x: Tensor, dy: Tensor, scale: float) -> Tensor:
     x, dy = layout.dense(x, True), layout.dense(dy, True)
     c, cin = dy.shape[1], x.shape[1]
     du = x.new_empty(16, c, cin)
-    blocks = _blocks(x, c)
+    blocks = _blocks(x)
     v, z = _buffer(x, blocks), _buffer(dy, blocks)
     for first, count in blocks:
         vb, zb = _part(v, x, count), _part(z, dy, count)
@@ -66,12 +66,11 @@ def weight_grad(x: Tensor, dy: Tensor, scale: float) -> Tensor:
     return dw
 
 
-def _blocks(x: Tensor, channels: int) -> list[tuple[int, int]]:
-    """(first, count) of tile rows: ceil(H / 2) an image, each of ceil(W / 2) tiles of 16 values a channel."""
-    n, cin, h, w = x.shape
+def _blocks(x: Tensor) -> list[tuple[int, int]]:
+    """(first, count) of tile rows: ceil(H / 2) an image, each of ceil(W / 2) tiles."""
+    n, _, h, w = x.shape
     rows, columns = n * ((h + 1) // 2), (w + 1) // 2
-    row_bytes = 16 * columns * max(cin, channels) * x.element_size()
-    count = -(-rows // max(1, round(rows * row_bytes / BLOCK_BYTES)))
+    count = -(-rows // max(1, round(rows * columns / BLOCK_TILES)))
     return [(first, min(count, rows - first)) for first in range(0, rows, count)]
 
 

@@ -109,6 +109,8 @@ def alpha(value: float | Tensor, like: Tensor) -> Tensor:
         return value.to(torch.float32)
     if not isinstance(value, (int, float)) or value != value:  # NaN; torch.compile cannot trace math.isnan
         raise ValueError(f"alpha: expected a number or a 0-d tensor, got {value!r}")
+    if torch.compiler.is_compiling():  # a product keeps a changing float symbolic: torch.full would compile it in
+        return torch.ones((), dtype=torch.float32, device=like.device) * value
     return torch.full((), float(value), dtype=torch.float32, device=like.device)
 
 

@@ -223,15 +223,18 @@ def test_special_values_survive_half_precision():
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 def test_bias_gradient_does_not_depend_on_threads(memory_format):
     y = random_tensor(4, 24, 64, 66, memory_format=memory_format)
-    run = lambda: cpu.bias_act_backward(
-        y, None, y, y[:, :1].contiguous(), None, 1.0, 1.0, 0.2, "after_act", 1e-8, "inside", False, True
-    )
+
+    def run():
+        return cpu.bias_act_backward(
+            y, None, y, y[:, :1].contiguous(), None, 1.0, 1.0, 0.2, "after_act", 1e-8, "inside", False, True
+        )
+
     threads, results = torch.get_num_threads(), []
     try:
         for count in (2, 1):
             torch.set_num_threads(count)
             results += [run(), run()]
-        cpu._native.set_parallel_for(0)
+        cpu.native.set_parallel_for(0)
         results.append(run())
     finally:
         torch.set_num_threads(threads)
@@ -301,12 +304,12 @@ def test_faults_are_caught():
 
 def test_reasons_and_errors():
     x = torch.ones(1, 8, 2, 2)
-    assert cpu._unsupported(x) is None
-    assert "int32" in cpu._unsupported(x.int())
-    assert "meta" in cpu._unsupported(x.to("meta"))
+    assert cpu.unsupported(x) is None
+    assert "int32" in cpu.unsupported(x.int())
+    assert "meta" in cpu.unsupported(x.to("meta"))
     assert "5" in cpu._unsupported_from_rgb(torch.ones(1, 5, 2, 2))
     assert "slope" in cpu._unsupported_backward(x, None, x, None, None, 1.0, 1.0, 0.0, "before_act")
     with pytest.raises(ValueError, match="known: baseline"):
         cpu.set_isa("mmx")
     with pytest.raises(ValueError, match="dtype"):
-        cpu._native.fade_reals(0, x.data_ptr(), 0, 9, 1, 1, 2, 2, False)
+        cpu.native.fade_reals(0, x.data_ptr(), 0, 9, 1, 1, 2, 2, False)

@@ -37,17 +37,20 @@ def _box_sum(dtype: torch.dtype, device: torch.device) -> Tensor:
 class PhaseWeights(NamedTuple):
     """How S(w) and its transpose, needed for the weight gradient, are computed."""
 
-    # (weight [C, Cin, 3, 3], scale, flip, transpose) -> scale * S(weight or its flip): [C, Cin, 4, 4], or [Cin, C, 4, 4]
-    summed: Callable[[Tensor, float, bool, bool], Tensor]
+    # (weight [C, Cin, 3, 3], scale, flip, transpose, format) -> scale * S(weight or its flip): [C, Cin, 4, 4], or
+    # [Cin, C, 4, 4], in the memory format of the convolution's input: torch would copy it there
+    summed: Callable[[Tensor, float, bool, bool, torch.memory_format], Tensor]
     # (ds [C, Cin, 4, 4] or [Cin, C, 4, 4], scale, flip, transpose) -> [C, Cin, 3, 3]
     gathered: Callable[[Tensor, float, bool, bool], Tensor]
 
 
-def _summed(weight: Tensor, scale: float, flip: bool, transpose: bool) -> Tensor:
+def _summed(
+    weight: Tensor, scale: float, flip: bool, transpose: bool, memory_format: torch.memory_format
+) -> Tensor:
     c, cin = weight.shape[:2]
     box = _box_sum(weight.dtype, weight.device) * scale
     s = (weight.reshape(-1, 9) @ (box.flip(1) if flip else box)).view(c, cin, 4, 4)
-    return s.transpose(0, 1).contiguous() if transpose else s
+    return (s.transpose(0, 1) if transpose else s).contiguous(memory_format=memory_format)
 
 
 def _gathered(ds: Tensor, scale: float, flip: bool, transpose: bool) -> Tensor:
@@ -96,10 +99,11 @@ def _strided_conv(
     x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool, phases: PhaseWeights
 ) -> Tensor:
     """The adjoint's kernel is the flipped transpose, and S(flip(w)) == flip(S(w))."""
+    memory_format = layout.memory_format(layout.is_channels_last(x))
     if resample == "up":  # conv_transpose2d takes [Cin, C, 4, 4] and flips by itself
-        s = phases.summed(_wide(weight), scale, not adjoint, not adjoint).to(x.dtype)
+        s = phases.summed(_wide(weight), scale, not adjoint, not adjoint, memory_format).to(x.dtype)
         return F.conv_transpose2d(x, s, stride=2, padding=1)
-    s = phases.summed(_wide(weight), scale * 0.25, adjoint, adjoint).to(x.dtype)
+    s = phases.summed(_wide(weight), scale * 0.25, adjoint, adjoint, memory_format).to(x.dtype)
     return F.conv2d(x, s, stride=2, padding=1)
 
 
@@ -130,7 +134,7 @@ def conv_weight_grad(
 
 def _strided_weight_grad(x: Tensor, dy: Tensor, k: int, stride: int) -> Tensor:
     """The weight gradient of `conv2d(x, w, stride, padding=1)`: [C, Cin, k, k], in either memory format."""
-    shape_only = x.new_empty(dy.shape[1], x.shape[1], k, k)
+    shape_only = layout.empty((dy.shape[1], x.shape[1], k, k), x, layout.is_channels_last(x))  # torch copies others
     grads = torch.ops.aten.convolution_backward(
         dy, x, shape_only, None, [stride] * 2, [1, 1], [1, 1], False, [0, 0], 1, [False, True, False]
     )
