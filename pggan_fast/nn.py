@@ -11,7 +11,9 @@ from pggan_fast import ops
 
 
 class _Scaled(torch.nn.Module):
-    """weight ~ N(0, 1) of `shape`, multiplied by gain / sqrt(fan_in) in forward; bias zeros, multiplied by bias_scale."""
+    """weight ~ N(0, 1) of `shape`, multiplied by gain / sqrt(fan_in) at run time; bias zeros, by bias_scale."""
+
+    bias: torch.nn.Parameter | None
 
     def __init__(
         self, shape: tuple[int, ...], bias_size: int, gain: float, bias_scale: float, backend: str | None
@@ -121,7 +123,7 @@ class LatentToMap(_Scaled):
         self,
         in_features: int,
         channels: int,
-        shape: tuple[int, int] = (4, 4),
+        shape: tuple[int, ...] = (4, 4),
         *,
         gain: float = math.sqrt(2.0) / 4.0,
         negative_slope: float = 0.2,

@@ -7,6 +7,8 @@ where plain PyTorch keeps four.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -33,7 +35,7 @@ def _phase_gathered(ds: Tensor, scale: float, flip: bool, transpose: bool) -> Te
     return dw
 
 
-def _launch_phase(kernel: object, weight: Tensor, s: Tensor, scale: float, flip: bool, transpose: bool) -> None:
+def _launch_phase(kernel: Any, weight: Tensor, s: Tensor, scale: float, flip: bool, transpose: bool) -> None:
     strides = (s.transpose(0, 1) if transpose else s).stride()
     launch(kernel, weight, s, cpu.DTYPES[s.dtype], *weight.shape[:2], *strides, flip, scale)
 

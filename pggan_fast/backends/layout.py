@@ -25,9 +25,7 @@ def empty(shape: Sequence[int], like: Tensor, channels_last: bool, dtype: torch.
     """An uninitialised output on the device of `like`; tests poison it with NaN to find unwritten elements."""
     ambiguous = shape[1] == 1 or (shape[2] == 1 and shape[3] == 1)
     channels_last = channels_last and not ambiguous
-    return torch.empty(
-        shape, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format(channels_last)
-    )
+    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format(channels_last))
 
 
 def dense(x: Tensor, channels_last: bool) -> Tensor:
@@ -37,7 +35,7 @@ def dense(x: Tensor, channels_last: bool) -> Tensor:
 
 def conform(y: Tensor, like: Tensor) -> Tensor:
     """`y` with the strides promised for results of `like`: itself where it has them, else a copy."""
-    n, c, h, w = y.shape
+    _, c, h, w = y.shape
     channels_last = is_channels_last(like) and c != 1 and not (h == 1 and w == 1)
     strides = (h * w * c, 1, w * c, c) if channels_last else (c * h * w, h * w, w, 1)
     return y if y.stride() == strides else empty(y.shape, y, channels_last).copy_(y)

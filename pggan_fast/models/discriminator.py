@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
 from pggan_fast import nn
-from pggan_fast.models.levels import Levels, name
+from pggan_fast.models.levels import Levels, block_of, name
 from pggan_fast.ops import _checks
 
 
@@ -77,11 +79,11 @@ class Discriminator(torch.nn.Module):
         x = self.from_rgb[name(r)](image)
         fading = r > 4 and (isinstance(alpha, Tensor) or alpha < 1.0)
         for level in reversed([v for v in self.levels.resolutions if 4 < v <= r]):
-            block = self.blocks[name(level)]
+            block = block_of(self.blocks, level)
             x = block["conv_down"](block["conv"](x))
             if level == r and fading:
-                x = self.from_rgb[name(r // 2)].fade_in(image, x, alpha)
-        block = self.blocks[name(4)]
+                x = cast(nn.FromRGB, self.from_rgb[name(r // 2)]).fade_in(image, x, alpha)
+        block = block_of(self.blocks, 4)
         x = block["conv"](self.stddev(x)).flatten(1)  # [N, C * h * w] in NCHW order
         out = block["head"](block["dense"](x))
         return out[:, 0], out[:, 1:] if self.label_dim else None

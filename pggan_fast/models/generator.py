@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
 from pggan_fast import nn, ops
-from pggan_fast.models.levels import Levels, name
+from pggan_fast.models.levels import Levels, block_of, name
 
 
 class Generator(torch.nn.Module):
@@ -94,14 +96,14 @@ class Generator(torch.nn.Module):
         x_low = x
         for level in self.levels.resolutions:
             x_low = x
-            for layer in self.blocks[name(level)].values():
+            for layer in block_of(self.blocks, level).values():
                 x = layer(x)
             if level == r:
                 break
-        to_rgb = self.to_rgb[name(r)]
+        to_rgb = cast(nn.ToRGB, self.to_rgb[name(r)])
         if r == 4 or (not isinstance(alpha, Tensor) and alpha >= 1.0):
             return to_rgb(x)
-        return to_rgb.fade_in(x, self.to_rgb[name(r // 2)], x_low, alpha)
+        return to_rgb.fade_in(x, cast(nn.ToRGB, self.to_rgb[name(r // 2)]), x_low, alpha)
 
     def _joined(self, z: Tensor, labels: Tensor | None) -> Tensor:
         if z.ndim != 2 or z.shape[1] != self.latent_dim:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
+
+import torch
 
 
 @dataclass(frozen=True)
@@ -13,7 +16,7 @@ class Levels:
     """
 
     resolution: int
-    base_shape: tuple[int, int]
+    base_shape: tuple[int, ...]  # height, width
     fmap_base: int
     fmap_decay: float
     fmap_max: int
@@ -56,3 +59,7 @@ class Levels:
 
 def name(resolution: int) -> str:
     return f"{resolution}x{resolution}"
+
+
+def block_of(blocks: torch.nn.ModuleDict, resolution: int) -> torch.nn.ModuleDict:
+    return cast(torch.nn.ModuleDict, blocks[name(resolution)])

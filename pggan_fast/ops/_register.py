@@ -45,8 +45,7 @@ def register(
 
 def _dispatching_kernel(name: str) -> Callable[..., Any]:
     def kernel(*args: Any) -> Any:
-        *inputs, backend = args
-        inputs = tuple(inputs)
+        inputs, backend = args[:-1], args[-1]
         return registry.choose(name, backend or None, inputs[0].device.type, inputs)(*inputs)
 
     return kernel
@@ -60,7 +59,9 @@ def _eager_function(
         _remember(ctx, args, out, setup)
         return out
 
-    return type(name, (torch.autograd.Function,), {"forward": staticmethod(forward), "backward": staticmethod(backward)})
+    return type(
+        name, (torch.autograd.Function,), {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    )
 
 
 def _autograd_kernel(
@@ -79,7 +80,7 @@ def _autograd_kernel(
     def backward_of_dispatched(ctx: Any, *grads: Any) -> Any:
         return *backward(ctx, *grads), None
 
-    function = type(
+    function: Any = type(
         f"{name}_dispatched",
         (torch.autograd.Function,),
         {"forward": staticmethod(forward), "backward": staticmethod(backward_of_dispatched)},

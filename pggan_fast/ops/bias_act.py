@@ -198,6 +198,7 @@ def _backward_backward(ctx: Any, g: Tensor | None, gdb: Tensor | None) -> tuple[
             g, scale = g * scale + per_channel, 1.0
     if pool:
         return masked_pool(g, mask, scale, slope, backend), *nothing[1:]
+    assert g is not None
     if norm == "none":  # piecewise linear: the same masked pass again
         ddy = bias_act_backward(
             g, None, y, None, mask, scale, 1.0, slope, "none", eps, eps_mode, False, False, backend
@@ -274,9 +275,7 @@ def _masked_pool_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> Non
 def _masked_pool_backward(ctx: Any, gg: Tensor) -> tuple[Any, ...]:
     (mask,) = ctx.saved_tensors
     scale, slope, backend = ctx.config
-    g = bias_act_backward(
-        gg, None, gg, None, mask, scale, 1.0, slope, "none", 0.0, "inside", True, False, backend
-    )[0]
+    g = bias_act_backward(gg, None, gg, None, mask, scale, 1.0, slope, "none", 0.0, "inside", True, False, backend)[0]
     return g, None, None, None, None
 
 

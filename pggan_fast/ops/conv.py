@@ -71,9 +71,7 @@ def input_grad(
     return conv(dy, weight, scale * factor, other, not adjoint, backend)
 
 
-def _weight_grad_fake(
-    x: Tensor, dy: Tensor, scale: float, resample: str, k: int, dtype: torch.dtype
-) -> Tensor:
+def _weight_grad_fake(x: Tensor, dy: Tensor, scale: float, resample: str, k: int, dtype: torch.dtype) -> Tensor:
     return x.new_empty(dy.shape[1], x.shape[1], k, k, dtype=dtype)
 
 
@@ -91,7 +89,8 @@ def _weight_grad_backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
 
 
 _conv_weight_grad = register(
-    "conv_weight_grad(Tensor x, Tensor dy, float scale, str resample, SymInt k, ScalarType dtype, str backend) -> Tensor",
+    "conv_weight_grad(Tensor x, Tensor dy, float scale, str resample, SymInt k, ScalarType dtype, str backend) "
+    "-> Tensor",
     _weight_grad_fake,
     _weight_grad_setup,
     _weight_grad_backward,
@@ -99,5 +98,5 @@ _conv_weight_grad = register(
 
 
 def weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, weight: Tensor, backend: str) -> Tensor:
-    """The gradient of `conv(x, weight, scale, resample)` in weight, in weight's dtype; dy [N, C, ...], x [N, Cin, ...]."""
+    """The gradient of `conv(x, weight, scale, resample)` in weight and in its dtype; x [N, Cin, ...], dy [N, C, ...]."""
     return _conv_weight_grad(x, dy, scale, resample, weight.shape[2], weight.dtype, backend)

@@ -25,7 +25,7 @@ def fade_in(low: Tensor, high: Tensor, alpha: float | Tensor, *, backend: str | 
     Args:
         low: [N, C, H, W], or [N, C, H / 2, W / 2], which is nearest-upsampled.
         high: [N, C, H, W] in low's dtype.
-        alpha: a float or a 0-d tensor on the device (read there, without a sync), clamped to [0, 1]; not differentiable.
+        alpha: a float, or a 0-d tensor on the device (read there, no sync), clamped to [0, 1]; not differentiable.
     Returns:
         [N, C, H, W] in high's dtype, blended in float32 at least; exactly `high` at 1 and exactly `up(low)` at 0.
     Raises:
@@ -38,7 +38,9 @@ def fade_in(low: Tensor, high: Tensor, alpha: float | Tensor, *, backend: str | 
     _checks.same_dtype("low", low, high)
     half = (high.shape[2] // 2, high.shape[3] // 2)
     if low.shape[:2] != high.shape[:2] or tuple(low.shape[2:]) not in (tuple(high.shape[2:]), half):
-        raise ValueError(f"low: expected the shape of high {tuple(high.shape)} or half its size, got {tuple(low.shape)}")
+        raise ValueError(
+            f"low: expected the shape of high {tuple(high.shape)} or half its size, got {tuple(low.shape)}"
+        )
     if tuple(low.shape[2:]) != tuple(high.shape[2:]):
         _checks.even("high", high, "blending with low at half the size")
     a = _checks.alpha(alpha, high)
@@ -80,7 +82,7 @@ def _backward_fake(dy: Tensor, alpha: Tensor, up: bool) -> tuple[Tensor, Tensor]
 
 
 def _backward_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    dy, alpha, ctx.up, ctx.backend = inputs
+    _, alpha, ctx.up, ctx.backend = inputs
     ctx.save_for_backward(alpha)
 
 

@@ -1,4 +1,4 @@
-"""fade_reals: real images faded as G's are. up2(down2(.)) averages 2x2 blocks: symmetric, so the op is its own adjoint."""
+"""fade_reals: real images faded as G's are. up2(down2(.)) is symmetric, so the op is its own adjoint."""
 
 from __future__ import annotations
 

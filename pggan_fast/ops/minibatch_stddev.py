@@ -1,7 +1,7 @@
 """minibatch_stddev: one extra map with the average standard deviation over a group of samples.
 
-    d = x - mean_g(x)      s = sqrt(kk * sum_g(d^2) + eps)      v = mean_{c,h,w}(s)      kk = 1/G, or 1/(G-1) unbiased
-    dx = dy[:, :C] + q * kk * d / (CHW * s),    q the sum of dy[:, C] over the group's samples and pixels
+d = x - mean_g(x)      s = sqrt(kk * sum_g(d^2) + eps)      v = mean_{c,h,w}(s)      kk = 1/G, or 1/(G-1) unbiased
+dx = dy[:, :C] + q * kk * d / (CHW * s),    q the sum of dy[:, C] over the group's samples and pixels
 """
 
 from __future__ import annotations

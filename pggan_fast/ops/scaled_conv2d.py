@@ -1,6 +1,6 @@
 """scaled_conv2d: a whole PGGAN layer as one autograd node that saves its input, its output and one number per pixel.
 
-    y = pixel_norm(leaky_relu(weight_scale * conv2d(x, weight) + bias_scale * bias)), with resampling
+y = pixel_norm(leaky_relu(weight_scale * conv2d(x, weight) + bias_scale * bias)), with resampling
 """
 
 from __future__ import annotations

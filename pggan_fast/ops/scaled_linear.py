@@ -1,4 +1,4 @@
-"""scaled_linear: the equalised-learning-rate dense layer, as a 1x1 convolution of 1x1 images (the same closed family)."""
+"""scaled_linear: the equalised-learning-rate dense layer, as a 1x1 convolution of 1x1 images (the same family)."""
 
 from __future__ import annotations
 

@@ -56,9 +56,7 @@ def to_rgb_fade_in(
     _checks.same_dtype("x_low", x_low, x_high)
     n, _, h, w = x_high.shape
     if x_low.shape[0] != n or (2 * x_low.shape[2], 2 * x_low.shape[3]) != (h, w):
-        raise ValueError(
-            f"x_low: expected batch {n} and half of x_high's {h}x{w}, got shape {tuple(x_low.shape)}"
-        )
+        raise ValueError(f"x_low: expected batch {n} and half of x_high's {h}x{w}, got shape {tuple(x_low.shape)}")
     _checks.conv_weight("w_low", w_low, x_low, "x_low", (1,))
     _checks.conv_weight("w_high", w_high, x_high, "x_high", (1,))
     if w_low.shape[0] != w_high.shape[0]:
@@ -89,9 +87,7 @@ def to_rgb_fade_in(
     return _forward(x_low, x_high, *edges, a, *scales, chosen)
 
 
-def _fake(
-    x_low: Tensor, x_high: Tensor, w_low: Tensor, b_low: Tensor | None, w_high: Tensor, *rest: Any
-) -> Tensor:
+def _fake(x_low: Tensor, x_high: Tensor, w_low: Tensor, b_low: Tensor | None, w_high: Tensor, *rest: Any) -> Tensor:
     n, _, h, w = x_high.shape
     return layout.empty((n, w_high.shape[0], h, w), x_high, layout.is_channels_last(x_low))
 

@@ -89,9 +89,7 @@ def minibatch_stddev_forward(x: Tensor, group: int, grouping: str, unbiased: boo
 
 
 @implement("aten", "minibatch_stddev_backward")
-def minibatch_stddev_backward(
-    dy: Tensor, x: Tensor, group: int, grouping: str, unbiased: bool, eps: float
-) -> Tensor:
+def minibatch_stddev_backward(dy: Tensor, x: Tensor, group: int, grouping: str, unbiased: bool, eps: float) -> Tensor:
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         y = reference.minibatch_stddev(leaf, group, grouping=grouping, unbiased=unbiased, eps=eps)

@@ -44,9 +44,7 @@ class PhaseWeights(NamedTuple):
     gathered: Callable[[Tensor, float, bool, bool], Tensor]
 
 
-def _summed(
-    weight: Tensor, scale: float, flip: bool, transpose: bool, memory_format: torch.memory_format
-) -> Tensor:
+def _summed(weight: Tensor, scale: float, flip: bool, transpose: bool, memory_format: torch.memory_format) -> Tensor:
     c, cin = weight.shape[:2]
     box = _box_sum(weight.dtype, weight.device) * scale
     s = (weight.reshape(-1, 9) @ (box.flip(1) if flip else box)).view(c, cin, 4, 4)
