@@ -97,7 +97,7 @@ def units(
 
 
 def default_batch(resolution: int, device: torch.device) -> int:
-    """The official minibatch of one GPU (progressive_growing_of_gans, config.py's figures), an eighth of it on a CPU."""
+    """The minibatch that the official training uses on one GPU; an eighth of it on a CPU."""
     official = {4: 128, 8: 128, 16: 128, 32: 64, 64: 32, 128: 16, 256: 8, 512: 4, 1024: 4}[resolution]
     return official if device.type == "cuda" else max(1, official // 8)
 

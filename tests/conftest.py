@@ -1,4 +1,4 @@
-"""What every test file gets: one thread (tiny arrays on a busy machine), a clean environment, and the poison fixture."""
+"""What every test file gets: one thread (the arrays are tiny), a clean environment, and the poison fixture."""
 
 from __future__ import annotations
 

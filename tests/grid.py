@@ -89,7 +89,9 @@ def _fill(
         def gain(value: Any, axis: str = axis) -> int:
             new = {**case, axis: value}
             order = [k for k in axes if k in new]
-            return sum((a, new[a], b, new[b]) in open_pairs for a, b in itertools.combinations(order, 2) if axis in (a, b))
+            return sum(
+                (a, new[a], b, new[b]) in open_pairs for a, b in itertools.combinations(order, 2) if axis in (a, b)
+            )
 
         values = list(axes[axis])
         rng.shuffle(values)
@@ -129,10 +131,13 @@ def few_values(case: Case) -> bool:
 
 
 def is_singular(case: Case) -> bool:
-    """An all-zero pixel under a norm with eps outside the root has no second derivative to compare."""
+    """An all-zero pixel under a norm with eps outside the root has no second derivative to compare.
+
+    Relu makes such pixels, and so do few numbers that are zero without a bias, or round to zero in half precision.
+    """
     zeros = case["slope"] == 0.0 and case["norm"] == "after_act"
-    unbiased = case["bias"] is None and few_values(case)
-    return case["norm"] != "none" and case["eps_mode"] == "outside" and (zeros or unbiased)
+    few = few_values(case) and (case["bias"] is None or case["dtype"] in HALF)
+    return case["norm"] != "none" and case["eps_mode"] == "outside" and (zeros or few)
 
 
 def eps_of(case: Case) -> float:
@@ -233,12 +238,14 @@ def tiny(dtype: torch.dtype, want: Tensor) -> float:
 def judge(ours: Results, torchs: Results, wants: Results, dtype: torch.dtype) -> list[str]:
     """What is wrong with `ours`, one line per result; empty if nothing."""
     wrong = []
+    y = wants.get("y")
+    empty = y is not None and not y.numel()  # torch loses track of an empty batch; zeros are as right as nothing
     for name, want in wants.items():
         got, rival = ours[name], torchs[name]
         if want is None or rival is None or got is None:
             # torch's activations return a zero tensor for their second derivative: "nothing" says the same
             zero = all(t is None or not t.any() for t in (want, rival))
-            if got is not None or not zero:
+            if not zero or (got is not None and not (empty and not got.any())):
                 wrong.append(f"{name}: {'a tensor' if got is not None else 'None'}, in torch the opposite")
             continue
         if got.dtype != rival.dtype or got.shape != want.shape:
@@ -247,7 +254,9 @@ def judge(ours: Results, torchs: Results, wants: Results, dtype: torch.dtype) ->
         error, allowed = (_error(t, want) for t in (got, rival))
         bound = 2.0 * allowed + tiny(dtype, want)
         if not error <= bound:
-            wrong.append(f"{name}: error {error:.3g}, torch's {allowed:.3g}, largest {float(want.detach().abs().max()):.3g}")
+            wrong.append(
+                f"{name}: error {error:.3g}, torch's {allowed:.3g}, largest {float(want.detach().abs().max()):.3g}"
+            )
     return wrong
 
 
@@ -274,9 +283,7 @@ def check(
     public, plain = getattr(ops, op), getattr(reference, op)
 
     def run(f: Callable[..., Tensor], as_is: bool, **extra: Any) -> Results:
-        return derivatives(
-            lambda **t: f(**t, **options, **extra), inputs, data, seed, cotangent, dtype, as_is
-        )
+        return derivatives(lambda **t: f(**t, **options, **extra), inputs, data, seed, cotangent, dtype, as_is)
 
     ours = run(public, True, backend=backend)
     wrong = judge(ours, run(plain, True), run(plain, False), dtype)

@@ -57,4 +57,6 @@ def test_arrows_point_one_way(part: str) -> None:
     for path in (PACKAGE / part).rglob("*.py"):
         text = path.read_text()
         for above in BELOW[part]:
-            assert not re.search(rf"^\s*from pggan_fast(\.| import ){above}\b", text, re.M), f"{path.name} imports {above}"
+            assert not re.search(rf"^\s*from pggan_fast(\.| import ){above}\b", text, re.M), (
+                f"{path.name} imports {above}"
+            )

@@ -15,7 +15,10 @@ from torch import Tensor
 from pggan_fast import nn, reference
 
 LAYERS: dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, ...]]] = {
-    "ScaledConv2d": (lambda: nn.ScaledConv2d(3, 4, resample="up", negative_slope=0.2, pixel_norm="after_act"), (2, 3, 4, 4)),
+    "ScaledConv2d": (
+        lambda: nn.ScaledConv2d(3, 4, resample="up", negative_slope=0.2, pixel_norm="after_act"),
+        (2, 3, 4, 4),
+    ),
     "ScaledConv2d without bias": (lambda: nn.ScaledConv2d(3, 4, 1, bias=False), (2, 3, 4, 4)),
     "ScaledLinear": (lambda: nn.ScaledLinear(3, 5, negative_slope=0.2), (2, 3)),
     "LatentToMap": (lambda: nn.LatentToMap(6, 4), (2, 6)),
@@ -47,7 +50,9 @@ def test_parameters_are_raw_normal_numbers_scaled_in_forward() -> None:
 
 def test_layers_equal_the_reference() -> None:
     x = torch.randn(2, 3, 4, 4)
-    conv = nn.ScaledConv2d(3, 5, resample="down", negative_slope=0.2, pixel_norm="before_act", eps=0.1, eps_mode="outside")
+    conv = nn.ScaledConv2d(
+        3, 5, resample="down", negative_slope=0.2, pixel_norm="before_act", eps=0.1, eps_mode="outside"
+    )
     options = {"resample": "down", "negative_slope": 0.2, "pixel_norm": "before_act", "eps": 0.1, "eps_mode": "outside"}
     scale = math.sqrt(2.0 / 27)
     want = reference.scaled_conv2d(x, conv.weight, conv.bias, weight_scale=scale, **options)
@@ -130,7 +135,11 @@ def test_layers_print_what_they_are() -> None:
 
 def test_the_backend_of_a_layer_reaches_the_op() -> None:
     x = torch.randn(2, 3, 4, 4)
-    layers = [nn.ScaledConv2d(3, 4, backend="cudnn"), nn.PixelNorm(backend="cudnn"), nn.MinibatchStdDev(backend="cudnn")]
+    layers = [
+        nn.ScaledConv2d(3, 4, backend="cudnn"),
+        nn.PixelNorm(backend="cudnn"),
+        nn.MinibatchStdDev(backend="cudnn"),
+    ]
     for layer in layers:
         with pytest.raises(ValueError, match="backend: .*cudnn"):
             layer(x)

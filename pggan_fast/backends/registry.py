@@ -55,7 +55,11 @@ def backend_status(backend: str, reason: Callable[[], str | None]) -> None:
 def unavailable(backend: str) -> str | None:
     """Why `backend` cannot run on this machine, with the remedy; None where it can."""
     check = _UNAVAILABLE.get(backend)
-    return check() if check else None
+    if check is not None:
+        return check()
+    if backend == "reference" or ops_of(backend):
+        return None
+    return f"this version has no {backend} kernels; leave backend=None"
 
 
 def ops_of(backend: str) -> list[str]:

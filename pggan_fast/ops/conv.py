@@ -98,5 +98,5 @@ _conv_weight_grad = register(
 
 
 def weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, weight: Tensor, backend: str) -> Tensor:
-    """The gradient of `conv(x, weight, scale, resample)` in weight and in its dtype; x [N, Cin, ...], dy [N, C, ...]."""
+    """The gradient of `conv(x, weight, scale, resample)` in weight, in its dtype; x [N, Cin, ...], dy [N, C, ...]."""
     return _conv_weight_grad(x, dy, scale, resample, weight.shape[2], weight.dtype, backend)

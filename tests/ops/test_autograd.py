@@ -155,7 +155,11 @@ def weight_flops(x: Any, dy: Any, *rest: Any, out_shape: Any = None, **options: 
 def test_the_inner_gradient_costs_the_flops_of_the_input_gradients() -> None:
     """By torch's own counter, told what our ops cost: the adjoint of each layer costs what the layer does."""
     family = torch.ops.pggan_fast
-    formulas = {family.scaled_conv2d_forward: layer_flops, family.conv: layer_flops, family.conv_weight_grad: weight_flops}
+    formulas = {
+        family.scaled_conv2d_forward: layer_flops,
+        family.conv: layer_flops,
+        family.conv_weight_grad: weight_flops,
+    }
     critic, x = Critic(), torch.randn(2, 3, 8, 8, requires_grad=True)
 
     def flops(f: Callable[[], Any]) -> tuple[Any, int]:

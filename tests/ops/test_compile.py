@@ -73,7 +73,9 @@ def test_the_other_ops_in_one_graph(backend: str) -> None:
         x = ops.pixel_norm(ops.bias_act(x, b, negative_slope=0.2, backend=backend), backend=backend)
         x = ops.from_rgb_fade_in(ops.fade_reals(image, 0.5, backend=backend), x, w, b, 0.5, weight_scale=0.4)
         x = ops.minibatch_stddev(x, 2, backend=backend)[:, :5]
-        rgb = ops.to_rgb_fade_in(x[:, :, ::2, ::2], x, v, None, v, None, 0.25, weight_scale_low=1.0, weight_scale_high=1.0)
+        rgb = ops.to_rgb_fade_in(
+            x[:, :, ::2, ::2], x, v, None, v, None, 0.25, weight_scale_low=1.0, weight_scale_high=1.0
+        )
         y = ops.fade_in(rgb, torch.tanh(rgb), 0.5, backend=backend)
         return ops.scaled_linear(y.flatten(1), m, weight_scale=0.2, backend=backend)
 

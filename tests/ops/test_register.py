@@ -50,9 +50,7 @@ def samples(draw: Draw) -> dict[str, list[Sample]]:
         "scaled_conv2d_forward": layer,
         "conv": convs,
         "conv_weight_grad": [
-            (x, dy, 0.5, how, k, dtype, BACKEND)
-            for how, dy in grads.items()
-            for k, dtype in ((3, x.dtype), (1, wide))
+            (x, dy, 0.5, how, k, dtype, BACKEND) for how, dy in grads.items() for k, dtype in ((3, x.dtype), (1, wide))
         ],
         "bias_act_forward": [
             (u, nine, 0.5, 0.3, 0.2, "after_act", EPS, "inside", False, BACKEND),

@@ -74,7 +74,9 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "fade_in": (lambda m, x, y: m.fade_in(x, y, 0.25), ((2, 3, 2, 2), (2, 3, 4, 4))),
     "fade_reals": (lambda m, x: m.fade_reals(x, 0.25), ((2, 3, 4, 4),)),
     "to_rgb_fade_in": (
-        lambda m, x, y, v, w: m.to_rgb_fade_in(x, y, v, None, w, None, 0.5, weight_scale_low=1.0, weight_scale_high=1.0),
+        lambda m, x, y, v, w: m.to_rgb_fade_in(
+            x, y, v, None, w, None, 0.5, weight_scale_low=1.0, weight_scale_high=1.0
+        ),
         ((2, 3, 2, 2), (2, 4, 4, 4), (3, 3, 1, 1), (3, 4, 1, 1)),
     ),
     "from_rgb_fade_in": (

@@ -1,0 +1,50 @@
+import pytest
+import torch
+from pggan_fast.benchmarks import gate
+
+F32 = torch.float32
+
+
+def verdict(result, reference, eager=None):
+    torchs = gate.errors(eager or reference, reference)
+    return gate.judge(gate.errors(result, reference), torchs, F32)
+
+
+def test_rounding_passes_and_an_output_off_by_a_thousandth_does_not():
+    image = torch.rand(2, 3, 8, 8, dtype=torch.float64) * 2 - 1
+    assert not verdict({"image": image.float()}, {"image": image}).red
+    wrong = image.float()
+    wrong[1, 2, 7, 7] += 1e-3  # one pixel at the border
+    assert verdict({"image": wrong}, {"image": image}).red
+
+
+def test_limit_is_twice_eagers_error():
+    ref = {"image": torch.tensor([1.0, -0.5], dtype=torch.float64)}
+    eager = {"image": ref["image"] + 1e-3}
+    assert not verdict({"image": ref["image"] + 1.9e-3}, ref, eager).red
+    assert verdict({"image": ref["image"] + 2.1e-3}, ref, eager).red
+
+
+def test_nan_is_red_even_beside_a_larger_error():
+    ref = {"a": torch.ones(2), "b": torch.ones(2)}
+    found = verdict({"a": torch.tensor([1.0, float("nan")]), "b": torch.full((2,), 9.0)}, ref)
+    assert found.red
+    assert found.name == "a"
+
+
+def test_gradients_are_judged_by_rms_and_cancelled_ones_on_the_scale_of_the_others():
+    ref = {"grad w": torch.randn(64, 64, dtype=torch.float64), "grad b": torch.full((4,), 1e-9, dtype=torch.float64)}
+    flipped = ref["grad w"].clone()
+    flipped[0, 0] += 0.05  # one weight moved by a flipped sign: below the floor in rms
+    assert not verdict({"grad w": flipped, "grad b": ref["grad b"] + 1e-7}, ref).red
+    halo = ref["grad w"].clone()
+    halo[0] *= 0.9  # a row too small
+    assert verdict({**ref, "grad w": halo}, ref).red
+
+
+def test_a_missing_or_misshapen_gradient_is_an_error():
+    ref = {"grad w": torch.ones(3), "grad b": torch.ones(3)}
+    with pytest.raises(ValueError, match="expected"):
+        gate.errors({"grad w": torch.ones(3)}, ref)
+    with pytest.raises(ValueError, match="grad b: got shape"):
+        gate.errors({"grad w": torch.ones(3), "grad b": torch.ones(1)}, ref)

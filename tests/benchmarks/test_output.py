@@ -1,0 +1,91 @@
+import json
+import sys
+
+import pytest
+from pggan_fast.benchmarks import plot, schema, table
+from rich.console import Console
+
+# design: fields may be added, none renamed
+FIELDS = [
+    "case",
+    "provider",
+    "resolution",
+    "batch",
+    "dtype",
+    "device",
+    "median_s",
+    "p20_s",
+    "p80_s",
+    "samples",
+    "images_per_s",
+    "peak_bytes",
+    "error",
+]
+
+
+def test_json_round_trip_and_its_promised_fields(report):
+    text = schema.dumps(report)
+    assert schema.loads(text) == report
+    data = json.loads(text)
+    assert {"schema", "machine", "versions", "commit", "results"} <= set(data)
+    assert all(set(FIELDS) <= set(row) for row in data["results"])
+    data["results"][0]["a_later_field"] = 1
+    assert schema.loads(json.dumps(data)) == report
+
+
+def test_other_schemas_and_broken_files_are_refused(report):
+    data = json.loads(schema.dumps(report))
+    with pytest.raises(ValueError, match="schema: got 2, expected 1"):
+        schema.loads(json.dumps({**data, "schema": 2}))
+    with pytest.raises(ValueError, match="not a benchmark report"):
+        schema.loads(json.dumps({"schema": 1, "results": []}))
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "result.json"
+    schema.write_atomically(path, "old")
+
+    def fail(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(schema.os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        schema.write_atomically(path, "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+    assert path.read_text() == "old"
+
+
+def test_table_shows_numbers_reasons_and_red_rows_without_escapes(report):
+    console = Console(width=table.PLAIN_WIDTH, color_system=None)
+    with console.capture() as capture:
+        console.print(table.render(report, terminal=False))
+    text = capture.get()
+    assert "\x1b" not in text
+    assert "2.41" in text
+    assert "eager_channels_last" in text
+    assert "does not currently support double backward" in " ".join(text.split())
+    assert "wrong: score is off" in text
+    assert "took 161 s" in text
+    assert text.index("step ") < text.index("D.forward")
+
+
+def test_units_of_time_and_memory():
+    assert [table.seconds(x) for x in (12.34, 1.234, 0.1234, 0.01234, 2e-6)] == [
+        "12.3 s",
+        "1.23 s",
+        "123 ms",
+        "12.3 ms",
+        "2.00 us",
+    ]
+    assert table.size(3 << 29) == "1.50 GiB"
+    assert table.size(5 << 20) == "5 MiB"
+
+
+def test_plot_is_a_png_that_names_the_faces(report, tmp_path):
+    path = tmp_path / "bench.png"
+    plot.draw(report, path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert "not photographs" in plot._footnote(report.results)
+    forwards = [row for row in report.results if "step" not in row.case]
+    assert "not photographs" not in plot._footnote(forwards)
+    assert "matplotlib.pyplot" not in sys.modules  # no global state, no display

@@ -1,0 +1,118 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from pggan_fast import cli
+from pggan_fast.backends.registry import BACKENDS
+from pggan_fast.cli import info
+
+
+def call(*args):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(args)
+    return stop.value.code
+
+
+def test_help_lists_every_command(capsys):
+    assert call("--help") == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in cli.COMMANDS)
+    assert call() == 2
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_every_command_has_help(name, capsys):
+    assert call(name, "--help") == 0
+    assert f"usage: pggan-fast {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["frobnicate"], "unknown command 'frobnicate'"),
+        (["bench", "--resolution", "33"], "--resolution: got 33, expected a power of two"),
+        (["bench", "--repeats", "2"], "--repeats: got 2"),
+        (["bench", "--batch", "0"], "--batch: got 0"),
+        (["bench", "--device", "cuda:99"], "--device: got 'cuda:99'"),
+        (["bench", "--device", "abacus"], "--device: got 'abacus'"),
+        (["bench", "--json", "/no/such/folder/x.json"], "--json: the folder"),
+        (["bench", "--plot", "picture.jpg"], "expected a name that ends in .png"),
+    ],
+)
+def test_bad_options_are_one_line_and_status_2(args, said, capsys):
+    assert call(*args) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert lines[0].startswith("pggan-fast: error: ")
+
+
+def test_options_that_do_not_parse_are_status_2_without_a_traceback(capsys):
+    assert call("bench", "--dtype", "float8") == 2
+    said = capsys.readouterr()
+    assert "float8" in said.err + said.out
+    assert "Traceback" not in said.err + said.out
+
+
+def test_a_plot_without_matplotlib_fails_before_any_timing(tmp_path, capsys, monkeypatch):
+    from pggan_fast.benchmarks import plot, suite
+
+    monkeypatch.setattr(plot, "available", lambda: False)
+    monkeypatch.setattr(suite, "run", lambda plan: pytest.fail("timed before the error"))
+    assert call("bench", "--plot", str(tmp_path / "x.png")) == 2
+    assert "pip install 'pggan-fast[bench]'" in capsys.readouterr().err
+
+
+def test_bench_writes_what_it_measured_and_fails_on_a_red_gate(tmp_path, capsys, monkeypatch):
+    from pggan_fast.benchmarks import schema, suite
+
+    row = schema.Row("G.forward", "auto", 8, 1, "float32", "cpu", reason="wrong: image", failed=True)
+    machine = {"device": "cpu", "threads": 1, "fp32_precision": "ieee"}
+    report = schema.Report(machine, {"torch": "2"}, None, [row])
+    monkeypatch.setattr(suite, "run", lambda plan: report)
+    path = tmp_path / "x.json"
+    assert call("bench", "--json", str(path)) == 1
+    assert schema.loads(path.read_text()) == report
+    report.results[0].failed = False
+    assert call("bench") == 0
+
+
+def test_info_json_has_every_backend_and_variable(capsys):
+    assert call("info", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["backends"]) == set(BACKENDS)
+    assert found["backends"]["reference"]["reason"] is None
+    assert {"torch", "triton", "python", "pggan_fast"} <= set(found["versions"])
+    assert {"g++", "nvcc", "ninja"} <= set(found["tools"])
+    assert "PGGAN_FAST_BACKEND" in found["environment"]
+    assert found["machine"]["threads"] >= 1
+
+
+def test_info_shows_reasons_and_set_variables(capsys, monkeypatch):
+    from pggan_fast.backends import report
+
+    monkeypatch.setenv("PGGAN_FAST_CACHE", "/some/where")
+    monkeypatch.setattr(report.registry, "unavailable", lambda name: "no such device" if name == "cuda" else None)
+    assert call("info") == 0
+    text = capsys.readouterr().out
+    assert "no: no such device" in text
+    assert "PGGAN_FAST_CACHE=/some/where" in text
+    assert "cache folder    /some/where" in text
+
+
+def test_every_failed_build_says_why(capsys):
+    found = info.facts()
+    found["build"] = {"_cpu": {"built": False, "reason": "g++ not found"}}
+    assert "g++ not found" in "\n".join(info._lines(found))
+
+
+def test_module_runs_and_imports_no_plotting():
+    code = "import sys, pggan_fast.cli; print('matplotlib' in sys.modules, 'pggan_fast.models' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pggan_fast.cli", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "usage: pggan-fast COMMAND" in done.stdout
