@@ -46,7 +46,7 @@ def draw(report: Report, path: Path) -> None:
         ax.set_axis_off()
     figure.suptitle(_title(report), fontsize=11, y=1 - 0.12 / height, va="top")
     figure.text(0.5, 0.1 / height, _footnote(report.results), ha="center", va="bottom", fontsize=7.5, color="#444444")
-    figure.tight_layout(rect=(0, 0.55 / height, 1, 1 - 0.55 / height), h_pad=1.2, w_pad=1.5)
+    figure.tight_layout(rect=(0, 0.55 / height, 1, 1 - 0.3 / height), h_pad=1.2, w_pad=1.5)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     write_atomically(path, buffer.getvalue())
@@ -102,10 +102,7 @@ def _title(report: Report) -> str:
 
 
 def _footnote(results: list[Row]) -> str:
-    text = (
-        "Bold: times faster than eager (NCHW) in the same run. "
-        "Every provider agreed with the float64 reference before it was timed."
-    )
+    text = "Bold: times faster than eager (NCHW) in the same run. Timed only after agreeing with the float64 reference."
     if any("step" in row.case for row in results):
         text += f"\nTraining steps run on embedded images. {faces_attribution}"
     return text

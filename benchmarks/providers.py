@@ -94,7 +94,8 @@ def place(module: nn.Module, case: Case, provider: Provider) -> nn.Module:
     if provider.channels_last:
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if provider.compile_mode is not None:
-        module = torch.compile(module, mode=provider.compile_mode)
+        compiled: nn.Module = torch.compile(module, mode=provider.compile_mode)  # type: ignore[assignment]
+        return compiled
     return module
 
 

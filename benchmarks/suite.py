@@ -114,7 +114,7 @@ class _Unit:
             lane.runs.pop(name, None)
 
     def _check(self, case: Case) -> None:
-        """Build and run every provider once, and hold its result to the gate; one red provider refuses the whole case."""
+        """Build and run every provider once and hold its result to the gate; a red one refuses the whole case."""
         self.plan.say(f"{case.title}: float64 reference")
         data = inputs(case, self.plan.seed, self.plan.latent)
         reference = self.plan.build(case, REFERENCE, self.weights, data)()
@@ -154,7 +154,7 @@ class _Unit:
             # Ours and eager must run. torch.compile may refuse: the reason is torch's own, from this very call.
             if provider.compile_mode is None:
                 raise
-            lane.reasons[case.name] = f"torch.compile: {_first_line(error)}"
+            lane.reasons[case.name] = f"torch.compile failed: {_first_line(error)}"
             torch._dynamo.reset()
             return None
         lane.first_s[case.name] = time.perf_counter() - start
@@ -166,7 +166,7 @@ class _Unit:
 
     def _reason_not_to_compile(self, case: Case) -> str | None:
         if case.name == "D.step" and (refusal := providers.refusal_of_double_backward()):
-            return f"torch.compile: {refusal}"
+            return refusal
         if case.training and not self.plan.compile_steps:
             return "the quick preset compiles no training steps, which takes minutes on a CPU; --preset full does"
         if self.clock.left() < self.clock.compile_s + UNIT_S * self.units_left:

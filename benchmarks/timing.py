@@ -55,7 +55,7 @@ def peak_bytes(run: Callable[[], Any], device: torch.device) -> int | None:
     After a first call the parameters, gradients and optimiser state are there before the call, so they do not count;
     a step drops and remakes the gradients, which evens out. CUDA: the caching allocator's own figures. Linux CPU: the
     peak of the process's resident memory, reset for the call, so that scratch memory counts that torch's allocator
-    never sees (oneDNN's, and the kernels' own); the allocator's free lists are handed back first, or they would hide it.
+    never sees (oneDNN's, and the kernels' own); free heap pages are handed back first, or they would hide some.
     """
     gc.collect()
     if device.type == "cuda":

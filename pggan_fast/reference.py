@@ -176,17 +176,26 @@ def minibatch_stddev(
     x [N, C, H, W] -> [N, C + 1, H, W]. Groups have min(group_size, N) samples; sample n belongs to group n mod M
     ("strided", official) or n // group ("adjacent", some ports), M being the number of groups.
     """
-    n, c, h, w = x.shape
+    n, _, h, w = x.shape
     if n == 0:
         return torch.cat([x, x.new_empty(0, 1, h, w)], dim=1)
     group = min(group_size, n)
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    if grouping == "strided":
-        y = wide.reshape(group, n // group, c, h, w)
-    else:
-        y = wide.reshape(n // group, group, c, h, w).transpose(0, 1)
+    y = split_groups(x.to(torch.promote_types(x.dtype, torch.float32)), group, grouping)
     y = y - y.mean(dim=0)  # [group, M, C, H, W]
     variance = y.square().sum(dim=0) / (group - 1 if unbiased else group)
     v = (variance + eps).sqrt().mean(dim=(1, 2, 3))  # [M]
-    v = v.repeat(group) if grouping == "strided" else v.repeat_interleave(group)
+    v = merge_groups(v.expand(group, -1), grouping)  # [N]
     return torch.cat([x, v.to(x.dtype).view(n, 1, 1, 1).expand(n, 1, h, w)], dim=1)
+
+
+def split_groups(x: Tensor, group: int, grouping: str) -> Tensor:
+    """[N, ...] -> [group, M, ...], M = N / group: the members of the M groups of samples."""
+    m = x.shape[0] // group
+    if grouping == "strided":
+        return x.reshape(group, m, *x.shape[1:])
+    return x.reshape(m, group, *x.shape[1:]).transpose(0, 1)
+
+
+def merge_groups(y: Tensor, grouping: str) -> Tensor:
+    """The inverse of `split_groups`."""
+    return (y if grouping == "strided" else y.transpose(0, 1)).reshape(-1, *y.shape[2:])

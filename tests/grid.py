@@ -266,7 +266,7 @@ def _error(got: Tensor, want: Tensor) -> float:
 
 def expected_strides(shape: Sequence[int], first: Tensor) -> tuple[int, ...]:
     """The layout rule, written again: channels_last unless the first input is plainly contiguous or both agree."""
-    n, c, h, w = shape
+    _, c, h, w = shape
     if first.is_contiguous() or c == 1 or (h == 1 and w == 1):
         return c * h * w, h * w, w, 1
     return h * w * c, 1, w * c, c

@@ -128,7 +128,7 @@ def test_a_wrong_second_order_alone_is_caught(monkeypatch: pytest.MonkeyPatch) -
         return ddy, ddr, d_y, 0.5 * d_r
 
     monkeypatch.setattr(module, "_norm_second_order", wrong)
-    with pytest.raises(AssertionError, match="^d2/dx: error") as caught:
+    with pytest.raises(AssertionError, match=r"^d2/dx: error") as caught:
         grid.check("bias_act", INPUTS, OPTIONS, "aten", data=["x"], seed=0)
     assert "d/dx:" not in str(caught.value)
 

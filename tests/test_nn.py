@@ -141,5 +141,5 @@ def test_the_backend_of_a_layer_reaches_the_op() -> None:
         nn.MinibatchStdDev(backend="cudnn"),
     ]
     for layer in layers:
-        with pytest.raises(ValueError, match="backend: .*cudnn"):
+        with pytest.raises(ValueError, match=r"backend: .*cudnn"):
             layer(x)

@@ -87,7 +87,14 @@ def fp32_precision(device: torch.device) -> str:
 
 def backends() -> dict[str, dict[str, Any]]:
     """Per backend: the reason why it cannot run here (with the remedy; None where it can) and the ops it implements."""
-    return {name: {"reason": registry.unavailable(name), "ops": registry.ops_of(name)} for name in registry.BACKENDS}
+    found = {}
+    for name in registry.BACKENDS:
+        ops = registry.ops_of(name)
+        reason = registry.unavailable(name)
+        if reason is None and not ops and name != "reference":
+            reason = "this version has no kernels for it"
+        found[name] = {"reason": reason, "ops": ops}
+    return found
 
 
 def tools() -> dict[str, dict[str, str | None]]:

@@ -47,10 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _help() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
-    return "\n".join(
-        ["usage: pggan-fast COMMAND [options]", "", "Fast layers for Progressive Growing of GANs.", "", *lines, ""]
-        + ["pggan-fast COMMAND --help tells a command's options."]
-    )
+    head = ("usage: pggan-fast COMMAND [options]", "", "Fast layers for Progressive Growing of GANs.", "")
+    return "\n".join((*head, *lines, "", "pggan-fast COMMAND --help tells a command's options."))
 
 
 def _fail(message: str) -> None:

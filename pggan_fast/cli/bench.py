@@ -147,10 +147,10 @@ class Command:
         return device
 
     def _providers(self) -> list[Provider]:
-        from pggan_fast.backends import registry
+        from pggan_fast.backends import report
         from pggan_fast.benchmarks.providers import provider
 
-        if self.backend is not None and (reason := registry.unavailable(self.backend)):
+        if self.backend is not None and (reason := report.backends()[self.backend]["reason"]):
             raise UsageError(f"--backend {self.backend}: {reason}")
         mode = self.compile_mode
         if mode == "auto":

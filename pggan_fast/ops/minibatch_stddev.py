@@ -17,6 +17,7 @@ from pggan_fast.ops import _checks
 from pggan_fast.ops._autograd import needs_reference
 from pggan_fast.ops._register import register
 from pggan_fast.ops.bias_act import chosen_backend
+from pggan_fast.reference import merge_groups, split_groups
 
 
 def minibatch_stddev(
@@ -90,19 +91,6 @@ def _backward_fake(dy: Tensor, x: Tensor, group: int, grouping: str, unbiased: b
 def _backward_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     dy, x, *ctx.config = inputs
     ctx.save_for_backward(dy, x)
-
-
-def split_groups(x: Tensor, group: int, grouping: str) -> Tensor:
-    """[N, ...] -> [group, M, ...]."""
-    m = x.shape[0] // group
-    if grouping == "strided":
-        return x.reshape(group, m, *x.shape[1:])
-    return x.reshape(m, group, *x.shape[1:]).transpose(0, 1)
-
-
-def merge_groups(y: Tensor, grouping: str) -> Tensor:
-    """The inverse of `split_groups`."""
-    return (y if grouping == "strided" else y.transpose(0, 1)).reshape(-1, *y.shape[2:])
 
 
 def _second_order(ctx: Any, g: Tensor) -> tuple[Any, ...]:

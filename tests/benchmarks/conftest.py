@@ -54,7 +54,7 @@ def report():
             if name == "compile":
                 row.mode = "default"
             if name == "compile" and "step" in case:
-                row.reason = "torch.compile: torch.compile with aot_autograd does not currently support double backward"
+                row.reason = "torch.compile with aot_autograd does not currently support double backward"
                 continue
             time = base / factor
             row.median_s, row.p20_s, row.p80_s = time, 0.95 * time, 1.2 * time

@@ -6,21 +6,8 @@ from pggan_fast.benchmarks import plot, schema, table
 from rich.console import Console
 
 # design: fields may be added, none renamed
-FIELDS = [
-    "case",
-    "provider",
-    "resolution",
-    "batch",
-    "dtype",
-    "device",
-    "median_s",
-    "p20_s",
-    "p80_s",
-    "samples",
-    "images_per_s",
-    "peak_bytes",
-    "error",
-]
+FIELDS = {"case", "provider", "resolution", "batch", "dtype", "device", "median_s", "p20_s", "p80_s", "samples"}
+FIELDS |= {"images_per_s", "peak_bytes", "error"}
 
 
 def test_json_round_trip_and_its_promised_fields(report):
@@ -28,7 +15,7 @@ def test_json_round_trip_and_its_promised_fields(report):
     assert schema.loads(text) == report
     data = json.loads(text)
     assert {"schema", "machine", "versions", "commit", "results"} <= set(data)
-    assert all(set(FIELDS) <= set(row) for row in data["results"])
+    assert all(set(row) >= FIELDS for row in data["results"])
     data["results"][0]["a_later_field"] = 1
     assert schema.loads(json.dumps(data)) == report
 

@@ -57,7 +57,7 @@ def test_a_backend_that_cannot_run_says_why(name: str) -> None:
 
 
 def test_an_explicit_backend_never_falls_back(without_cpu: None) -> None:
-    with pytest.raises(BackendUnavailable, match="no compiler.*install"):
+    with pytest.raises(BackendUnavailable, match=r"no compiler.*install"):
         layer(backend="cpu")
 
 

@@ -71,10 +71,12 @@ def test_scaled_conv2d(backend: str, resample: str, slope: float | None, norm: s
 def test_the_other_ops_in_one_graph(backend: str) -> None:
     def f(image: Tensor, x: Tensor, w: Tensor, b: Tensor, v: Tensor, m: Tensor) -> Tensor:
         x = ops.pixel_norm(ops.bias_act(x, b, negative_slope=0.2, backend=backend), backend=backend)
-        x = ops.from_rgb_fade_in(ops.fade_reals(image, 0.5, backend=backend), x, w, b, 0.5, weight_scale=0.4)
+        x = ops.from_rgb_fade_in(
+            ops.fade_reals(image, 0.5, backend=backend), x, w, b, 0.5, weight_scale=0.4, backend=backend
+        )
         x = ops.minibatch_stddev(x, 2, backend=backend)[:, :5]
         rgb = ops.to_rgb_fade_in(
-            x[:, :, ::2, ::2], x, v, None, v, None, 0.25, weight_scale_low=1.0, weight_scale_high=1.0
+            x[:, :, ::2, ::2], x, v, None, v, None, 0.25, weight_scale_low=1.0, weight_scale_high=1.0, backend=backend
         )
         y = ops.fade_in(rgb, torch.tanh(rgb), 0.5, backend=backend)
         return ops.scaled_linear(y.flatten(1), m, weight_scale=0.2, backend=backend)

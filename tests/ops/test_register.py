@@ -139,5 +139,5 @@ def test_a_fake_with_wrong_strides_is_caught(monkeypatch: pytest.MonkeyPatch, ba
     wrong = right._replace(run=lambda *args: right.run(*args).contiguous(memory_format=torch.channels_last))
     monkeypatch.setitem(registry._TABLE, key, wrong)
     sample = (torch.randn(2, 3, 4, 6, requires_grad=True), torch.tensor(0.25), backend)
-    with pytest.raises(Exception, match="(?i)stride"):
+    with pytest.raises(Exception, match=r"(?i)stride"):
         torch.library.opcheck(_register._overload["fade_reals"], sample)

@@ -1,4 +1,4 @@
-"""What else people do with tensors: checkpointing, torch.func, autocast, meta tensors, in-place writes, empty batches."""
+"""What else people do: checkpointing, torch.func, autocast, meta tensors, writes in place, empty batches."""
 
 from __future__ import annotations
 

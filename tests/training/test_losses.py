@@ -54,13 +54,13 @@ def expected_d_loss(D, reals, fakes, labels, u, *, alpha, gp_lambda, target, eps
         real, fake = reals[i : i + 1], fakes[i : i + 1]
         (real_score, real_logits), (fake_score, fake_logits) = D(real, alpha=alpha), D(fake, alpha=alpha)
         x_hat = (1 - u[i]) * real + u[i] * fake
-        norm = math.sqrt(float(D.input_gradient(x_hat, alpha).square().sum()))
-        total += float(fake_score - real_score) + gp_lambda / target**2 * (norm - target) ** 2
-        total += eps_drift * float(real_score) ** 2
+        norm = math.sqrt(float(D.input_gradient(x_hat, alpha).detach().square().sum()))
+        total += float((fake_score - real_score).detach()) + gp_lambda / target**2 * (norm - target) ** 2
+        total += eps_drift * float(real_score.detach()) ** 2
         if labels is not None:
             k = int(labels[i].argmax())
             for logits in (real_logits, fake_logits):
-                total += cond_weight * float(torch.logsumexp(logits[0], 0) - logits[0, k])
+                total += cond_weight * float((torch.logsumexp(logits[0], 0) - logits[0, k]).detach())
     return total / N
 
 
@@ -203,7 +203,14 @@ def test_a_gradient_that_is_not_finite_skips_the_step(data, bad):
 
 def test_frozen_parameters_come_back_after_an_error():
     D = TinyD()
-    with pytest.raises(RuntimeError, match="inside"), frozen_parameters(D):
-        assert not D.a.requires_grad
-        raise RuntimeError("inside")
+    flags = []
+
+    def fail():
+        with frozen_parameters(D):
+            flags.append(D.a.requires_grad)
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fail()
+    assert flags == [False]
     assert D.a.requires_grad

@@ -12,7 +12,7 @@ from pggan_fast.backends.aten.conv import conv
 from pggan_fast.backends.aten.epilogue import bias_act_forward, pack_bits
 from pggan_fast.backends.precision import split_scale
 from pggan_fast.backends.registry import implement
-from pggan_fast.reference import down2, up2
+from pggan_fast.reference import down2, merge_groups, split_groups, up2
 
 
 def _blend(low: Tensor, high: Tensor, alpha: Tensor) -> Tensor:
@@ -90,7 +90,14 @@ def minibatch_stddev_forward(x: Tensor, group: int, grouping: str, unbiased: boo
 
 @implement("aten", "minibatch_stddev_backward")
 def minibatch_stddev_backward(dy: Tensor, x: Tensor, group: int, grouping: str, unbiased: bool, eps: float) -> Tensor:
-    with torch.enable_grad():
-        leaf = x.detach().requires_grad_()
-        y = reference.minibatch_stddev(leaf, group, grouping=grouping, unbiased=unbiased, eps=eps)
-    return layout.conform(torch.autograd.grad(y, leaf, dy)[0], dy)
+    n, c, h, w = x.shape
+    if n == 0:
+        return layout.conform(torch.zeros_like(x), dy)
+    wide = layout.accumulator(x.dtype)
+    d = split_groups(x.to(wide), group, grouping)
+    d = d - d.mean(dim=0)  # [group, M, C, H, W]
+    divisor = group - 1 if unbiased else group
+    s = (d.square().sum(dim=0) / divisor + eps).sqrt()  # [M, C, H, W]
+    q = split_groups(dy[:, c].to(wide), group, grouping).sum(dim=(0, 2, 3)) / (divisor * c * h * w)  # [M]
+    dx = dy[:, :c].to(wide) + merge_groups(q.view(-1, 1, 1, 1) * d / s, grouping)
+    return layout.conform(dx.to(x.dtype), dy)

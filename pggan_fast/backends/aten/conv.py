@@ -131,10 +131,10 @@ def conv_weight_grad(
 
 
 def _strided_weight_grad(x: Tensor, dy: Tensor, k: int, stride: int) -> Tensor:
-    """The weight gradient of `conv2d(x, w, stride, padding=1)`: [C, Cin, k, k], in either memory format."""
+    """The weight gradient of `conv2d(x, w, stride, padding=(k - 1) // 2)`: [C, Cin, k, k], in either format."""
     shape_only = layout.empty((dy.shape[1], x.shape[1], k, k), x, layout.is_channels_last(x))  # torch copies others
     grads = torch.ops.aten.convolution_backward(
-        dy, x, shape_only, None, [stride] * 2, [1, 1], [1, 1], False, [0, 0], 1, [False, True, False]
+        dy, x, shape_only, None, [stride] * 2, [(k - 1) // 2] * 2, [1, 1], False, [0, 0], 1, [False, True, False]
     )
     dw: Tensor = grads[1]
     return dw
@@ -145,6 +145,8 @@ def _pointwise_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str) -
         dy, scale = down2(dy), scale * 4.0
     elif resample == "down":
         x = down2(x)
-    rows = dy.permute(1, 0, 2, 3).reshape(dy.shape[1], -1)  # [C, N * H * W]
-    columns = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # [N * H * W, Cin]
-    return (rows @ columns)[:, :, None, None].mul_(scale)
+    if x.shape[2] == x.shape[3] == 1:  # a dense layer
+        dw = (dy[:, :, 0, 0].t() @ x[:, :, 0, 0])[:, :, None, None]
+    else:
+        dw = _strided_weight_grad(_compute_format(x), _compute_format(dy), 1, 1)
+    return dw.contiguous().mul_(scale)
