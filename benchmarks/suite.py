@@ -20,8 +20,8 @@ from pggan_fast.backends.registry import BackendUnavailable
 
 # torch.compile starts on a case only where the budget has room for it: what the last one took and a half more (this
 # many seconds before there was one), and what the units after it need at least.
-FIRST_COMPILE_S = 40.0
-UNIT_S = 10.0
+FIRST_COMPILE_S = 30.0
+UNIT_S = 6.0
 
 
 @dataclass
@@ -170,7 +170,8 @@ class _Unit:
         if case.training and not self.plan.compile_steps:
             return "the quick preset compiles no training steps, which takes minutes on a CPU; --preset full does"
         if self.clock.left() < self.clock.compile_s + UNIT_S * self.units_left:
-            return f"compiling takes about {self.clock.compile_s:.0f} s, more than is left of --budget"
+            estimate = f"compiling takes about {self.clock.compile_s:.0f} s"
+            return f"{estimate}, more than is left of the budget; a larger --budget makes room"
         return None
 
     def _measure_memory(self) -> None:

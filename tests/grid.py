@@ -227,11 +227,12 @@ def _cotangent(y: Tensor, seed: int, how: str, dtype: torch.dtype) -> Tensor:
 def tiny(dtype: torch.dtype, want: Tensor) -> float:
     """What is allowed beyond twice torch's error, in roundings of the largest element.
 
-    `dtype` is the data's: a float32 gradient of half-precision data has half-precision terms. Four in general: where
-    torch happens to be exact, ours may round differently. In float64 the reference is torch's own result, whose error
+    `dtype` is the data's: a float32 gradient of half-precision data has half-precision terms. Six in general: torch's
+    error is one draw, and sums of hundreds of terms in another order (phase sums, other blocking) are another; the
+    worst seen in a thousand cases is 4.7. In float64 the reference is torch's own result, whose error
     counts as zero: 1000 there, enough for sums of 5000 terms in another order.
     """
-    roundings = 1000.0 if dtype == torch.float64 else 4.0
+    roundings = 1000.0 if dtype == torch.float64 else 6.0
     return roundings * torch.finfo(dtype).eps * float(want.detach().abs().max()) if want.numel() else 0.0
 
 

@@ -121,7 +121,7 @@ def test_a_moved_folder_gets_its_own_environment(copy):
 
 def test_a_missing_native_module_fails_the_setup_and_says_why(copy):
     copy.run("mkdir", "pggan_fast")
-    (copy.folder / "pggan_fast" / "_build.json").write_text('{"cpu": "no space left"}')
+    (copy.folder / "pggan_fast" / "_build.json").write_text('{"_cpu": {"built": false, "reason": "no space left"}}')
     done = copy.run("make", "test", FAIL_AT="import pggan_fast._cpu")
     assert done.returncode != 0
     assert "_cpu does not load" in done.stderr

@@ -83,11 +83,11 @@ T* at(Address address) {
 const Kernels& kernels() { return *active.load(std::memory_order_relaxed)->kernels; }
 
 void bias_act_forward(Address u, Address bias, Address y, Address r, Address mask, int dtype, int bias_dtype, int64_t n,
-                      int64_t c, int64_t h, int64_t w, bool channels_last, bool phases, bool pool, double scale,
-                      double bias_scale, double slope, int norm, double eps, bool eps_inside) {
+                      int64_t c, int64_t h, int64_t w, bool channels_last, bool pool, double scale, double bias_scale,
+                      double slope, int norm, double eps, bool eps_inside) {
   check(kernels().bias_act_forward({at<void>(u), at<void>(bias), at<void>(y), at<void>(r), at<uint8_t>(mask), dtype,
-                                    bias_dtype, {n, c, h, w, channels_last}, phases, pool, scale, bias_scale, slope,
-                                    norm, eps, eps_inside}));
+                                    bias_dtype, {n, c, h, w, channels_last}, pool, scale, bias_scale, slope, norm, eps,
+                                    eps_inside}));
 }
 
 void bias_act_backward(Address dy, Address dr, Address y, Address r, Address mask, Address du, Address db, int dtype,

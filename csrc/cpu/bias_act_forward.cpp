@@ -37,23 +37,22 @@ A normalise_row(const Epilogue<A>& e, const A* in, A* out) {
   return factor;
 }
 
-// A run of pixels in rows of C channels; consecutive results lie `step` pixels apart (2 for one of the phases).
+// A run of pixels in rows of C channels.
 template <int NORM, class T, class A>
-void forward_rows(const Epilogue<A>& e, const T* u, T* y, A* r, int64_t pixels, int64_t step, A* buffer) {
+void forward_rows(const Epilogue<A>& e, const T* u, T* y, A* r, int64_t pixels, A* buffer) {
   const A scale = e.scale, slope = e.slope;
   const A* bias = e.bias;
-  const int64_t tile = step == 1 ? e.wide : e.c;
-  for (int64_t i = 0; i < pixels * e.c; i += tile) {
-    const int64_t n = minimum(tile, pixels * e.c - i);
+  for (int64_t i = 0; i < pixels * e.c; i += e.wide) {
+    const int64_t n = minimum(e.wide, pixels * e.c - i);
     const A* in = load(u + i, buffer, n);
-    A* out = target(y + i * step, buffer);
+    A* out = target(y + i, buffer);
     if constexpr (NORM == NORM_NONE) {
       PGGAN_SIMD
       for (int64_t j = 0; j < n; ++j) out[j] = leaky_relu(scale * in[j] + bias[j], slope);
     } else {
-      for (int64_t j = 0; j < n; j += e.c, r += step) *r = normalise_row<NORM>(e, in + j, out + j);
+      for (int64_t j = 0; j < n; j += e.c) *r++ = normalise_row<NORM>(e, in + j, out + j);
     }
-    store(y + i * step, out, n);
+    store(y + i, out, n);
   }
 }
 
@@ -92,10 +91,8 @@ void forward_planes(const Epilogue<A>& e, const T* u, T* y, A* r, int64_t plane,
 template <int NORM, class T, class A>
 int rows(const BiasActForward& a, Epilogue<A> e) {
   const Shape& s = a.shape;
-  const int64_t pixels = s.n * s.h * s.w;
   e.wide = s.c * maximum(1, 512 / s.c);
-  // A unit is a pixel, or with phases a line of pixels of y.
-  const Chunks chunks(a.phases ? s.n * s.h : pixels, a.phases ? s.w * s.c : s.c);
+  const Chunks chunks(s.n * s.h * s.w, s.c);
   Scratch<A> scratch(padded<A>(e.wide) * (1 + chunks.count));
   if (!scratch) return NO_MEMORY;
   if (int status = load_parameter(a.bias, a.bias_dtype, s.c, a.bias_scale, scratch.data)) return status;
@@ -106,19 +103,7 @@ int rows(const BiasActForward& a, Epilogue<A> e) {
   A* r = static_cast<A*>(a.r);
   return chunks.run([&](int64_t chunk, int64_t begin, int64_t end) {
     A* buffer = scratch.data + padded<A>(e.wide) * (1 + chunk);
-    if (!a.phases) {
-      forward_rows<NORM>(e, u + begin * s.c, y + begin * s.c, r + begin, end - begin, 1, buffer);
-      return;
-    }
-    const int64_t half_h = s.h / 2, half_w = s.w / 2;
-    for (int64_t line = begin; line < end; ++line) {
-      const int64_t n = line / s.h, h = line % s.h;
-      for (int64_t odd = 0; odd < 2; ++odd) {
-        const int64_t phase = (h & 1) * 2 + odd;
-        const int64_t from = ((phase * s.n + n) * half_h + h / 2) * half_w, to = line * s.w + odd;
-        forward_rows<NORM>(e, u + from * s.c, y + to * s.c, r + to, half_w, 2, buffer);
-      }
-    }
+    forward_rows<NORM>(e, u + begin * s.c, y + begin * s.c, r + begin, end - begin, buffer);
   });
 }
 

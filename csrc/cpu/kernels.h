@@ -23,14 +23,14 @@ struct Shape {
 
 // v = scale * u + bias_scale * bias[c], leaky ReLU, then pixel norm, or pixel norm before it, or a 2x2 mean after it.
 struct BiasActForward {
-  const void* u;     // `shape`; with phases [4, N, H/2, W/2, C]: pixel (h, w) lies in phase (h & 1) * 2 + (w & 1)
+  const void* u;     // `shape`
   const void* bias;  // [C] in bias_dtype, or null
-  void* y;           // `shape`, or half its height and width with pool; may be u itself except with pool or phases
+  void* y;           // `shape`, or half its height and width with pool; may be u itself except with pool
   void* r;           // acc [N, H, W], the factor of the pixel norm; null without one
   uint8_t* mask;     // of v > 0, or null; only with pool
   int dtype, bias_dtype;
   Shape shape;
-  bool phases, pool;
+  bool pool;
   double scale, bias_scale, slope;  // slope 1 is the identity
   int norm;
   double eps;

@@ -113,13 +113,13 @@ def _unsupported_backward(
 
 def _epilogue(
     u: Tensor, y: Tensor, r: Tensor | None, mask: Tensor | None, shape: tuple[int, ...], channels_last: bool,
-    phases: bool, pool: bool, bias: Tensor | None, scale: float, bias_scale: float, slope: float | None, norm: str,
-    eps: float, eps_mode: str,
+    pool: bool, bias: Tensor | None, scale: float, bias_scale: float, slope: float | None, norm: str, eps: float,
+    eps_mode: str,
 ) -> None:  # fmt: skip
     bias = None if bias is None else bias.contiguous()
     launch(
         native.bias_act_forward, u, bias, y, r, mask, DTYPES[u.dtype], 0 if bias is None else DTYPES[bias.dtype],
-        *shape, channels_last, phases, pool, scale, bias_scale, 1.0 if slope is None else slope, _NORMS[norm], eps,
+        *shape, channels_last, pool, scale, bias_scale, 1.0 if slope is None else slope, _NORMS[norm], eps,
         eps_mode == "inside",
     )  # fmt: skip
 
@@ -140,7 +140,7 @@ def bias_act_forward(
     y = empty((n, c, h // 2, w // 2) if pool else shape, u, channels_last)
     r = _norm_factor(u, n, h, w, norm)
     mask = empty((n, (c + 7) // 8, h, w), u, channels_last, torch.uint8) if pool and slope is not None else None
-    _epilogue(u, y, r, mask, shape, channels_last, False, pool, bias, scale, bias_scale, slope, norm, eps, eps_mode)
+    _epilogue(u, y, r, mask, shape, channels_last, pool, bias, scale, bias_scale, slope, norm, eps, eps_mode)
     return y, r, mask
 
 
@@ -153,25 +153,7 @@ def bias_act_inplace(
     n, _, h, w = shape = u.shape
     y = dense(u, channels_last)
     r = _norm_factor(u, n, h, w, norm)
-    _epilogue(y, y, r, None, shape, channels_last, False, False, bias, scale, bias_scale, slope, norm, eps, eps_mode)
-    return y, r
-
-
-def bias_act_from_phases(
-    u: Tensor, bias: Tensor | None, scale: float, bias_scale: float, slope: float | None, norm: str, eps: float,
-    eps_mode: str,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """bias_act_forward on the four phases of an upsampling layer, interleaved on the way: (y, r or None).
-
-    u [4, N, H/2, W/2, C]; pixel (h, w) of y [N, C, H, W], channels_last, is pixel (h // 2, w // 2) of phase
-    (h % 2) * 2 + w % 2.
-    """
-    _, n, half_h, half_w, c = u.shape
-    shape = n, c, 2 * half_h, 2 * half_w
-    u = u.contiguous()
-    y = empty(shape, u, True)
-    r = _norm_factor(u, n, shape[2], shape[3], norm)
-    _epilogue(u, y, r, None, shape, True, True, False, bias, scale, bias_scale, slope, norm, eps, eps_mode)
+    _epilogue(y, y, r, None, shape, channels_last, False, bias, scale, bias_scale, slope, norm, eps, eps_mode)
     return y, r
 
 

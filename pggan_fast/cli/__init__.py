@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
+import itertools
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import tyro
 
@@ -29,12 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if name not in COMMANDS:
         _fail(f"unknown command {name!r}, expected one of {', '.join(COMMANDS)}")
     module, _ = COMMANDS[name]
-    command = tyro.cli(
-        importlib.import_module(module).Command,
-        prog=f"pggan-fast {name}",
-        args=rest,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-    )
+    command = _parse(importlib.import_module(module).Command, name, rest)
     try:
         status = command.run()
     except UsageError as error:
@@ -44,6 +43,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(status)
 
 
+def _parse(command: Any, name: str, arguments: list[str]) -> Any:
+    """The command with its options; what tyro says about bad ones in a box becomes one line."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                command,
+                prog=f"pggan-fast {name}",
+                args=arguments,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        lines = [line.strip("│ ") for line in said.getvalue().splitlines() if not line.startswith(("╭", "╰"))]
+        message = " ".join(itertools.takewhile(lambda line: line and not line.startswith("──"), lines))
+        _fail(f"{message.rstrip('.')}; pggan-fast {name} --help tells the options")
+
+
 def _help() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
@@ -51,6 +69,6 @@ def _help() -> str:
     return "\n".join((*head, *lines, "", "pggan-fast COMMAND --help tells a command's options."))
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     print(f"pggan-fast: error: {message}", file=sys.stderr)
     sys.exit(2)

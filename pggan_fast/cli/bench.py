@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -21,46 +21,49 @@ CaseName = Literal["G.forward", "D.forward", "D.step", "G.step"]
 DEFAULT_PROVIDERS: tuple[ProviderName, ...] = ("auto", "eager", "eager_channels_last", "compile")
 
 
+def _option(metavar: str | None = None) -> Any:
+    """An option without a default to show."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
 @dataclass
 class Command:
     """Measure whole networks and whole WGAN-GP training steps against plain PyTorch, side by side in one run.
 
     Every provider holds the same weights and must agree with a float64 reference before anything is timed; where one
     does not, its case gets no times and the exit status is 1. Providers are timed in turns, and ratios are within the
-    run. The default takes under three minutes on two CPU cores.
+    run. The default aims at less than three minutes on two idle CPU cores.
     """
 
     preset: Literal["quick", "full"] = "quick"
-    """quick: training step at 32x32, forwards at 32x32 and 128x128, batch 4. full: forwards at 4x4 to 1024x1024 too, a
-    training step at 64x64, peak memory of a G step at 128x128; up to an hour."""
-    cases: tuple[CaseName, ...] = ()
+    """full adds forwards from 4x4 to 1024x1024, a step at 64x64, a G step at 128x128; it may take an hour."""
+    cases: Annotated[tuple[CaseName, ...], _option()] = ()
     """Only these cases of the preset."""
-    resolution: tuple[int, ...] = ()
-    """Run the cases at these resolutions, powers of two from 4 to 1024, instead of the preset's."""
-    batch: int | None = None
-    """Images per batch instead of the preset's."""
+    resolution: Annotated[tuple[int, ...], _option("R")] = ()
+    """Powers of two from 4 to 1024, instead of the preset's."""
+    batch: Annotated[int | None, _option("N")] = None
+    """Images per batch, instead of the preset's."""
     providers: Annotated[tuple[ProviderName, ...], tyro.conf.arg(aliases=["--provider"])] = DEFAULT_PROVIDERS
-    """Who to measure. auto: this library, choosing its own backends; a backend's name: that backend only; the others:
-    plain PyTorch. eager always runs: ratios are to it."""
-    backend: Literal["aten", "cpu", "triton", "cuda"] | None = None
+    """auto: this library, choosing its backends; aten to cuda: one of its backends; the others: plain PyTorch."""
+    backend: Annotated[Literal["aten", "cpu", "triton", "cuda"] | None, _option("{aten,cpu,triton,cuda}")] = None
     """The backend that "auto" uses instead of its own choice."""
-    device: str | None = None
-    """cpu, cuda or cuda:N. Default: cuda where there is one."""
+    device: Annotated[str | None, _option("DEVICE")] = None
+    """cpu, cuda or cuda:N; cuda where there is one, if not given."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Half dtypes cast the networks for forwards and use autocast for training steps."""
-    threads: int | None = None
-    """CPU threads. Default: torch's own choice."""
-    repeats: int | None = None
-    """Timed rounds, at least 3. Default: as many as fit in the budget, 3 to 30."""
-    budget: float | None = None
-    """Seconds that the run aims at. Default: 165 for quick, 3600 for full."""
+    threads: Annotated[int | None, _option("N")] = None
+    """CPU threads; torch's own choice, if not given."""
+    repeats: Annotated[int | None, _option("N")] = None
+    """Timed rounds, at least 3; as many as fit in the budget (3 to 30), if not given."""
+    budget: Annotated[float | None, _option("SECONDS")] = None
+    """What the run aims at; 165 for quick and 3600 for full, if not given."""
     compile_mode: Literal["auto", "default", "max-autotune"] = "auto"
     """Mode of torch.compile. auto: default in quick, max-autotune in full."""
     seed: int = 0
     """Of weights and inputs."""
-    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    json: Annotated[Path | None, _option("FILE")] = None
     """Write every sample here."""
-    plot: Annotated[Path | None, tyro.conf.arg(metavar="FILE.png")] = None
+    plot: Annotated[Path | None, _option("FILE.png")] = None
     """Draw the results here; needs matplotlib."""
 
     def run(self) -> int:

@@ -48,3 +48,15 @@ def test_a_missing_or_misshapen_gradient_is_an_error():
         gate.errors({"grad w": torch.ones(3)}, ref)
     with pytest.raises(ValueError, match="grad b: got shape"):
         gate.errors({"grad w": torch.ones(3), "grad b": torch.ones(1)}, ref)
+
+
+def test_a_tensor_that_eager_gets_wholly_wrong_does_not_hide_the_others():
+    ref = {"grad w": torch.ones(4, dtype=torch.float64), "grad b": torch.ones(1, dtype=torch.float64)}
+    eager = {**ref, "grad b": torch.zeros(1)}
+    found = verdict({"grad w": 1.001 * ref["grad w"], "grad b": torch.zeros(1)}, ref, eager)
+    assert not found.red
+    assert found.name == "grad w"
+    assert verdict({"grad w": 1.01 * ref["grad w"], "grad b": torch.zeros(1)}, ref, eager).name == "grad w"
+    assert verdict({**ref, "grad b": torch.full((1,), 4.0)}, ref, eager).red
+    with pytest.raises(ValueError, match="nothing to compare with"):
+        verdict({"grad b": torch.zeros(1)}, {"grad b": ref["grad b"]}, {"grad b": torch.zeros(1)})

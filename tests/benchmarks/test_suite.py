@@ -86,7 +86,7 @@ def test_one_wrong_step_leaves_no_sum_and_times_the_other(plan):
 def test_compile_without_budget_or_double_backward_gives_a_reason(plan):
     compiled = provider("compile")
     row = suite.run(plan("D.forward", providers=[EAGER, compiled], budget_s=1.0)).results[1]
-    assert "more than is left of --budget" in row.reason
+    assert "more than is left of the budget" in row.reason
     refusal = providers.refusal_of_double_backward()
     if refusal:  # torch may learn it; then there is a number to give
         row = suite.run(plan("D.step", providers=[EAGER, compiled])).results[1]

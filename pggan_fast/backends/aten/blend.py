@@ -62,7 +62,7 @@ def to_rgb_fade_in_forward(
     ):
         image = conv(x, w, weight_scale, "none", False)
         images.append(bias_act_forward(image, b, 1.0, bias_scale, None, "none", 0.0, "inside", False)[0])
-    return fade_in_forward(images[0], images[1], alpha)
+    return layout.conform(_blend(up2(images[0]), images[1], alpha).to(x_high.dtype), x_low)
 
 
 @implement("aten", "from_rgb_fade_in_forward")

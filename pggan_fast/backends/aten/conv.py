@@ -88,8 +88,10 @@ def _plain_conv(x: Tensor, w: Tensor, adjoint: bool) -> Tensor:
     if k == 1 and x.shape[2] == x.shape[3] == 1:  # a dense layer
         matrix = w[:, :, 0, 0]
         return (x[:, :, 0, 0] @ (matrix if adjoint else matrix.t()))[:, :, None, None]
-    if adjoint:
-        return F.conv_transpose2d(x, w, padding=k // 2)
+    if adjoint:  # as eager's backward does it: its sums round less than conv_transpose2d's
+        n, _, h, width = x.shape
+        shape_only = layout.empty((n, w.shape[1], h, width), x, layout.is_channels_last(x))
+        return _convolution_backward(x, shape_only, w, 1, (True, False))[0]
     return F.conv2d(x, w, padding=k // 2)
 
 
@@ -131,13 +133,20 @@ def conv_weight_grad(
 
 
 def _strided_weight_grad(x: Tensor, dy: Tensor, k: int, stride: int) -> Tensor:
-    """The weight gradient of `conv2d(x, w, stride, padding=(k - 1) // 2)`: [C, Cin, k, k], in either format."""
+    """The weight gradient of `conv2d(x, w, stride, padding=1)`: [C, Cin, k, k], in either format."""
     shape_only = layout.empty((dy.shape[1], x.shape[1], k, k), x, layout.is_channels_last(x))  # torch copies others
-    grads = torch.ops.aten.convolution_backward(
-        dy, x, shape_only, None, [stride] * 2, [(k - 1) // 2] * 2, [1, 1], False, [0, 0], 1, [False, True, False]
+    return _convolution_backward(dy, x, shape_only, stride, (False, True))[1]
+
+
+def _convolution_backward(
+    dy: Tensor, x: Tensor, w: Tensor, stride: int, wanted: tuple[bool, bool]
+) -> tuple[Tensor, Tensor]:
+    """(dx, dw) of `conv2d(x, w, stride, padding=(k - 1) // 2)`, those wanted; the other operand only gives a shape."""
+    padding = [(w.shape[2] - 1) // 2] * 2
+    dx, dw, _ = torch.ops.aten.convolution_backward(
+        dy, x, w, None, [stride] * 2, padding, [1, 1], False, [0, 0], 1, [*wanted, False]
     )
-    dw: Tensor = grads[1]
-    return dw
+    return dx, dw
 
 
 def _pointwise_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str) -> Tensor:
@@ -145,8 +154,17 @@ def _pointwise_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str) -
         dy, scale = down2(dy), scale * 4.0
     elif resample == "down":
         x = down2(x)
-    if x.shape[2] == x.shape[3] == 1:  # a dense layer
-        dw = (dy[:, :, 0, 0].t() @ x[:, :, 0, 0])[:, :, None, None]
-    else:
-        dw = _strided_weight_grad(_compute_format(x), _compute_format(dy), 1, 1)
-    return dw.contiguous().mul_(scale)
+    rows = dy.permute(0, 2, 3, 1).reshape(-1, dy.shape[1])  # [pixels, C]
+    columns = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # [pixels, Cin]
+    return _product_over_pixels(rows, columns)[:, :, None, None].contiguous().mul_(scale)
+
+
+def _product_over_pixels(rows: Tensor, columns: Tensor) -> Tensor:
+    """rows^T @ columns; of few channels in pieces of 256 pixels, whose sums round less than one long one."""
+    piece = 256
+    pixels, c, cin = len(rows), rows.shape[1], columns.shape[1]
+    if pixels < 2 * piece or c * cin > 16384:
+        return rows.t() @ columns
+    whole = pixels - pixels % piece
+    parts = rows[:whole].view(-1, piece, c).transpose(1, 2) @ columns[:whole].view(-1, piece, cin)
+    return parts.sum(dim=0) + rows[whole:].t() @ columns[whole:]
