@@ -229,7 +229,7 @@ def tiny(dtype: torch.dtype, want: Tensor) -> float:
 
     `dtype` is the data's: a float32 gradient of half-precision data has half-precision terms. Six in general: torch's
     error is one draw, and sums of hundreds of terms in another order (phase sums, other blocking) are another; the
-    worst seen in a thousand cases is 4.7. In float64 the reference is torch's own result, whose error
+    worst seen in a thousand cases is 4.4. In float64 the reference is torch's own result, whose error
     counts as zero: 1000 there, enough for sums of 5000 terms in another order.
     """
     roundings = 1000.0 if dtype == torch.float64 else 6.0

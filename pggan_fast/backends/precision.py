@@ -8,11 +8,11 @@ import torch
 def split_scale(weight_scale: float, dtype: torch.dtype) -> tuple[float, float]:
     """(scale on the weights, scale on the epilogue); their product is weight_scale.
 
-    In float32 the scale rides on the epilogue (forward: v = scale * u; backward: du leaves with the scale already in
-    it, right for dx and dW alike), so no scaled copy of the weights is made. In half precision the unscaled products
-    could leave the range: there the weights are scaled, in the pass that rounds them anyway.
+    The scale rides on the epilogue, in float32 (forward: v = scale * u; backward: du leaves with the scale already in
+    it, right for dx and dW alike), so no scaled copy of the weights is made. In float16 the unscaled products could
+    leave the range: there the weights are scaled, in the pass that rounds them anyway.
     """
-    if dtype in (torch.float16, torch.bfloat16):
+    if dtype == torch.float16:
         return weight_scale, 1.0
     return 1.0, weight_scale
 
