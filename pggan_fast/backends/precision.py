@@ -6,15 +6,20 @@ import torch
 
 
 def split_scale(weight_scale: float, dtype: torch.dtype) -> tuple[float, float]:
-    """(scale on the weights, scale on the epilogue); their product is weight_scale.
+    """(scale on the weights, scale on the epilogue) of the forward pass; their product is weight_scale.
 
-    The scale rides on the epilogue, in float32 (forward: v = scale * u; backward: du leaves with the scale already in
-    it, right for dx and dW alike), so no scaled copy of the weights is made. In float16 the unscaled products could
-    leave the range: there the weights are scaled, in the pass that rounds them anyway.
+    The scale rides on the epilogue, in float32: v = scale * u, and no scaled copy of the weights is made. In float16
+    the unscaled products could leave the range: there the weights are scaled, in the pass that rounds them anyway.
     """
-    if dtype == torch.float16:
-        return weight_scale, 1.0
-    return 1.0, weight_scale
+    return (weight_scale, 1.0) if dtype == torch.float16 else (1.0, weight_scale)
+
+
+def split_scale_backward(weight_scale: float, dtype: torch.dtype) -> tuple[float, float]:
+    """The same for the backward pass: du may leave with the scale already in it, right for dx and dW alike.
+
+    In half precision that would round du once more before the sums of dW, which are to be exact to float32.
+    """
+    return (1.0, weight_scale) if dtype in (torch.float32, torch.float64) else (weight_scale, 1.0)
 
 
 def exact_matmul() -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pggan_fast import reference
 from pggan_fast.backends import layout
-from pggan_fast.backends.precision import split_scale
+from pggan_fast.backends.precision import split_scale_backward
 from pggan_fast.ops import _checks
 from pggan_fast.ops._autograd import as_edge, needs_reference, wanted
 from pggan_fast.ops._register import register
@@ -97,7 +97,7 @@ def _backward(ctx: Any, dy: Tensor | None, dmask: None) -> tuple[Any, ...]:
     if dy is None:
         return (None,) * 9
     image, w_low, alpha, mask = ctx.saved_tensors
-    on_weight, on_epilogue = split_scale(ctx.weight_scale, image.dtype)
+    on_weight, on_epilogue = split_scale_backward(ctx.weight_scale, image.dtype)
     dlow, dhigh = fade_in_backward(dy, alpha, False, ctx.backend)
     need_bias = ctx.bias_dtype is not None and wanted(ctx, 3)
     epilogue = on_epilogue, ctx.bias_scale, ctx.slope, "none", 0.0, "inside", False

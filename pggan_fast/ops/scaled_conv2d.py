@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pggan_fast import reference
 from pggan_fast.backends import layout
-from pggan_fast.backends.precision import split_scale
+from pggan_fast.backends.precision import split_scale_backward
 from pggan_fast.ops import _checks
 from pggan_fast.ops._autograd import as_edge, needs_reference, wanted
 from pggan_fast.ops._register import register
@@ -125,7 +125,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
     x, weight, bias, weight_scale, bias_scale, resample, slope, norm, eps, eps_mode, backend = inputs
     y, r, mask = output
     ctx.set_materialize_grads(False)
-    on_weight, on_epilogue = split_scale(weight_scale, x.dtype)
+    on_weight, on_epilogue = split_scale_backward(weight_scale, x.dtype)
     pool = resample == "pool"
     ctx.conv = on_weight, "none" if pool else resample
     ctx.epilogue = on_epilogue, bias_scale, slope, norm, eps, eps_mode, pool

@@ -79,7 +79,7 @@ def conv(
     if k == 3 and resample != "none" and _sums_pay(x, resample):
         return layout.conform(_strided_conv(_compute_format(x), weight, scale, resample, adjoint, phases), x)
     w = (_wide(weight) * scale if scale != 1.0 else weight).to(x.dtype)
-    # Resampling commutes with a 1x1 convolution: it is done on the resampled image there.
+    # Resampling commutes with a 1x1 convolution: it is done on the smaller image there.
     first, last = ("down", "up") if k == 1 else ("up", "down")
     resampled = _RESAMPLE[resample](x) if resample == first else x
     y = _plain_conv(_compute_format(resampled), w, adjoint)
