@@ -40,9 +40,9 @@ def build_report() -> dict[str, Any]:
 
 
 def why_missing() -> str | None:
-    """Why the native module is not there, with the remedy; None where it is."""
+    """Why the native kernels cannot be used, with the remedy; None where they can."""
     if native is not None:
-        return None
+        return _bad_isa
     reason = build_report().get("_cpu", {}).get("reason") or _missing
     return f"the native module pggan_fast._cpu is missing ({reason}); install a C++17 compiler and reinstall pggan_fast"
 
@@ -73,10 +73,14 @@ def set_isa(name: str) -> None:
 
 backend_status("cpu", why_missing)
 serial_reason: str | None = None
+_bad_isa: str | None = None
 if native is not None:
     serial_reason = use_torch_threads()
     if (wanted := settings.cpu_isa()) is not None:
-        set_isa(wanted)
+        try:
+            set_isa(wanted)
+        except ValueError as error:
+            _bad_isa = f"PGGAN_FAST_CPU_ISA: {error}"
 
 
 def unsupported(x: Tensor, *others: Any) -> str | None:

@@ -23,7 +23,7 @@ def _phase_summed(
 ) -> Tensor:
     c, cin = weight.shape[:2]
     shape = (*((cin, c) if transpose else (c, cin)), 4, 4)
-    s = torch.empty(shape, dtype=weight.dtype, memory_format=memory_format)
+    s = torch.empty(shape, dtype=weight.dtype, device=weight.device, memory_format=memory_format)
     _launch_phase(cpu.native.phase_weight, weight.contiguous(), s, scale, flip, transpose)
     return s
 

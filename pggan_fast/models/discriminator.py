@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pggan_fast import nn
-from pggan_fast.models.levels import Levels, block_of, name
+from pggan_fast.models.levels import Levels, block_of, fades, name
 from pggan_fast.ops import _checks
 
 
@@ -77,7 +77,7 @@ class Discriminator(torch.nn.Module):
         if self.channels_last:
             image = image.contiguous(memory_format=torch.channels_last)
         x = self.from_rgb[name(r)](image)
-        fading = r > 4 and (isinstance(alpha, Tensor) or alpha < 1.0)
+        fading = fades(alpha) and r > 4
         for level in reversed([v for v in self.levels.resolutions if 4 < v <= r]):
             block = block_of(self.blocks, level)
             x = block["conv_down"](block["conv"](x))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pggan_fast import nn, ops
-from pggan_fast.models.levels import Levels, block_of, name
+from pggan_fast.models.levels import Levels, block_of, fades, name
 
 
 class Generator(torch.nn.Module):
@@ -101,7 +101,7 @@ class Generator(torch.nn.Module):
             if level == r:
                 break
         to_rgb = cast(nn.ToRGB, self.to_rgb[name(r)])
-        if r == 4 or (not isinstance(alpha, Tensor) and alpha >= 1.0):
+        if not fades(alpha) or r == 4:
             return to_rgb(x)
         return to_rgb.fade_in(x, cast(nn.ToRGB, self.to_rgb[name(r // 2)]), x_low, alpha)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,15 @@ class Levels:
                 return resolution
         sizes = ", ".join(f"{self.base_shape[0] << k}x{self.base_shape[1] << k}" for k in range(self.count))
         raise ValueError(f"image: expected a size of {sizes}, got {height}x{width}")
+
+
+def fades(alpha: float | Tensor) -> bool:
+    """Whether the older level shows at this weight of the newest one; a tensor's value is not looked at."""
+    if isinstance(alpha, Tensor):
+        return True
+    if not isinstance(alpha, (int, float)) or alpha != alpha:
+        raise ValueError(f"alpha: expected a number or a 0-d tensor, got {alpha!r}")
+    return alpha < 1.0
 
 
 def name(resolution: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 import torch.autograd.forward_ad
 from torch import Tensor
 
-_weight_grads = True
+_lock = threading.Lock()
+_holders = 0  # contexts of no_weight_grads that are open, in any thread
 
 
 @contextlib.contextmanager
@@ -22,13 +24,14 @@ def no_weight_grads() -> Iterator[None]:
     The affected parameters get no gradient (None) from such a pass. The setting is process-wide, because the autograd
     engine runs CUDA backward passes in threads of its own.
     """
-    global _weight_grads
-    before = _weight_grads
-    _weight_grads = False
+    global _holders
+    with _lock:
+        _holders += 1
     try:
         yield
     finally:
-        _weight_grads = before
+        with _lock:
+            _holders -= 1
 
 
 def wanted(ctx: Any, index: int, *, weight: bool = True) -> bool:
@@ -40,7 +43,7 @@ def wanted(ctx: Any, index: int, *, weight: bool = True) -> bool:
     """
     if not ctx.needs_input_grad[index]:
         return False
-    if weight and not _weight_grads:
+    if weight and _holders:
         return False
     if torch.compiler.is_compiling():
         return True
@@ -59,5 +62,12 @@ def as_edge(parameter: Tensor | None) -> Tensor | None:
 
 
 def needs_reference() -> bool:
-    """Forward-mode AD and torch.func transforms have no rules for our nodes: plain PyTorch does it right."""
-    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+    """Forward-mode AD, torch.func and torch.jit.trace have no rules for our nodes: plain PyTorch does it right.
+
+    While tracing, even x.shape holds tensors, which a native kernel would take for memory.
+    """
+    return (
+        torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch._C._get_tracing_state() is not None
+    )

@@ -46,7 +46,12 @@ def register(
 def _dispatching_kernel(name: str) -> Callable[..., Any]:
     def kernel(*args: Any) -> Any:
         inputs, backend = args[:-1], args[-1]
-        return registry.choose(name, backend or None, inputs[0].device.type, inputs)(*inputs)
+        device = inputs[0].device.type
+        run = registry.choose(name, backend or None, device, inputs)
+        if torch.is_autocast_enabled(device):  # the public op has chosen the dtypes: products inside keep them
+            with torch.autocast(device, enabled=False):
+                return run(*inputs)
+        return run(*inputs)
 
     return kernel
 

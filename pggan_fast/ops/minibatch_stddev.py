@@ -53,6 +53,10 @@ def minibatch_stddev(
     group = min(group_size, x.shape[0]) if x.shape[0] else group_size
     if x.shape[0] % group:
         raise ValueError(f"x: expected a batch that group_size {group_size} divides, got {x.shape[0]} samples")
+    if not isinstance(unbiased, bool):
+        raise TypeError(f"unbiased: expected True or False, got {unbiased!r}")
+    if x.shape[0] and not x.numel():
+        raise ValueError(f"x: expected at least one channel and pixel, got shape {tuple(x.shape)}")
     if unbiased and group == 1:
         raise ValueError("unbiased: the deviation of a group of 1 sample is undefined; use unbiased=False")
     chosen = chosen_backend(backend)

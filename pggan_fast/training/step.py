@@ -1,6 +1,6 @@
 """One whole training step of D or of G: forward, loss, backward, Adam. The same code for every backend.
 
-The optimiser is the caller's; progressive growing uses Adam with betas (0, 0.99) and eps 1e-8.
+The optimiser is the caller's; progressive growing uses Adam with betas (0.0, 0.99) and eps 1e-8.
 """
 
 from __future__ import annotations
@@ -29,21 +29,29 @@ def d_step(
     z: Tensor,
     labels: Tensor | None = None,
     *,
+    resolution: int | None = None,
     alpha: float | Tensor = 1.0,
     autocast: torch.dtype | None = None,
     **loss_options: Any,
 ) -> StepResult:
     """One WGAN-GP step of D: fakes without a graph, loss, backward, optimiser step.
 
-    reals [N, C, R, R] in about [-1, 1], z [N, latent_dim], labels one-hot [N, K] or None (the reals' labels, used for
-    the fakes too). `autocast`: the half dtype to run the networks in; losses and scores stay float32. `loss_options`
-    go to `wgan_gp_d_loss`. Where any gradient is NaN or infinite the step is skipped (one check, one synchronisation).
+    reals [N, C, H, W] in about [-1, 1], z [N, latent_dim] of the same N, labels one-hot [N, K] or None (the reals'
+    labels, used for the fakes too). `resolution`: the nominal resolution that G draws at; None: the level of D that
+    has the reals' size, or their width where D has no levels. `autocast`: the half dtype to run the networks in; losses
+    and scores stay float32. `loss_options` go to `wgan_gp_d_loss`. Where any gradient is NaN or infinite the step is
+    skipped (one check, one synchronisation). Raises ValueError where the batches differ or are empty.
     Gradients are left in `.grad` for the caller to look at.
     """
+    if reals.shape[0] != z.shape[0] or not len(z):
+        raise ValueError(f"z: expected one latent per real image, {reals.shape[0]} > 0, got {z.shape[0]}")
+    if resolution is None:  # nominal: a network with a non-square base has other sizes
+        levels = getattr(D, "levels", None)
+        resolution = levels.of_image(*reals.shape[2:]) if levels is not None else reals.shape[-1]
     optimizer.zero_grad(set_to_none=True)
     with _precision(reals.device, autocast):
         with torch.no_grad():
-            fakes = G(z, labels, resolution=reals.shape[-1], alpha=alpha)
+            fakes = G(z, labels, resolution=resolution, alpha=alpha)
         loss = wgan_gp_d_loss(D, reals, fakes, labels, alpha=alpha, **loss_options)
     loss.backward()
     return StepResult(loss.detach(), _apply(optimizer))

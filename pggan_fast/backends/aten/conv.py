@@ -29,7 +29,7 @@ FEW_PIXELS_HALF = 1024
 @functools.cache
 def _box_sum(dtype: torch.dtype, device: torch.device) -> Tensor:
     """[9, 16]: the 3x3 kernel's taps to those of S(w), the full convolution of w with a 2x2 box."""
-    taps = torch.zeros(3, 3, 4, 4)
+    taps = torch.zeros(3, 3, 4, 4, device="cpu")  # whatever the default device
     for i in range(3):
         for j in range(3):
             taps[i, j, i : i + 2, j : j + 2] = 1.0
