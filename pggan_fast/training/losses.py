@@ -45,9 +45,13 @@ def gradient_penalty(
 
     x_hat = reals + (fakes - reals) * u; reals and fakes [N, C, H, W], u uniform in [0, 1) of shape [N, 1, 1, 1], drawn
     here where it is None. Only the gradient of x_hat is asked for, so the inner pass makes no weight gradients.
-    Where the gradient is exactly zero the norm has subgradient 0, not NaN.
+    Where the gradient is exactly zero the norm has subgradient 0, not NaN. Raises ValueError where shapes disagree.
     Source: Gulrajani et al. (2017), equation 3; the sum of the scores gives every sample's own gradient at once.
     """
+    if fakes.shape != reals.shape:
+        raise ValueError(f"fakes: expected the reals' shape {tuple(reals.shape)}, got {tuple(fakes.shape)}")
+    if u is not None and u.shape != (reals.shape[0], 1, 1, 1):
+        raise ValueError(f"u: expected shape {(reals.shape[0], 1, 1, 1)}, one number per sample, got {tuple(u.shape)}")
     if u is None:
         u = torch.rand(reals.shape[0], 1, 1, 1, device=reals.device, dtype=reals.dtype)
     x_hat = torch.lerp(reals.detach(), fakes.detach().to(reals.dtype), u.to(reals.dtype)).requires_grad_(True)
@@ -76,6 +80,8 @@ def wgan_gp_terms(
     real_score, real_logits = D(reals, alpha=alpha)
     fake_score, fake_logits = D(fakes, alpha=alpha)
     real_score, fake_score = _full(real_score), _full(fake_score)
+    if not target > 0.0:
+        raise ValueError(f"target: expected a number > 0, got {target}")
     penalty = gradient_penalty(D, reals, fakes, alpha=alpha, target=target, u=u) * (gp_lambda / target**2)
     label = torch.zeros_like(real_score)
     if labels is not None:

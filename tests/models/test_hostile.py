@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pggan_fast.models import Discriminator, Generator
+from pggan_fast.training.losses import gradient_penalty, wgan_gp_d_loss
 from pggan_fast.training.step import d_step
 
 WIDTH = {"fmap_base": 64, "fmap_max": 8}
@@ -35,3 +36,13 @@ def test_a_bad_alpha_is_named(alpha: object) -> None:
         Discriminator(8, **WIDTH)(torch.randn(1, 3, 8, 8), alpha=alpha)
     with pytest.raises(ValueError, match="alpha: expected"):
         Generator(8, latent_dim=8, **WIDTH)(torch.randn(1, 8), alpha=alpha)
+
+
+def test_a_penalty_refuses_shapes_that_would_broadcast() -> None:
+    D, reals = Discriminator(8, **WIDTH), torch.randn(2, 3, 8, 8)
+    with pytest.raises(ValueError, match=r"u: expected shape \(2, 1, 1, 1\)"):
+        gradient_penalty(D, reals, reals, u=torch.rand(8))
+    with pytest.raises(ValueError, match="fakes: expected the reals' shape"):
+        gradient_penalty(D, reals, reals[:1])
+    with pytest.raises(ValueError, match="target: expected a number > 0"):
+        wgan_gp_d_loss(D, reals, reals, target=0.0)
