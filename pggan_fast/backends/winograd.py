@@ -15,6 +15,9 @@ from pggan_fast.backends.launch import launch
 from pggan_fast.backends.precision import exact_matmul
 
 BLOCK_TILES = 512  # at a time: enough rows for the products' speed, few enough to stay in cache
+# In the weight gradient tiles are what a product sums over, in one chain: longer ones round more, shorter ones read
+# and write the sums more often.
+GRADIENT_TILES = 128
 LEAST_CHANNELS = 64
 LEAST_PIXELS = 1024
 
@@ -39,7 +42,7 @@ def conv(x: Tensor, weight: Tensor, scale: float, adjoint: bool) -> Tensor:
     x = layout.dense(x, True)
     n, _, h, w = x.shape
     y = layout.empty((n, matrices.shape[2], h, w), x, True)
-    blocks = _blocks(x)
+    blocks = _blocks(x, BLOCK_TILES)
     v, m = _buffer(x, blocks), _buffer(y, blocks)
     for first, count in blocks:
         vb, mb = _part(v, x, count), _part(m, y, count)
@@ -54,7 +57,7 @@ def weight_grad(x: Tensor, dy: Tensor, scale: float) -> Tensor:
     x, dy = layout.dense(x, True), layout.dense(dy, True)
     c, cin = dy.shape[1], x.shape[1]
     du = x.new_empty(16, c, cin)
-    blocks = _blocks(x)
+    blocks = _blocks(x, GRADIENT_TILES)
     v, z = _buffer(x, blocks), _buffer(dy, blocks)
     for first, count in blocks:
         vb, zb = _part(v, x, count), _part(z, dy, count)
@@ -66,11 +69,11 @@ def weight_grad(x: Tensor, dy: Tensor, scale: float) -> Tensor:
     return dw
 
 
-def _blocks(x: Tensor) -> list[tuple[int, int]]:
-    """(first, count) of tile rows: ceil(H / 2) an image, each of ceil(W / 2) tiles."""
+def _blocks(x: Tensor, tiles: int) -> list[tuple[int, int]]:
+    """(first, count) of tile rows, about `tiles` tiles each: ceil(H / 2) rows an image, of ceil(W / 2) tiles."""
     n, _, h, w = x.shape
     rows, columns = n * ((h + 1) // 2), (w + 1) // 2
-    count = -(-rows // max(1, round(rows * columns / BLOCK_TILES)))
+    count = -(-rows // max(1, -(-rows * columns // tiles)))
     return [(first, min(count, rows - first)) for first in range(0, rows, count)]
 
 

@@ -49,6 +49,7 @@ def exact_of(x: Tensor, w: Tensor, dy: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_float64_is_exact(shape: tuple[int, ...], tiles: int, monkeypatch: pytest.MonkeyPatch, poison: None) -> None:
     monkeypatch.setattr(winograd, "BLOCK_TILES", tiles)
+    monkeypatch.setattr(winograd, "GRADIENT_TILES", tiles)
     x, w, dy = problem(shape, torch.float64)
     assert max(relative_errors(three_directions(x, w, dy), torchs(x, w, dy))) < 1e-13
 
@@ -91,7 +92,7 @@ def test_seeded_faults_are_seen() -> None:
 def test_an_unwritten_tile_is_seen(monkeypatch: pytest.MonkeyPatch, poison: None) -> None:
     blocks = winograd._blocks
     monkeypatch.setattr(winograd, "BLOCK_TILES", 4)
-    monkeypatch.setattr(winograd, "_blocks", lambda x: blocks(x)[:-1])
+    monkeypatch.setattr(winograd, "_blocks", lambda *sizes: blocks(*sizes)[:-1])
     x, w, dy = problem((1, 4, 4, 8, 8), torch.float64)
     assert relative_errors([winograd.conv(x, w, SCALE, False)], [torchs(x, w, dy)[0]]) == [float("inf")]
 
