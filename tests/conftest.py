@@ -12,6 +12,12 @@ import torch
 from torch import Tensor
 
 from pggan_fast.backends import layout
+from pggan_fast.backends.triton.availability import interpreted
+
+if interpreted():  # Triton's interpreter is wrong for bfloat16
+    import triton_bf16
+
+    triton_bf16.apply()
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 
@@ -28,3 +30,14 @@ def exact_matmul() -> bool:
         return torch.get_float32_matmul_precision() == "highest"
     except RuntimeError:  # torch refuses to answer where its old and new switches were mixed
         return False
+
+
+def conv_fp32() -> str:
+    """How float32 convolutions multiply on a CUDA device, as cuDNN is set: "tf32" (torch's default) or "ieee"."""
+    conv: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    return "tf32" if conv.fp32_precision == "tf32" else "ieee"
+
+
+def matmul_fp32() -> str:
+    """The same for matrix products, as cuBLAS is set: "ieee" is torch's default."""
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"

@@ -23,6 +23,7 @@ class BackendUnavailable(RuntimeError):
 class Implementation(NamedTuple):
     run: Callable[..., Any]
     supports: Callable[..., str | None]
+    automatic: Callable[..., Any]  # what the automatic choice runs: `run`, or for a kernel not yet measured a safer way
 
 
 _TABLE: dict[tuple[str, str], Implementation] = {}
@@ -31,17 +32,22 @@ _WARNED: set[tuple[str, str]] = set()
 
 
 def implement(
-    backend: str, op: str, *, supports: Callable[..., str | None] | None = None
+    backend: str,
+    op: str,
+    *,
+    supports: Callable[..., str | None] | None = None,
+    automatic: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as `backend`'s implementation of the internal op `op`.
 
-    `supports(*args)` returns None where it can run these arguments, else the reason why not.
+    `supports(*args)` returns None where it can run these arguments, else the reason why not. `automatic` runs in its
+    place where the user names no backend.
     """
 
     def add(run: Callable[..., Any]) -> Callable[..., Any]:
         if (backend, op) in _TABLE:
             raise ValueError(f"{backend} already implements {op}")
-        _TABLE[backend, op] = Implementation(run, supports or (lambda *args: None))
+        _TABLE[backend, op] = Implementation(run, supports or (lambda *args: None), automatic or run)
         return run
 
     return add
@@ -88,7 +94,7 @@ def choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]
         if reason is not None:
             _fell_back(name, op, reason)
         elif found.supports(*args) is None:
-            return found.run
+            return found.automatic
     raise BackendUnavailable(f"no backend can run {op} on device {device_type!r} for these arguments")
 
 

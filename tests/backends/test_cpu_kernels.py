@@ -5,21 +5,19 @@ import random
 
 import pytest
 import torch
+from bias_act_checks import backward_formula, check_backward, check_forward, factor_formula, forward_formula
 from kernel_checks import (
     DTYPES,
     F64,
     FORMATS,
     accumulator,
-    affine,
     assert_close,
     bits_of,
     blocks,
-    leaky,
     must_fail,
     norms,
     poisoned,
     random_tensor,
-    up2,
 )
 
 from pggan_fast.backends import cpu
@@ -38,41 +36,6 @@ def poisoned_outputs(monkeypatch):
     before = cpu.describe()["isa"]
     yield
     cpu.set_isa(before)
-
-
-def factor(v, eps, eps_mode):
-    v = v.to(torch.promote_types(v.dtype, torch.float32))
-    mean = (v * v).mean(1, keepdim=True)
-    return 1 / (mean + eps).sqrt() if eps_mode == "inside" else 1 / (mean.sqrt() + eps)
-
-
-def forward_formula(u, bias, scale, bias_scale, slope, norm, eps, eps_mode, pool):
-    """y of bias_act."""
-    v = affine(u, bias, scale, bias_scale)
-    if norm == "before_act":
-        v = (v * factor(v, eps, eps_mode)).to(u.dtype)
-    v = leaky(v, slope)
-    if norm == "after_act":
-        v = (v * factor(v, eps, eps_mode)).to(u.dtype)
-    return blocks(v).mean((3, 5)) if pool else v
-
-
-def factor_formula(u, bias, scale, bias_scale, slope, norm, eps, eps_mode, pool):
-    v = affine(u, bias, scale, bias_scale)
-    return factor(leaky(v, slope) if norm == "after_act" else v, eps, eps_mode)
-
-
-def backward_formula(dy, dr, y, r, positive, slope, norm, eps, eps_mode, pool):
-    """dv of bias_act: the derivative before `scale`, from what the forward pass saved."""
-    s = 1.0 if slope is None else slope
-    masked = lambda g, factor: torch.where(positive, g, g * factor)  # noqa: E731
-    if norm == "none":
-        return masked(up2(dy) / 4 if pool else dy, s)
-    wide = torch.promote_types(dy.dtype, torch.float32)
-    dy, y = dy.to(wide), y.to(wide)
-    k = 1 if eps_mode == "inside" else 1 / (1 - eps * r)
-    t = k * (r * (dy * y).mean(1, keepdim=True) + (0 if dr is None else dr * r**2 / dy.shape[1]))
-    return masked(r * dy - y * t, s) if norm == "after_act" else r * masked(dy, s) - masked(y, 1 / s) * t
 
 
 def grid():
@@ -97,45 +60,8 @@ def test_bias_act_and_its_backward(dtype):
         u = random_tensor(2, c, h, w, dtype=dtype, memory_format=memory_format)
         bias = random_tensor(c, dtype=torch.float32 if size % 2 else dtype, seed=1) if with_bias else None
         args = (u, bias, 0.7, 1.3, slope, norm, 0.05, eps_mode, pool)
-        y, r, mask = cpu.bias_act_forward(*args)
-        assert_close(y, forward_formula, *args)
-        assert y.dtype == dtype, case
-        assert (r is None) == (norm == "none")
-        if r is not None:
-            assert_close(r, factor_formula, *args)
-            assert r.dtype == accumulator(dtype)
-            assert r.is_contiguous()
-        v = affine(u.to(F64), None if bias is None else bias.to(F64), 0.7, 1.3)
-        if mask is not None:
-            wrong = bits_of(mask, c) != (v > 0)
-            assert (v[wrong].abs() < 1e-5).all(), case
-        assert (mask is None) == (not pool or slope is None)
-        check_backward(y, r, mask, v, args, with_dr=size % 2 == 0, need_bias=with_bias)
-
-
-def check_backward(y, r, mask, v, args, with_dr, need_bias):
-    u, _, scale, bias_scale, slope, norm, eps, eps_mode, pool = args
-    c = u.shape[1]
-    dy = random_tensor(*y.shape, dtype=y.dtype, memory_format=FORMATS[not u.is_contiguous()], seed=2)
-    dr = random_tensor(*r.shape, dtype=r.dtype, seed=3) if with_dr and r is not None else None
-    du, db = cpu.bias_act_backward(dy, dr, y, r, mask, scale, bias_scale, slope, norm, eps, eps_mode, pool, need_bias)
-    positive = bits_of(mask, c) if mask is not None else torch.ones_like(v, dtype=torch.bool) if pool else y > 0
-    saved = (dy, dr, y, r, positive)
-
-    def du_formula(*saved):
-        return scale * backward_formula(*saved, slope, norm, eps, eps_mode, pool)
-
-    def db_formula(*saved):
-        dv = backward_formula(*saved, slope, norm, eps, eps_mode, pool)
-        return bias_scale * dv.to(accumulator(dv.dtype)).sum((0, 2, 3))
-
-    assert_close(du, du_formula, *saved)
-    assert du.dtype == y.dtype
-    assert (db is not None) == need_bias
-    if db is not None:
-        assert db.dtype == accumulator(y.dtype)
-        dv = backward_formula(*saved, slope, norm, eps, eps_mode, pool).to(F64)
-        assert_close(db, db_formula, *saved, magnitude=bias_scale * norms(dv))
+        saved = check_forward(cpu, args)
+        check_backward(cpu, *saved, args, with_dr=size % 2 == 0, need_bias=with_bias)
 
 
 @pytest.mark.parametrize("isa", ISAS)

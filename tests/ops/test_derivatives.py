@@ -14,7 +14,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from pggan_fast import ops
 
-backends = pytest.mark.parametrize("backend", grid.BACKENDS_UNDER_TEST)
+backends = pytest.mark.parametrize("backend", grid.DOUBLE_BACKENDS)
 
 
 def draw(*shape: int, channels_last: bool = False) -> Tensor:

@@ -24,8 +24,9 @@ CASES = grid.covers(AXES, lambda case: case["cin"] * case["cout"], 1e6, times=2)
 @pytest.mark.usefixtures("poison")
 def test_grid(backend: str, seed: int) -> None:
     case = CASES[seed]
-    numbers = grid.Numbers(case, seed, grid.is_kinked(case["slope"]))
     cin, cout = case["cin"], case["cout"]
+    # A few outputs are a few sums, which may cancel to a tenth of their terms: exact numbers leave nothing to luck.
+    numbers = grid.Numbers(case, seed, grid.is_kinked(case["slope"]) or cout * case["batch"] < 4)
     scale = numbers.scale(cin, case["bias"] is not None)
     wide = case["weights"] == "float32" and case["dtype"] in grid.HALF
     inputs = {

@@ -1,0 +1,54 @@
+"""Whether the Triton kernels can run here, and which arguments they take."""
+
+from __future__ import annotations
+
+import functools
+import os
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+SHARED_MEMORY = 99 * 1024  # of compute capability 8.6, 8.9 and 12.0, the least from 8.0 on
+
+
+def interpreted() -> bool:
+    """TRITON_INTERPRET=1: the kernels run in Python, on CPU tensors. Triton reads it once, at import."""
+    return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
+
+
+@functools.cache
+def why_missing() -> str | None:
+    """Why this installation has no Triton backend, with the remedy; asks no driver, so that a later fork stays safe."""
+    if find_spec("triton") is None:
+        return "Triton is not installed; a CUDA build of torch for Linux brings it, else: pip install triton"
+    if torch.version.cuda is None and not interpreted():
+        return (
+            f"torch {torch.__version__} is built without CUDA; install a CUDA build, or set TRITON_INTERPRET=1 to test"
+        )
+    return None
+
+
+def unsupported(x: Tensor, *others: Any) -> str | None:
+    """Reason of every op: the first tensor's device and dtype decide, the rest has been checked against it."""
+    if interpreted():
+        if not x.is_cpu:
+            return f"TRITON_INTERPRET=1 runs on CPU tensors, got {x.device}"
+    elif not x.is_cuda:
+        return f"it needs tensors on a CUDA device, got {x.device}"
+    if x.dtype not in DTYPES:
+        return f"it has no kernels for {x.dtype}; use backend='aten' or 'reference'"
+    if x.dtype == torch.bfloat16 and x.is_cuda and torch.cuda.get_device_capability(x.device) < (8, 0):
+        return f"{torch.cuda.get_device_name(x.device)} has no bfloat16 arithmetic (compute capability 8.0 does)"
+    return None
+
+
+@functools.cache
+def shared_memory(device: torch.device) -> int:
+    """Bytes of shared memory that one program may have; where there is no device, the least of the supported ones."""
+    if device.type != "cuda":
+        return SHARED_MEMORY
+    properties: Any = torch.cuda.get_device_properties(device)
+    return int(properties.shared_memory_per_block_optin)

@@ -1,0 +1,45 @@
+"""Tests of the Triton kernels run in the interpreter: a process with TRITON_INTERPRET=1, bfloat16 put right."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent))  # traffic
+MISSING = find_spec("triton") is None
+
+
+class WithoutTriton(pytest.Module):
+    """A test file that cannot even be imported here."""
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        pytest.skip("Triton is not installed", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    return WithoutTriton.from_parent(parent, path=module_path) if MISSING else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "any_process: needs no interpreter, or starts its own")
+
+
+@pytest.fixture(scope="session")
+def corrected_interpreter() -> None:
+    from pggan_fast.kernels.launch import INTERPRETED
+    from triton_bf16 import apply
+
+    if not INTERPRETED:
+        pytest.skip("runs in Triton's interpreter, which needs TRITON_INTERPRET=1 in the environment")
+    apply()
+
+
+@pytest.fixture(autouse=True)
+def interpreter(request: pytest.FixtureRequest) -> None:
+    """Everything in this folder runs in the interpreter, less what is marked any_process."""
+    if request.node.get_closest_marker("any_process") is None:
+        request.getfixturevalue("corrected_interpreter")
