@@ -43,11 +43,17 @@ lint: $(STAMP)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+# Triton reads TRITON_INTERPRET when it is imported: its kernels are interpreted in a process of their own, by the tests
+# of the kernels and by those that every backend shares.
+INTERPRETED := tests/kernels tests/ops
+
 test: lint
-	$(RUN) -m pytest -m 'not slow' $(PYTEST_ARGS)
+	TRITON_INTERPRET=1 $(RUN) -m pytest -m 'not slow' $(INTERPRETED) $(PYTEST_ARGS)
+	$(RUN) -m pytest -m 'not slow' --ignore=tests/kernels $(PYTEST_ARGS)
 
 test-long: lint
-	$(RUN) -m pytest $(PYTEST_ARGS)
+	TRITON_INTERPRET=1 $(RUN) -m pytest $(INTERPRETED) $(PYTEST_ARGS)
+	$(RUN) -m pytest --ignore=tests/kernels $(PYTEST_ARGS)
 
 gpu:
 	@scripts/gpu.sh "$(PYTHON)" $(BENCH_ARGS)

@@ -6,6 +6,7 @@ one row of pairs each, so that a step's memory is contiguous. TAPS is 1 without 
 bit c % 8 of byte c / 8 of uint8 [N, ceil(C / 8), H, W], in the memory format of the image.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import triton
@@ -245,9 +246,9 @@ def masked_pool_kernel(
     tl.store(out + tile_offsets(q, c, HW, C, CHANNELS_LAST), total.to(out.dtype.element_ty), mask=inside)
 
 
-def as_rows(image: Tensor, channels_last: bool) -> bool:
-    """Whether dense `image` [N, C, H, W] is [N * H * W, C] in memory: so are one channel, and planes of one pixel."""
-    _, c, h, w = image.shape
+def as_rows(shape: tuple[int, ...], channels_last: bool) -> bool:
+    """Whether a dense image of `shape` [N, C, H, W] is [N * H * W, C] in memory: so are one channel, and 1x1 planes."""
+    _, c, h, w = shape
     return channels_last or c == 1 or h * w == 1
 
 
@@ -260,14 +261,15 @@ class Tiling(NamedTuple):
     options: dict[str, Any]  # C, CHANNELS_LAST, TAPS, BP, BC and num_warps
 
 
-def tiling(large: Tensor, channels_last: bool, norm: str, pool: bool) -> Tiling:
-    """The tiles for dense `large` [N, C, H, W], which with pool has twice the height and width of the tiled image.
+@functools.lru_cache(4096)  # asked for at every call
+def tiling(large: tuple[int, ...], channels_last: bool, norm: str, pool: bool) -> Tiling:
+    """The tiles for a dense image of shape `large` [N, C, H, W]; with pool what is tiled has half its height and width.
 
     The memory's dimension comes first: rows of at most 128 channels, planes of at most 512 pixels. With a norm BC spans
     all channels, and in planes BP is at least 16 (32 bytes of half precision) where 32 elements per thread allow it.
     With pool BC is at least 8: a byte of the mask belongs to one program.
     """
-    n, c, h, w = large.shape
+    n, c, h, w = large
     rows = as_rows(large, channels_last)
     taps = 1 if not pool else 4 if rows else 2
     if pool:
@@ -300,9 +302,9 @@ def bias_act_forward(
         mask: of v > 0, or None.
     """
     splits = u.shape[0] if u.ndim == 5 else 1
-    if u.ndim == 5 and not as_rows(y, channels_last):
+    if u.ndim == 5 and not as_rows(y.shape, channels_last):
         raise ValueError(f"partial sums {tuple(u.shape)} are channels_last, y {tuple(y.shape)} is not")
-    t = tiling(y if u.ndim == 5 else u, channels_last, norm, pool)
+    t = tiling(y.shape if u.ndim == 5 else u.shape, channels_last, norm, pool)
     launch(
         forward_kernel, (t.blocks * t.channel_blocks,), u, bias, y, r, mask, *t.sizes, y.numel(), scale, bias_scale,
         eps, SPLITS=splits, SLOPE=slope, NORM=norm, EPS_INSIDE=eps_inside, **t.options,
@@ -311,7 +313,7 @@ def bias_act_forward(
 
 def bias_act_rows(du: Tensor, channels_last: bool, norm: str, pool: bool) -> int:
     """How many rows of sums of dv `bias_act_backward` writes: by the shape alone, so that all devices add alike."""
-    return min(MAX_ROWS, tiling(du, channels_last, norm, pool).blocks)
+    return min(MAX_ROWS, tiling(du.shape, channels_last, norm, pool).blocks)
 
 
 def bias_act_backward(
@@ -329,7 +331,7 @@ def bias_act_backward(
         du: like dy, or with pool twice its height and width; may be dy itself except with pool.
         sums: float32 [bias_act_rows(...), C] for the caller to add, or None.
     """
-    t = tiling(du, channels_last, norm, pool)
+    t = tiling(du.shape, channels_last, norm, pool)
     rows = t.blocks if sums is None else sums.shape[0]
     if norm == "none" and (mask is not None or slope is None):
         y = None
@@ -343,7 +345,7 @@ def masked_pool(
     g: Tensor, mask: Tensor | None, out: Tensor, *, channels_last: bool, scale: float, slope: float | None
 ) -> None:
     """out [N, C, H, W]: scale times the 2x2 mean of dense g, times the slope where the mask's bit is clear."""
-    t = tiling(g, channels_last, "none", True)
+    t = tiling(g.shape, channels_last, "none", True)
     launch(
         masked_pool_kernel, (t.blocks * t.channel_blocks,), g, mask, out, *t.sizes, scale, SLOPE=slope, **t.options
     )  # fmt: skip

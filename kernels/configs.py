@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 from pggan_fast.kernels.launch import cdiv, power_of_2
@@ -12,7 +13,7 @@ ALL_CHANNELS = {2: 512, 4: 256}
 PLAIN = 64  # channels a tile without tensor cores
 FEW_TILES = 96  # fewer leave most of a large chip idle: split the sum
 MANY_TILES = 192
-MAX_SPLITS = 16
+MAX_SPLITS = 32
 GRADIENT_PROGRAMS = 256
 STEPS = ((64, 3), (64, 2), (32, 3), (32, 2), (16, 3), (16, 2))  # (BK, stages), the deepest that fits first
 
@@ -48,16 +49,16 @@ class ConvProblem(NamedTuple):
     shared: int  # bytes of shared memory that a program may have
 
 
-def conv_plans(p: ConvProblem) -> list[ConvPlan]:
+@functools.lru_cache(4096)  # asked for at every call
+def conv_plans(p: ConvProblem) -> tuple[ConvPlan, ...]:
     """The plans worth trying, the default first."""
     fused, split = _fused(p), _split(p)
-    if fused is None:
-        plans = [split]
-    else:
-        plans = [split, fused] if _tiles(p, fused.config) < FEW_TILES else [fused, split]
+    plans = [split] if fused is None else [fused, split]
+    if fused is not None and _tiles(p, fused.config) < FEW_TILES:
+        plans.reverse()
     if p.tensor_cores:  # half the pixels: more programs, fewer registers each
         plans += [plan._replace(config=_config(p, plan.config.bn, plan.config.bm // 2)) for plan in plans]
-    return list(dict.fromkeys(plan for plan in plans if plan.config.bm >= 16))
+    return tuple(dict.fromkeys(plan for plan in plans if plan.config.bm >= 16))
 
 
 def _fused(p: ConvProblem) -> ConvPlan | None:
@@ -101,7 +102,8 @@ def _tiles(p: ConvProblem, config: ConvConfig) -> int:
     return cdiv(p.pixels, config.bm) * cdiv(p.channels, config.bn) * p.phases
 
 
-def gradient_plans(p: ConvProblem, channels_in: int) -> list[ConvPlan]:
+@functools.lru_cache(4096)
+def gradient_plans(p: ConvProblem, channels_in: int) -> tuple[ConvPlan, ...]:
     """Plans of a weight gradient, the default first; `columns` are rows there, and pixels what is summed over."""
     largest = 128 if p.tensor_cores else PLAIN
     rows = min(largest, max(16, power_of_2(p.columns)))
@@ -112,7 +114,7 @@ def gradient_plans(p: ConvProblem, channels_in: int) -> list[ConvPlan]:
     for r, n in ((rows, bn), (rows // 2, bn), (rows, bn // 2)):
         if min(r, n) >= 16:
             plans.append(_gradient_plan(p, r, n))
-    return list(dict.fromkeys(plans))
+    return tuple(dict.fromkeys(plans))
 
 
 def _gradient_plan(p: ConvProblem, rows: int, bn: int) -> ConvPlan:

@@ -1,13 +1,12 @@
-"""Weights of the family, packed for the products: scaled, summed over taps, transposed and rounded in one small pass."""
+"""Weights packed for the products of the family: scaled, summed over taps, transposed and rounded in one small pass."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
-from torch import Tensor
-
 from pggan_fast.kernels.launch import INTERPRETED, cdiv, launch, power_of_2
 from pggan_fast.kernels.taps import contributes, tap_of, taps_of
+from torch import Tensor
 
 TILE_ROWS = 512 if INTERPRETED else 16  # an interpreted program costs the same whatever its size
 
@@ -18,7 +17,7 @@ def pack_weight_kernel(
     K: tl.constexpr, RESAMPLE: tl.constexpr, ADJOINT: tl.constexpr, TAPS: tl.constexpr, OS: tl.constexpr,
     BR: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """out[phase, tap * X + x, y], X the channels of the convolution's input: a tile [BR, BC]; zeros beyond the edges."""
+    """A tile [BR, BC] of out[phase, tap * X + x, y], X the channels of the convolution's input; zeros past edges."""
     pid = tl.program_id(0)
     tiles = tl.cdiv(COLS, BC)
     phase = tl.program_id(1)
@@ -29,10 +28,8 @@ def pack_weight_kernel(
     tap, x = row // channels_x, row % channels_x
     s, t = tap // TAPS, tap % TAPS
     ok = (tap < TAPS * TAPS)[:, None] & (y < channels_y)[None, :]
-    if ADJOINT:
-        element = x[:, None].to(tl.int64) * CIN + y[None, :]
-    else:
-        element = y[None, :].to(tl.int64) * CIN + x[:, None]
+    x_step, y_step = (CIN, 1) if ADJOINT else (1, CIN)
+    element = tl.cast(x, tl.int64)[:, None] * x_step + tl.cast(y, tl.int64)[None, :] * y_step
     total = tl.zeros((BR, BC), tl.float32)
     for i in tl.static_range(K):
         for j in tl.static_range(K):
@@ -64,7 +61,7 @@ def unpack_weight_grad_kernel(
             t = tap_of(j, other % TERMS, phase % OS, K, RESAMPLE)
             row = phase * ROWS + (s * TAPS + t) * CIN + cin
             offset = row.to(tl.int64)[:, None] * COLS + c[None, :]
-            for _ in range(0, SPLITS):
+            for _ in range(SPLITS):
                 total += tl.load(parts + offset, mask=ok, other=0.0)
                 offset += tl.cast(OS * OS * ROWS, tl.int64) * COLS
     offset = (c.to(tl.int64)[None, :] * CIN + cin[:, None]) * (K * K) + element
@@ -77,7 +74,7 @@ def down_scale(scale: float, resample: str) -> float:
 
 
 def pack_weight(w: Tensor, out: Tensor, scale: float, resample: str, adjoint: bool) -> None:
-    """out [phases, rows, columns] from w [C, Cin, k, k], contiguous; rows and columns beyond the weights become zero."""
+    """out [phases, rows, columns] from contiguous w [C, Cin, k, k]; rows and columns past the weights become zero."""
     c, cin, k, _ = w.shape
     taps, phases, _ = taps_of(resample, k)
     _, rows, cols = out.shape

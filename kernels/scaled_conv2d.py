@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from torch import Tensor
-
 from pggan_fast.kernels.configs import ConvConfig
 from pggan_fast.kernels.launch import INTERPRETED, cdiv, launch
 from pggan_fast.kernels.taps import lead, pixel_of, taps_of
 from pggan_fast.kernels.tile import activate
+from torch import Tensor
 
 
 @triton.jit

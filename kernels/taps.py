@@ -1,6 +1,7 @@
 """The convolution family as one shape of loop: output pixels of a phase x taps, for every way of resampling.
 
-    y[n, OS * i + a, OS * j + b] = sum over taps (s, t) of  x[n, IS * i + s + lead(a), IS * j + t + lead(b)] @ W[a, b, s, t]
+    y[n, OS * i + a, OS * j + b] = sum over taps (s, t) of
+        x[n, IS * i + s + lead(a), IS * j + t + lead(b)] @ W[a, b, s, t]
 
 Nearest x2 then a convolution is four phases (a, b) of 2x2 taps; a convolution then a 2x2 mean is 4x4 taps at stride 2
 (9 -> 4 multiplications either way). The packed weights [phases, taps * channels of x, channels of y] hold the sums.
@@ -44,21 +45,19 @@ def contributes(kk: tl.constexpr, tap, phase, K: tl.constexpr, RESAMPLE: tl.cons
     """Whether element kk (of K, one direction) of the kernel is a term of packed tap `tap` of `phase`."""
     if RESAMPLE == "up":
         return (phase + kk + 1) // 2 - phase * (K // 2) == tap + (1 - K // 2) * phase
-    elif RESAMPLE == "down":
+    if RESAMPLE == "down":
         return (tap == kk) | (tap == kk + 1)
-    else:
-        return tap == kk
+    return tap == kk
 
 
 @triton.jit
 def tap_of(kk, other, phase, K: tl.constexpr, RESAMPLE: tl.constexpr):
-    """The inverse: the packed tap of `phase` that element kk of the kernel goes into; of two (RESAMPLE "down") `other`."""
+    """The inverse: the packed tap of `phase` that element kk of the kernel is in; `other` of the two of "down"."""
     if RESAMPLE == "up":
         return ((phase + kk + 1) // 2 - phase) * (K // 2)
-    elif RESAMPLE == "down":
+    if RESAMPLE == "down":
         return kk + other
-    else:
-        return kk
+    return kk
 
 
 @triton.jit

@@ -294,7 +294,7 @@ def check(
         return derivatives(lambda **t: f(**t, **options, **extra), inputs, data, seed, cotangent, dtype, as_is)
 
     if dtype == torch.float64 and backend not in DOUBLE_BACKENDS:
-        with pytest.raises(BackendUnavailable, match="no kernels for torch.float64"):
+        with pytest.raises(BackendUnavailable, match="no kernels for torch"):
             run(public, True, backend=backend)
         return
     ours = run(public, True, backend=backend)

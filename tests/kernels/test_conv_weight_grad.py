@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_checks import assert_close, must_fail, random_tensor
-from torch import Tensor
-
 from pggan_fast.kernels.configs import ConvConfig
 from pggan_fast.kernels.conv_weight_grad import conv_weight_grad
 from pggan_fast.kernels.launch import cdiv
 from pggan_fast.kernels.pack_weight import unpack_weight_grad
 from pggan_fast.kernels.taps import taps_of
-from pggan_fast.reference import down2, up2
+from torch import Tensor
+
+from pggan_fast.reference import up2
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 SCALE = 0.25

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_checks import assert_close, bits_of, leaky, must_fail, random_tensor
-from torch import Tensor
-
 from pggan_fast.kernels.configs import ConvConfig
 from pggan_fast.kernels.launch import cdiv, power_of_2
 from pggan_fast.kernels.pack_weight import pack_weight
 from pggan_fast.kernels.scaled_conv2d import scaled_conv2d
 from pggan_fast.kernels.taps import taps_of
+from torch import Tensor
+
 from pggan_fast.reference import down2, up2
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)

@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch import Tensor
-
 from pggan_fast.kernels import launch as launching
+from torch import Tensor
 
 SECTOR = 32
 CACHE = 64 * 1024

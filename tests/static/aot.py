@@ -26,6 +26,7 @@ TOOLS = Path(triton.backends.nvidia.__file__).parent / "bin"
 # Regular expressions of SASS opcodes.
 OPCODES = {
     "mma": r"(?:[HIQ]MMA|HGMMA|QGMMA|UTC\w*MMA)\b",  # tensor cores: mma.sync, wgmma, tcgen05
+    "warpgroup_mma": r"(?:HGMMA|QGMMA|UTC\w*MMA)\b",  # those of sm_90 and sm_100
     "ffma": r"F(?:FMA|FMA2)\b",
     "async_copies": r"(?:LDGSTS|UBLKCP|UTMALDG)\b",
     "loads": r"LDG\b",

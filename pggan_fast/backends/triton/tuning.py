@@ -104,16 +104,25 @@ def save(key: Mapping[str, str], entries: Mapping[str, Measured]) -> Path:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    _table.cache_clear()
+    forget()
     return path
 
 
-def plan_for(op: str, problem: ConvProblem, device: torch.device, candidates: Sequence[ConvPlan]) -> ConvPlan:
+def forget() -> None:
+    """Read the files again at the next call."""
+    _table.cache_clear()
+    plan_for.cache_clear()
+    beats_aten.cache_clear()
+
+
+@functools.lru_cache(4096)  # asked for at every call
+def plan_for(op: str, problem: ConvProblem, device: torch.device, candidates: tuple[ConvPlan, ...]) -> ConvPlan:
     """The measured plan where it is still among the candidates, else the first of them."""
     found = _table(device).get(bucket(op, problem))
     return found.plan if found is not None and found.plan in candidates else candidates[0]
 
 
+@functools.lru_cache(4096)
 def beats_aten(op: str, problem: ConvProblem, device: torch.device) -> bool:
     """Whether the kernel was measured on this device and was faster than torch's own way."""
     found = _table(device).get(bucket(op, problem))
