@@ -22,7 +22,7 @@ help:
 	@echo 'make test       lint, types and every quick test'
 	@echo 'make test-long  lint, types and every test'
 	@echo 'make lint       ruff and mypy'
-	@echo 'make gpu        build, test and measure on a CUDA device, with the packages of PYTHON; needs no network'
+	@echo 'make gpu        build, test, tune and measure on a CUDA device, with the packages of PYTHON; needs no network'
 	@echo 'make clean      remove what was built (.venv keeps its downloads)'
 	@echo
 	@echo 'PYTHON=$(PYTHON)  TORCH="$(TORCH)"  BENCH_ARGS="$(BENCH_ARGS)"  PYTEST_ARGS="$(PYTEST_ARGS)"'
@@ -44,19 +44,19 @@ lint: $(STAMP)
 	$(RUN) -m mypy
 
 # Triton reads TRITON_INTERPRET when it is imported: its kernels are interpreted in a process of their own, by the tests
-# of the kernels and by those that every backend shares.
-INTERPRETED := tests/kernels tests/ops
+# of the kernels and by those that every backend shares, less those in float64.
+INTERPRET := TRITON_INTERPRET=1 $(RUN) -m pytest -n auto tests/kernels tests/ops --ignore=tests/ops/test_derivatives.py
 
 test: lint
-	TRITON_INTERPRET=1 $(RUN) -m pytest -m 'not slow' $(INTERPRETED) $(PYTEST_ARGS)
+	$(INTERPRET) -m 'not slow' $(PYTEST_ARGS)
 	$(RUN) -m pytest -m 'not slow' --ignore=tests/kernels $(PYTEST_ARGS)
 
 test-long: lint
-	TRITON_INTERPRET=1 $(RUN) -m pytest $(INTERPRETED) $(PYTEST_ARGS)
+	$(INTERPRET) $(PYTEST_ARGS)
 	$(RUN) -m pytest --ignore=tests/kernels $(PYTEST_ARGS)
 
 gpu:
-	@scripts/gpu.sh "$(PYTHON)" $(BENCH_ARGS)
+	@BENCH_ARGS="$(BENCH_ARGS)" PYTEST_ARGS="$(PYTEST_ARGS)" scripts/gpu.sh "$(PYTHON)" $(STAGES)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache $(STAMP)

@@ -11,6 +11,7 @@ from pggan_fast.kernels.launch import cdiv, power_of_2
 # the most without spills on any architecture. With more, or without tensor cores, the norm is a pass of its own.
 ALL_CHANNELS = {2: 512, 4: 256}
 PLAIN = 64  # channels a tile without tensor cores
+FLAT_STEP = 32  # the longest step that spans several taps: each of its columns has an address of its own
 FEW_TILES = 96  # fewer leave most of a large chip idle: split the sum
 MANY_TILES = 192
 MAX_SPLITS = 32
@@ -41,6 +42,7 @@ class ConvProblem(NamedTuple):
 
     pixels: int  # of one phase, all images
     phases: int  # 1, or 4 for "up"
+    inputs: int  # input channels
     columns: int  # of the column matrix: taps x input channels
     channels: int  # of the output
     itemsize: int
@@ -87,12 +89,14 @@ def _config(p: ConvProblem, bn: int, bm: int = 128) -> ConvConfig:
     bm = min(bm, 64 if bn == ALL_CHANNELS[p.itemsize] else 128)
     bm = min(bm, max(16, power_of_2(p.pixels)))
     bk, stages = _steps(bm, bn, p)
-    return ConvConfig(bm, bn, bk, 8 if bm * bn >= 16384 else 4, stages)
+    return ConvConfig(bm, bn, bk, 8 if bm >= 128 or bm * bn >= 16384 else 4, stages)
 
 
 def _steps(bm: int, bn: int, p: ConvProblem) -> tuple[int, int]:
     longest = max(16, power_of_2(p.columns))
     for bk, stages in STEPS:
+        if bk > FLAT_STEP and p.inputs % bk:
+            continue
         if bk <= longest and stages * (bm + bn) * bk * p.itemsize <= p.shared:
             return bk, stages
     return 16, 1
@@ -103,11 +107,11 @@ def _tiles(p: ConvProblem, config: ConvConfig) -> int:
 
 
 @functools.lru_cache(4096)
-def gradient_plans(p: ConvProblem, channels_in: int) -> tuple[ConvPlan, ...]:
+def gradient_plans(p: ConvProblem) -> tuple[ConvPlan, ...]:
     """Plans of a weight gradient, the default first; `columns` are rows there, and pixels what is summed over."""
     largest = 128 if p.tensor_cores else PLAIN
     rows = min(largest, max(16, power_of_2(p.columns)))
-    while channels_in % rows and rows > 64:  # a tile within one tap needs no arithmetic per column
+    while p.inputs % rows and rows > 64:  # a tile within one tap needs no arithmetic per column
         rows //= 2
     bn = min(largest, max(16, power_of_2(p.channels)))
     plans = []
@@ -118,7 +122,7 @@ def gradient_plans(p: ConvProblem, channels_in: int) -> tuple[ConvPlan, ...]:
 
 
 def _gradient_plan(p: ConvProblem, rows: int, bn: int) -> ConvPlan:
-    bk, stages = _steps(rows, bn, p._replace(columns=p.pixels)) if p.tensor_cores else (16, 2)
+    bk, stages = _steps(rows, bn, p._replace(columns=p.pixels, inputs=0)) if p.tensor_cores else (16, 2)
     config = ConvConfig(rows, bn, min(bk, 32), 8 if rows * bn >= 16384 else 4, stages)
     tiles = cdiv(p.columns, rows) * cdiv(p.channels, bn) * p.phases
     steps = cdiv(p.pixels, config.bk)

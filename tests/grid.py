@@ -7,10 +7,14 @@ order one), so cases with a kink use numbers on a coarse grid, whose pre-activat
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -25,7 +29,7 @@ Case = dict[str, Any]
 HALF = (torch.float16, torch.bfloat16)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 CHANNELS = (1, 3, 16, 24, 32, 48, 64, 128, 512)
-SIZES = (1, 4, 5, 7, 8, 33, 64)
+SIZES = (1, 4, 5, 7, 8, 33) if interpreted() else (1, 4, 5, 7, 8, 33, 64)
 LAYOUTS = ("nchw", "channels_last", "sliced", "transposed")
 RESAMPLE = ("none", "up", "down", "pool")
 NORMS = ("none", "after_act", "before_act")
@@ -34,11 +38,15 @@ SLOPES = (None, 0.2, 1.0, 0.0)
 WIDE = 128  # channel counts from here on come with few pixels only
 FEW = 8
 
-# Under TRITON_INTERPRET=1 the Triton kernels run on the CPU's tensors; the process is theirs alone.
+# Backends of CUDA tensors alone: tests/gpu runs them. Under TRITON_INTERPRET=1 the Triton kernels run on the CPU's
+# tensors; the process is theirs alone.
+DEVICE_ONLY = ("triton", "cuda")
 BACKENDS_UNDER_TEST = (
-    ["triton"] if interpreted() else [name for name in BACKENDS if unavailable(name) is None and ops_of(name)]
+    ["triton"]
+    if interpreted()
+    else [name for name in BACKENDS if name not in DEVICE_ONLY and unavailable(name) is None and ops_of(name)]
 )
-DOUBLE_BACKENDS = [name for name in BACKENDS_UNDER_TEST if name != "triton"]  # that have float64 kernels
+DOUBLE_BACKENDS = [name for name in BACKENDS_UNDER_TEST if name not in DEVICE_ONLY]  # that have float64 kernels
 RUNNABLE = [(b, d) for b in BACKENDS_UNDER_TEST for d in DTYPES if d != torch.float64 or b in DOUBLE_BACKENDS]
 
 EPILOGUE = {"norm": NORMS, "eps_mode": EPS_MODES, "slope": SLOPES, "bias": (None, "same", "float32")}
@@ -115,6 +123,33 @@ def name_of(case: Case) -> str:
     return "-".join(str(v).removeprefix("torch.") for v in case.values())
 
 
+def cover_length(cases: Sequence[Case]) -> int:
+    """How many of the first cases hold every pair that all of them hold: the first cover, or part of it."""
+    seen: set[Any] = set()
+    length = 0
+    for i, case in enumerate(cases):
+        pairs = set(pairs_of({k: (v,) for k, v in case.items()}))
+        length = length if pairs <= seen else i + 1
+        seen |= pairs
+    return length
+
+
+# The ops' own grids, in tests/ops: AXES, CASES and test_grid(backend, seed)
+
+OPS = Path(__file__).parent / "ops"
+FILES = sorted(p.stem for p in OPS.glob("test_*.py") if "grid.covers(" in p.read_text())
+
+
+@functools.cache
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"grid_of_{name}", OPS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 # Numbers
 
 
@@ -155,6 +190,14 @@ def eps_of(case: Case) -> float:
     if 1 in (case.get("cout"), case.get("channels")):
         return 16.0
     return 0.25 if few_values(case) else 1e-8
+
+
+def place(t: Tensor, device: str) -> Tensor:
+    """t on `device` with its strides; its storage goes whole, with what lies between a slice's elements."""
+    if t.device.type == torch.device(device).type:
+        return t
+    whole = t.as_strided((t.untyped_storage().nbytes() // t.itemsize,), (1,), 0).to(device)
+    return whole.as_strided(t.shape, t.stride(), t.storage_offset())
 
 
 def is_kinked(slope: float | None) -> bool:
@@ -210,9 +253,9 @@ def derivatives(
     firsts = dict(zip(wrt, torch.autograd.grad(y, list(wrt.values()), dy, create_graph=True), strict=True))
     results |= {f"d/d{k}": g for k, g in firsts.items()}
     rng = torch.Generator().manual_seed(seed + 1)
-    p = torch.zeros((), dtype=torch.float64)
+    p = torch.zeros((), dtype=torch.float64, device=y.device)
     for k in data:
-        v = torch.randn(firsts[k].shape, generator=rng).to(dtype)
+        v = torch.randn(firsts[k].shape, generator=rng).to(y.device, dtype)
         p = p + (firsts[k].double() * v.double()).sum()
     wrt["dy"] = dy
     seconds = torch.autograd.grad(p, list(wrt.values()), allow_unused=True)
@@ -226,8 +269,8 @@ def _leaf(t: Tensor, as_is: bool) -> Tensor:
 def _cotangent(y: Tensor, seed: int, how: str, dtype: torch.dtype) -> Tensor:
     rng = torch.Generator().manual_seed(seed)
     if how == "expanded":
-        return torch.randn((), generator=rng).to(dtype).expand_as(y)
-    dy = torch.randn(y.shape, generator=rng).to(dtype)
+        return torch.randn((), generator=rng).to(y.device, dtype).expand_as(y)
+    dy = torch.randn(y.shape, generator=rng).to(y.device, dtype)
     return dy if how == "nchw" or y.ndim != 4 else layout.dense(dy, layout.is_channels_last(y))
 
 
@@ -269,7 +312,7 @@ def judge(ours: Results, torchs: Results, wants: Results, dtype: torch.dtype) ->
 
 
 def _error(got: Tensor, want: Tensor) -> float:
-    return float((got.detach().double() - want.detach()).abs().max()) if want.numel() else 0.0
+    return float((got.detach().to(want.device).double() - want.detach()).abs().max()) if want.numel() else 0.0
 
 
 def expected_strides(shape: Sequence[int], first: Tensor) -> tuple[int, ...]:
@@ -282,23 +325,31 @@ def expected_strides(shape: Sequence[int], first: Tensor) -> tuple[int, ...]:
 
 def check(
     op: str, inputs: Mapping[str, Tensor | None], options: Case, backend: str, *, data: Sequence[str], seed: int,
-    cotangent: str = "same",
+    cotangent: str = "same", device: str = "cpu", roundings: torch.dtype | None = None,
 ) -> None:  # fmt: skip
-    """Judge public op `op` of one backend: outputs, gradients, second order, layout of the output."""
+    """Judge public op `op` of one backend on `device`: outputs, gradients, second order, layout of the output.
+
+    torch is the rival on the same device; the float64 reference is the CPU's. `roundings`: the type whose precision
+    the products have where it is not the data's.
+    """
     first = inputs[data[0]]
     assert first is not None
     dtype = first.dtype
     public, plain = getattr(ops, op), getattr(reference, op)
+    there = {k: None if t is None else place(t, device) for k, t in inputs.items()}
+    there_options = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in options.items()}
 
-    def run(f: Callable[..., Tensor], as_is: bool, **extra: Any) -> Results:
-        return derivatives(lambda **t: f(**t, **options, **extra), inputs, data, seed, cotangent, dtype, as_is)
+    def run(f: Callable[..., Tensor], **extra: Any) -> Results:
+        given = {**there_options, **extra}
+        return derivatives(lambda **t: f(**t, **given), there, data, seed, cotangent, dtype, True)
 
     if dtype == torch.float64 and backend not in DOUBLE_BACKENDS:
-        with pytest.raises(BackendUnavailable, match="no kernels for torch"):
-            run(public, True, backend=backend)
+        with pytest.raises(BackendUnavailable, match=r"no kernels for torch\.float64"):
+            run(public, backend=backend)
         return
-    ours = run(public, True, backend=backend)
-    wrong = judge(ours, run(plain, True), run(plain, False), dtype)
+    ours = run(public, backend=backend)
+    want = derivatives(lambda **t: plain(**t, **options), inputs, data, seed, cotangent, dtype, False)
+    wrong = judge(ours, run(plain), want, roundings or dtype)
     assert not wrong, "\n".join(wrong)
     y = ours["y"]
     assert y is not None

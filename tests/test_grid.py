@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import itertools
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import grid
@@ -15,17 +12,6 @@ import torch
 
 from pggan_fast import ops
 from pggan_fast.backends import cpu, layout, registry
-
-FILES = sorted(p.stem for p in (Path(__file__).parent / "ops").glob("test_*.py") if "grid.covers(" in p.read_text())
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"grid_of_{name}", Path(__file__).parent / "ops" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def missing_pairs(axes: dict[str, Any], cases: list[grid.Case]) -> list[str]:
@@ -42,12 +28,12 @@ def missing_pairs(axes: dict[str, Any], cases: list[grid.Case]) -> list[str]:
 
 def test_every_public_op_has_a_grid() -> None:
     public = {name for name in ops.__all__ if name != "no_weight_grads"}
-    assert {f"test_{name}" for name in public} == set(FILES)
+    assert {f"test_{name}" for name in public} == set(grid.FILES)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", grid.FILES)
 def test_the_grid_is_a_pairwise_cover_of_at_most_400_cases(name: str) -> None:
-    module = load(name)
+    module = grid.load(name)
     assert len(module.CASES) <= 400
     missing = missing_pairs(module.AXES, module.CASES)
     if name == "test_minibatch_stddev":  # the unbiased deviation of one sample is undefined
@@ -56,7 +42,7 @@ def test_the_grid_is_a_pairwise_cover_of_at_most_400_cases(name: str) -> None:
 
 
 def test_the_convolution_grid_has_the_axes_of_the_design() -> None:
-    axes = load("test_scaled_conv2d").AXES
+    axes = grid.load("test_scaled_conv2d").AXES
     assert axes["cin"] == axes["cout"] == (1, 3, 16, 24, 32, 48, 64, 128, 512)
     assert axes["size"] == (1, 4, 5, 7, 8, 33, 64)
     assert {len(axes[k]) for k in ("dtype", "layout", "resample", "slope")} == {4}
@@ -77,6 +63,23 @@ def test_allocations_are_poisoned_wherever_a_backend_makes_them() -> None:
     assert cpu.empty((1, 2, 2, 2), like, True).isnan().all()
     assert like.new_empty(3).isnan().all()
     assert layout.empty((1, 1, 2, 2), like, True, torch.uint8).eq(0xA5).all()
+
+
+def test_the_first_cases_that_hold_all_pairs_are_found() -> None:
+    axes = {"a": (1, 2), "b": (1, 2), "c": (1, 2)}
+    first = grid.cover(axes, lambda case: 1.0, 1.0)
+    length = grid.cover_length([*first, *grid.cover(axes, lambda case: 1.0, 1.0, seed=1)])
+    assert length <= len(first)
+    assert not missing_pairs(axes, first[:length])
+    assert missing_pairs(axes, first[: length - 1])
+
+
+@pytest.mark.parametrize("how", grid.LAYOUTS)
+def test_another_device_gets_the_same_strides(how: str) -> None:
+    t = grid.arrange(torch.empty(2, 3, 4, 5), how)
+    there = grid.place(t, "meta")
+    assert (there.shape, there.stride(), there.storage_offset()) == (t.shape, t.stride(), t.storage_offset())
+    assert (t.to("meta").stride() == t.stride()) == (how != "sliced"), "what Tensor.to does to a slice"
 
 
 INPUTS = {"x": torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))}

@@ -20,7 +20,7 @@ from pggan_fast.kernels.configs import ConvPlan, ConvProblem, conv_plans
 from pggan_fast.backends.triton import tuning
 
 CPU = torch.device("cpu")
-PROBLEM = ConvProblem(4096, 1, 4608, 512, 2, True, True, 227 * 1024)
+PROBLEM = ConvProblem(4096, 1, 512, 4608, 512, 2, True, True, 227 * 1024)
 
 
 @pytest.fixture(autouse=True)

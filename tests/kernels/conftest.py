@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -43,3 +43,14 @@ def interpreter(request: pytest.FixtureRequest) -> None:
     """Everything in this folder runs in the interpreter, less what is marked any_process."""
     if request.node.get_closest_marker("any_process") is None:
         request.getfixturevalue("corrected_interpreter")
+
+
+@pytest.fixture
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tiles of the epilogues that small images fill and cross."""
+    from pggan_fast.kernels import bias_act
+
+    monkeypatch.setattr(bias_act, "ELEMENTS", 256)
+    bias_act.tiling.cache_clear()
+    yield
+    bias_act.tiling.cache_clear()

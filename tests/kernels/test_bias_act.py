@@ -220,9 +220,8 @@ def test_any_strides_are_accepted(memory):
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 @pytest.mark.parametrize("norm", ["none", "after_act"])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_several_blocks_per_row_of_sums(monkeypatch, memory_format, norm, rows):
+def test_several_blocks_per_row_of_sums(monkeypatch, small_tiles, memory_format, norm, rows):
     monkeypatch.setattr(kernels, "MAX_ROWS", rows)
-    monkeypatch.setattr(kernels, "ELEMENTS", 256)
     for c, pool in itertools.product((3, 33), {False, norm == "none"}):
         u = random_tensor(2, c, 6, 10, memory_format=memory_format)
         check_triton(u, bias_of("same", c, u.dtype), 0.2, norm, "inside", pool, with_dr=False, need_bias=True)

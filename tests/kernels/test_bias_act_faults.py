@@ -81,10 +81,9 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("name", "fault", "norm", "pool"), FAULTS, ids=lambda v: getattr(v, "__name__", str(v)))
-def test_faults_in_kernels_are_caught(monkeypatch, name, fault, norm, pool):
+def test_faults_in_kernels_are_caught(monkeypatch, small_tiles, name, fault, norm, pool):
     u = random_tensor(2, 16, 4, 6)
     case = (u, bias_of("same", 16, u.dtype), 0.2, norm, "inside", pool, True, True)
-    monkeypatch.setattr(kernels, "ELEMENTS", 256)  # a tile that the image fills
     check_triton(*case)
     monkeypatch.setattr(kernels, name, fault)
     with pytest.raises(AssertionError):
@@ -122,9 +121,8 @@ def test_a_flipped_bit_is_caught(memory_format):
     must_fail(du, lambda dy: torch.where(positive, up2(dy) / 4, up2(dy) / 20), dy)
 
 
-def test_a_lost_row_of_sums_is_caught(monkeypatch):
+def test_a_lost_row_of_sums_is_caught(monkeypatch, small_tiles):
     monkeypatch.setattr(kernels, "MAX_ROWS", 3)
-    monkeypatch.setattr(kernels, "ELEMENTS", 256)
     y = random_tensor(2, 33, 6, 10)
     real = torch.Tensor.sum
 

@@ -38,12 +38,13 @@ def triton_forced(shared: int | None = None) -> Iterator[None]:
     def choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> Callable[..., Any]:
         found = registry._TABLE.get(("triton", op))
         if found is not None:
-            supports = supported if found.supports is availability.unsupported else found.supports
+            by_device = found.supports in (availability.unsupported, availability.unsupported_product)
+            supports = supported if by_device else found.supports
             if supports(*args) is None:
                 return found.run
         return registry._TABLE["aten", op].run
 
-    held = {"unsupported": supported}  # by the modules of the backend, under these names
+    held = {"unsupported": supported, "unsupported_product": supported}  # by the modules of the backend, under these names
     if shared is not None:
         held["shared_memory"] = lambda device: shared
     modules = [m for name, m in sys.modules.items() if name.startswith("pggan_fast.backends.triton.")]

@@ -40,9 +40,25 @@ def unsupported(x: Tensor, *others: Any) -> str | None:
         return f"it needs tensors on a CUDA device, got {x.device}"
     if x.dtype not in DTYPES:
         return f"it has no kernels for {x.dtype}; use backend='aten' or 'reference'"
-    if x.dtype == torch.bfloat16 and x.is_cuda and torch.cuda.get_device_capability(x.device) < (8, 0):
-        return f"{torch.cuda.get_device_name(x.device)} has no bfloat16 arithmetic (compute capability 8.0 does)"
+    if x.dtype == torch.bfloat16:
+        return _too_old(x, "bfloat16 arithmetic")
     return None
+
+
+def unsupported_product(x: Tensor, *others: Any) -> str | None:
+    """Reason of the convolutions: below compute capability 8.0 Triton makes no tensor-core instructions."""
+    return unsupported(x) or _too_old(x, "tensor-core products by Triton")
+
+
+def _too_old(x: Tensor, what: str) -> str | None:
+    if not x.is_cuda or capability(x.device) >= (8, 0):
+        return None
+    return f"{torch.cuda.get_device_name(x.device)} has no {what}, which need compute capability 8.0"
+
+
+@functools.cache
+def capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from torch import Tensor
 from pggan_fast.backends import aten, layout, precision
 from pggan_fast.backends.registry import implement
 from pggan_fast.backends.triton import tuning
-from pggan_fast.backends.triton.availability import shared_memory, unsupported
+from pggan_fast.backends.triton.availability import shared_memory, unsupported_product
 from pggan_fast.backends.triton.epilogue import bias_act_forward, unsupported_epilogue
 from pggan_fast.kernels import bias_act, configs
 from pggan_fast.kernels.conv_weight_grad import conv_weight_grad as launch_weight_grad
@@ -39,7 +39,7 @@ def _problem(x: Tensor, c: int, k: int, resample: str, norm: bool) -> configs.Co
     n, cin, h, w = x.shape
     cores = x.dtype != torch.float32 or _precision(x, k) != "ieee"
     return configs.ConvProblem(
-        n * (h // stride) * (w // stride), phases**2, taps**2 * cin, c, x.element_size(), norm, cores,
+        n * (h // stride) * (w // stride), phases**2, cin, taps**2 * cin, c, x.element_size(), norm, cores,
         shared_memory(x.device),
     )  # fmt: skip
 
@@ -131,7 +131,7 @@ def _automatic_conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjo
     return run(x, weight, scale, resample, adjoint)
 
 
-@implement("triton", "conv", supports=unsupported, automatic=_automatic_conv)
+@implement("triton", "conv", supports=unsupported_product, automatic=_automatic_conv)
 def conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
     return convolve(x, weight, scale, resample, adjoint)[0]
 
@@ -142,12 +142,12 @@ def _automatic_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, k
     return run(x, dy, scale, resample, k, dtype)
 
 
-@implement("triton", "conv_weight_grad", supports=unsupported, automatic=_automatic_weight_grad)
+@implement("triton", "conv_weight_grad", supports=unsupported_product, automatic=_automatic_weight_grad)
 def conv_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, k: int, dtype: torch.dtype) -> Tensor:
     c, cin = dy.shape[1], x.shape[1]
     dw = x.new_empty(c, cin, k, k, dtype=dtype)
     problem = _problem(x, c, k, resample, False)
-    plans = configs.gradient_plans(problem, cin)
+    plans = configs.gradient_plans(problem)
     plan = tuning.plan_for("conv_weight_grad", problem, x.device, plans)
     parts = x.new_empty(plan.splits, problem.phases, problem.columns, c, dtype=torch.float32)
     launch_weight_grad(x, dy, parts, k, resample, _precision(x, k), plan.config)
@@ -157,7 +157,7 @@ def conv_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, k: int,
 
 def _unsupported_layer(x: Tensor, weight: Tensor, *others: Any) -> str | None:
     *_, resample, _, norm, _, _ = others
-    return unsupported_epilogue(x, norm, resample == "pool", weight.shape[0])
+    return unsupported_product(x) or unsupported_epilogue(x, norm, resample == "pool", weight.shape[0])
 
 
 def _automatic_layer(

@@ -1,0 +1,153 @@
+"""Plans of the convolutions on the device: all of them agree, and they are measured when asked, nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from device_networks import Results, close
+
+from pggan_fast import nn, ops
+
+configs: Any = pytest.importorskip("pggan_fast.kernels.configs", reason="Triton is not installed")
+tuning: Any = pytest.importorskip("pggan_fast.backends.triton.tuning", reason="Triton is not installed")
+
+PROBLEM = configs.ConvProblem(1024, 1, 288, 32, 2, False, True, 99 * 1024)
+PLAN = configs.conv_plans(PROBLEM)[0]
+
+
+def test_tuning_in_a_capture_raises(device: str, triton: str) -> None:
+    def seconds(f: Callable[[], object]) -> float:
+        raise AssertionError("measured in a capture")
+
+    x = torch.zeros(8, device=device)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        x.add_(1)  # a graph without a node warns
+        with pytest.raises(RuntimeError, match="being captured"):
+            tuning.tune(
+                "conv", PROBLEM, x.device, configs.conv_plans(PROBLEM), lambda plan: None, lambda: None, seconds
+            )
+    graph.replay()
+    assert x.eq(1).all()
+
+
+def test_tuning_outside_a_capture_measures(device: str, triton: str) -> None:
+    plans, ran = configs.conv_plans(PROBLEM), []
+
+    def seconds(f: Callable[[], object]) -> float:
+        f()
+        return float(len(plans) + 1 - len(ran))  # the last is the fastest
+
+    where = torch.device(device, 0)
+    found = tuning.tune("conv", PROBLEM, where, plans, ran.append, lambda: None, seconds)
+    assert ran == list(plans)
+    assert found.plan == plans[-1] == tuning.plan_for("conv", PROBLEM, where, plans)
+
+
+def test_running_an_op_never_measures(device: str, triton: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise AssertionError("something is measured where an op runs")
+
+    for owner, name in ((tuning, "tune"), (tuning, "save"), (torch.cuda, "Event")):
+        monkeypatch.setattr(owner, name, refuse)
+    x = torch.randn(2, 24, 12, 12, device=device, requires_grad=True)
+    w = torch.randn(40, 24, 3, 3, device=device, requires_grad=True)
+    ops.scaled_conv2d(x, w, weight_scale=0.1, negative_slope=0.2, backend=triton).sum().backward()
+    assert w.grad is not None
+    assert not tuning.table_path(tuning.device_key(x.device)).exists()
+
+
+LAYERS = [  # x, output channels, resampling, norm: fused and split sums, whole and odd tiles
+    ((2, 32, 16, 16), 64, "none", "after_act"),
+    ((4, 512, 4, 4), 512, "none", "after_act"),
+    ((2, 24, 9, 7), 40, "up", "after_act"),
+    ((2, 64, 16, 16), 128, "down", "none"),
+    ((16, 256, 8, 8), 256, "none", "none"),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("tf32", [False, True])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_plan_runs_and_agrees(
+    device: str, triton: str, monkeypatch: pytest.MonkeyPatch, layer: Any, tf32: bool, dtype: torch.dtype
+) -> None:
+    """And each fits the device's shared memory and registers."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", tf32)
+    shape, channels, resample, norm = layer
+    x = torch.randn(shape, device=device, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
+    w = torch.randn(channels, shape[1], 3, 3, device=device, requires_grad=True)
+    scale = (9 * shape[1]) ** -0.5
+    tried: set[Any] = set()
+    offered: set[Any] = set()
+    real = tuning.plan_for
+
+    def run(which: int | None, **options: Any) -> Results:
+        def plan_for(op: str, problem: Any, where: torch.device, candidates: Any) -> Any:
+            plan = candidates[which % len(candidates)] if which is not None else candidates[0]
+            tried.add((op, problem, plan))
+            offered.update((op, problem, candidate) for candidate in candidates)
+            return plan
+
+        monkeypatch.setattr(tuning, "plan_for", plan_for)
+        try:
+            y = ops.scaled_conv2d(x, w, weight_scale=scale, resample=resample, pixel_norm=norm, **options)
+            dx, dw = torch.autograd.grad(y.float().square().sum(), (x, w))
+            return {"y": y.detach(), "dx": dx, "dw": dw}
+        finally:
+            monkeypatch.setattr(tuning, "plan_for", real)
+
+    want = run(None, backend="aten")
+    for i in range(6):
+        close(run(i, backend=triton), want, roundings=1e-2 if tf32 or dtype == torch.float16 else 1e-5)
+    assert tried == offered
+    assert len({op for op, *_ in offered}) == 3
+
+
+@pytest.fixture
+def job(device: str, triton: str) -> Any:
+    from pggan_fast.benchmarks import tune
+
+    layer = nn.ScaledConv2d(16, 16, negative_slope=0.2, pixel_norm="after_act")
+    return next(tune.jobs(layer, torch.Size((2, 16, 4, 4)), torch.float32, torch.device(device, 0)))
+
+
+def test_a_layer_is_measured(job: Any) -> None:
+    from pggan_fast.benchmarks import tune
+
+    measured = tune.measure(job, job.args[0].device, lambda f: 1.0)
+    assert measured.plan in job.plans
+    assert measured.seconds == measured.aten_seconds == 1e-3
+    assert tuning.plan_for(job.op, job.problem, job.args[0].device, job.plans) == measured.plan
+
+
+@pytest.mark.parametrize("which", ["default", "other"])
+def test_a_plan_that_is_off_is_not_kept(job: Any, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+    from pggan_fast.benchmarks import tune
+
+    right, times = tune.Job.run, iter((3.0, 1.0, 1.0, 1.0, 1.0))
+
+    def run(self: Any, backend: str | None) -> Any:
+        plan = tuning.plan_for(self.op, self.problem, self.args[0].device, self.plans)
+        y, *rest = right(self, backend)
+        return y * 1.01 if backend and (plan == job.plans[0]) == (which == "default") else y, *rest
+
+    monkeypatch.setattr(tune.Job, "run", run)
+    if which == "default":
+        with pytest.raises(FloatingPointError, match="the default plan is off"):
+            tune.measure(job, job.args[0].device, lambda f: next(times))
+    else:
+        measured = tune.measure(job, job.args[0].device, lambda f: next(times))
+        assert measured.plan == job.plans[0], "a wrong plan won"
+        assert len(job.plans) > 1
+
+
+def test_the_layers_of_both_networks() -> None:
+    from pggan_fast.benchmarks import tune
+
+    found = list(tune.layers(16, 4))
+    assert len(found) == 5 + 1 + 1 + 5  # convolutions of G and its toRGB, fromRGB and the convolutions of D
+    assert {shape[0] for _, shape in found} == {4}
