@@ -51,7 +51,14 @@ test: lint
 	$(INTERPRET) -m 'not slow' $(PYTEST_ARGS)
 	$(RUN) -m pytest -m 'not slow' --ignore=tests/kernels $(PYTEST_ARGS)
 
-test-long: lint
+# The oldest Triton that the kernels are for, beside the one in .venv: tests/static compiles with it too.
+OLDEST_TRITON := build/triton-3.6
+
+$(OLDEST_TRITON): | $(STAMP)
+	$(RUN) -m pip --disable-pip-version-check install --quiet --no-deps --target $@.part triton==3.6.0
+	mv $@.part $@
+
+test-long: lint $(OLDEST_TRITON)
 	$(INTERPRET) $(PYTEST_ARGS)
 	$(RUN) -m pytest --ignore=tests/kernels $(PYTEST_ARGS)
 

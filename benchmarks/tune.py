@@ -77,7 +77,7 @@ def jobs(layer: nn.ScaledConv2d, shape: torch.Size, dtype: torch.dtype, device: 
     yield Job("conv", problem, conv_plans(problem), (dy, w, scale * factor, other, True))
     problem = _problem(x, c, k, family, False)
     yield Job("conv", problem, conv_plans(problem), (x, w, scale, family, False))
-    yield Job("conv_weight_grad", problem, gradient_plans(problem, cin), (x, dy, scale, family, k, torch.float32))
+    yield Job("conv_weight_grad", problem, gradient_plans(problem), (x, dy, scale, family, k, torch.float32))
 
 
 def distances(got: Outputs, want: Outputs) -> list[float]:

@@ -11,7 +11,9 @@ from pggan_fast.kernels.launch import cdiv, power_of_2
 # the most without spills on any architecture. With more, or without tensor cores, the norm is a pass of its own.
 ALL_CHANNELS = {2: 512, 4: 256}
 PLAIN = 64  # channels a tile without tensor cores
-FLAT_STEP = 32  # the longest step that spans several taps: each of its columns has an address of its own
+# The longest step where each column has an address of its own (a step that spans taps), and of narrow phases: in planes
+# their addresses and the norm together spill.
+SHORT_STEP = 32
 FEW_TILES = 96  # fewer leave most of a large chip idle: split the sum
 MANY_TILES = 192
 MAX_SPLITS = 32
@@ -69,14 +71,19 @@ def _fused(p: ConvProblem) -> ConvPlan | None:
         return None
     bn = max(16, power_of_2(p.channels))
     if not p.norm:
-        bn = min(bn, 128 if p.tensor_cores else PLAIN)
+        bn = _widest(p)
     return ConvPlan(_config(p, bn), 1, True)
+
+
+def _widest(p: ConvProblem) -> int:
+    """Channels of a tile where a pixel's need not be together; stores to rows that start anywhere take registers."""
+    aligned = p.channels * p.itemsize % 16 == 0
+    return min(max(16, power_of_2(p.channels)), 128 if p.tensor_cores and aligned else PLAIN)
 
 
 def _split(p: ConvProblem) -> ConvPlan:
     """Small tiles, the sum split until there are enough of them; the epilogue in a pass of its own."""
-    bn = min(max(16, power_of_2(p.channels)), 128 if p.tensor_cores else PLAIN)
-    config = _config(p, bn)
+    config = _config(p, _widest(p))
     tiles = _tiles(p, config)
     steps = cdiv(p.columns, config.bk)
     splits = max(1, min(cdiv(MANY_TILES, max(1, tiles)), MAX_SPLITS, steps // 4)) if tiles < FEW_TILES else 1
@@ -95,7 +102,7 @@ def _config(p: ConvProblem, bn: int, bm: int = 128) -> ConvConfig:
 def _steps(bm: int, bn: int, p: ConvProblem) -> tuple[int, int]:
     longest = max(16, power_of_2(p.columns))
     for bk, stages in STEPS:
-        if bk > FLAT_STEP and p.inputs % bk:
+        if bk > SHORT_STEP and (p.inputs % bk or (p.phases > 1 and bn <= 64)):
             continue
         if bk <= longest and stages * (bm + bn) * bk * p.itemsize <= p.shared:
             return bk, stages

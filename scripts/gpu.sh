@@ -64,7 +64,10 @@ run_tests() { # status 5: the selection of PYTEST_ARGS holds none of these
 test_all() {
     failed=0
     run_tests "$run" -m pytest tests/gpu
-    run_tests env TRITON_INTERPRET=1 "$run" -m pytest tests/kernels tests/ops
+    local processes=()
+    ! "$run" -c 'import xdist' 2>/dev/null || processes=(-n auto)
+    run_tests env TRITON_INTERPRET=1 "$run" -m pytest ${processes[@]+"${processes[@]}"} tests/kernels tests/ops \
+        --ignore=tests/ops/test_derivatives.py
     run_tests "$run" -m pytest --ignore=tests/kernels --ignore=tests/gpu
     return "$failed"
 }

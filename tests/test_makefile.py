@@ -20,6 +20,11 @@ case "$*" in
         mkdir -p .venv/bin
         cp -- "$0" .venv/bin/python
         echo "VIRTUAL_ENV=$(pwd -P)/.venv" >.venv/bin/activate ;;
+    -) echo a-device ;;
+    scripts/borrow_venv.py*)
+        mkdir -p build/gpu-venv/bin
+        cp -- "$0" build/gpu-venv/bin/python
+        cp -- "$0" build/gpu-venv/bin/pggan-fast ;;
 esac
 """
 
@@ -206,3 +211,77 @@ def test_make_gpu_without_a_device_says_so_and_measures_nothing(copy):
     assert "sees no CUDA device" in first
     assert not (copy.folder / "benchmarks").exists()
     assert not (copy.folder / "build").exists()
+
+
+GPU_STAGES = {
+    "scripts/borrow_venv.py": "build",
+    "-m pytest tests/gpu -m": "tests/gpu",
+    "-m pytest --ignore": "tests",
+    "tests/kernels tests/ops": "interpreter",
+    "-k sanitized": "sanitize",
+    "-m pggan_fast.benchmarks.tune": "tune",
+    "bench --preset": "bench",
+}
+
+
+def gpu_steps(copy):
+    return [name for line in copy.log.read_text().splitlines() for key, name in GPU_STAGES.items() if key in line]
+
+
+@pytest.fixture
+def sanitizer(copy):
+    """A stand-in for compute-sanitizer, where the CUDA toolkit would have it."""
+    tool = copy.python.parent / "bin" / "compute-sanitizer"
+    tool.parent.mkdir()
+    tool.write_text(STAND_IN)
+    tool.chmod(0o755)
+    copy.env["CUDA_HOME"] = str(copy.python.parent)
+
+
+def test_make_gpu_runs_its_stages_in_order(copy, sanitizer):
+    done = copy.run("make", "gpu", "BENCH_ARGS=--preset full")
+    assert done.returncode == 0, done.stderr
+    tests = ["tests/gpu", "interpreter", "tests"]
+    assert gpu_steps(copy) == ["build", *tests, "sanitize", "sanitize", "sanitize", "tune", "bench"]
+    calls = copy.log.read_text()
+    assert "bench --preset full --json benchmarks/results/a-device/bench.json" in calls
+    assert "--tool memcheck" in calls
+    assert "--tool racecheck" in calls
+    logs = {p.name for p in (copy.folder / "build" / "gpu").iterdir()}
+    assert logs == {f"{stage}.log" for stage in ("build", "test", "sanitize", "tune", "bench")}
+
+
+def test_a_stage_of_make_gpu_runs_alone_and_builds_once(copy):
+    assert copy.run("make", "gpu", "STAGES=tune").returncode == 0
+    assert copy.run("make", "gpu", "STAGES=bench tune").returncode == 0
+    assert gpu_steps(copy) == ["build", "tune", "bench", "tune"]
+    assert copy.run("make", "gpu", "STAGES=measure").returncode != 0
+    assert gpu_steps(copy) == ["build", "tune", "bench", "tune"]
+
+
+@pytest.mark.parametrize(
+    ("failing", "named"),
+    [
+        ("pytest tests/gpu -m", "test"),
+        ("--tool racecheck", "sanitize"),
+        ("benchmarks.tune", "tune"),
+        ("bench --", "bench"),
+    ],
+)
+def test_a_failing_stage_of_make_gpu_is_named_and_stops_no_other(copy, sanitizer, failing, named):
+    done = copy.run("make", "gpu", FAIL_AT=failing)
+    assert done.returncode != 0
+    assert f"make gpu: failed: {named}; see build/gpu/" in done.stderr
+    assert {"tests", "sanitize", "tune", "bench"} <= set(gpu_steps(copy))
+
+
+def test_make_gpu_without_the_sanitizer_says_so(copy):
+    done = copy.run("make", "gpu", "STAGES=sanitize", CUDA_HOME="/nowhere")
+    assert done.returncode != 0
+    assert "needs compute-sanitizer" in done.stdout + done.stderr
+
+
+def test_make_gpu_stops_where_the_build_fails(copy):
+    done = copy.run("make", "gpu", FAIL_AT="scripts/borrow_venv.py")
+    assert done.returncode != 0
+    assert gpu_steps(copy) == ["build"]

@@ -37,18 +37,23 @@ def forget_measurements() -> None:
         tuning.forget()
 
 
+def needs(name: str) -> str:
+    """`name`, or a skip that says why this machine cannot run the backend."""
+    reason = unavailable(name)
+    if reason is None and name == "triton" and torch.cuda.get_device_capability() < (8, 0):
+        reason = f"{torch.cuda.get_device_name()} is too old for Triton's products (compute capability 8.0 does)"
+    if reason is not None:
+        pytest.skip(reason)
+    return name
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest, device: str) -> str:
     """Each backend that runs on the device."""
-    name: str = request.param
-    if (reason := unavailable(name)) is not None:
-        pytest.skip(reason)
-    return name
+    return needs(request.param)
 
 
 @pytest.fixture
 def triton(device: str) -> str:
     """The backend of Triton's kernels alone."""
-    if (reason := unavailable("triton")) is not None:
-        pytest.skip(reason)
-    return "triton"
+    return needs("triton")

@@ -175,3 +175,19 @@ def test_the_command_fails_where_a_gate_does(command, monkeypatch, capsys):
     assert status == 1
     assert all(r["violations"] == ["seeded"] for r in report["results"])
     assert "seeded" in capsys.readouterr().out
+
+
+OLDEST = Path(__file__).parents[2] / "build" / "triton-3.6"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not OLDEST.exists(), reason=f"needs Triton 3.6 in {OLDEST}, where `make test-long` puts it")
+def test_the_oldest_triton_compiles_them_too(tmp_path):
+    report = tmp_path / "report.json"
+    command = [sys.executable, static_analysis.__file__, "--each", "2", "--arch", "80", "90", "--json", str(report)]
+    environment = os.environ | {"PYTHONPATH": str(OLDEST), "TRITON_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    found = json.loads(report.read_text())
+    assert found["versions"]["triton"].startswith("3.6.")
+    assert {row["kernel"] for row in found["results"]} == entries(KERNELS)
