@@ -17,7 +17,7 @@ from torch import Tensor
 from pggan_fast import settings
 from pggan_fast.backends.launch import launch
 from pggan_fast.backends.layout import accumulator, dense, empty, is_channels_last
-from pggan_fast.backends.registry import backend_status, implement
+from pggan_fast.backends.registry import Limit, backend_status, implement
 
 native: Any = None
 _missing: str | None = None
@@ -103,7 +103,7 @@ def _unsupported_from_rgb(image: Tensor, *others: Any) -> str | None:
 def _too_many_channels(channels: int) -> str | None:
     if channels <= _MAX_IMAGE_CHANNELS:
         return None
-    return f"it handles images of at most {_MAX_IMAGE_CHANNELS} channels, got {channels}"
+    return Limit(f"it handles images of at most {_MAX_IMAGE_CHANNELS} channels, got {channels}")
 
 
 def _unsupported_backward(

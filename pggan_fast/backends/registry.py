@@ -20,6 +20,10 @@ class BackendUnavailable(RuntimeError):
     """An explicitly requested backend cannot run; the message carries the reason and the remedy."""
 
 
+class Limit(str):
+    """A reason of `supports` that costs speed: the shape is beyond what the kernels were made for."""
+
+
 class Implementation(NamedTuple):
     run: Callable[..., Any]
     supports: Callable[..., str | None]
@@ -81,8 +85,8 @@ def choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]
     """The function that runs `op` on these arguments.
 
     An explicit `backend` either runs or raises BackendUnavailable. The automatic choice (None) takes the first of the
-    device's preference that supports the arguments; skipping a faster one for want of an installation warns once, or
-    raises under PGGAN_FAST_STRICT=1.
+    device's preference that supports the arguments; skipping a faster one for want of an installation or because of a
+    Limit warns once, or raises under PGGAN_FAST_STRICT=1.
     """
     if backend is not None:
         return _explicit(op, backend, args)
@@ -92,9 +96,13 @@ def choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]
             continue
         reason = unavailable(name)
         if reason is not None:
-            _fell_back(name, op, reason)
-        elif found.supports(*args) is None:
+            _fell_back(name, "", f"{op} runs on a slower backend because {name!r} is unavailable: {reason}")
+            continue
+        reason = found.supports(*args)
+        if reason is None:
             return found.automatic
+        if isinstance(reason, Limit):
+            _fell_back(name, op, f"{op} runs on a slower backend than {name!r}: {reason}")
     raise BackendUnavailable(f"no backend can run {op} on device {device_type!r} for these arguments")
 
 
@@ -108,10 +116,11 @@ def _explicit(op: str, backend: str, args: tuple[Any, ...]) -> Callable[..., Any
     return found.run
 
 
-def _fell_back(name: str, op: str, reason: str) -> None:
-    message = f"pggan_fast: {op} runs on a slower backend because {name!r} is unavailable: {reason}"
+def _fell_back(name: str, cause: str, text: str) -> None:
+    """Warn once per backend and cause."""
+    message = f"pggan_fast: {text}"
     if settings.strict():
         raise BackendUnavailable(message)
-    if (name, "") not in _WARNED:
-        _WARNED.add((name, ""))
+    if (name, cause) not in _WARNED:
+        _WARNED.add((name, cause))
         warnings.warn(message, RuntimeWarning, stacklevel=4)

@@ -147,3 +147,21 @@ def test_a_backend_implements_an_op_once() -> None:
     with pytest.raises(ValueError, match="aten already implements conv"):
         registry.implement("aten", "conv")(lambda *args: None)
     assert BACKENDS[0] == "reference"
+
+
+def test_a_shape_beyond_the_kernels_falls_back_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    limited = registry._TABLE["cpu", "bias_act_forward"]._replace(
+        supports=lambda u, *others: registry.Limit(f"it handles at most 4 channels, got {u.shape[1]}")
+    )
+    monkeypatch.setitem(registry._TABLE, ("cpu", "bias_act_forward"), limited)
+    monkeypatch.setattr(registry, "_WARNED", set())
+    x = torch.randn(1, 5, 2, 2)
+    with pytest.warns(RuntimeWarning, match="slower backend than 'cpu'.*at most 4 channels, got 5") as caught:
+        ops.bias_act(x)
+        ops.bias_act(x)
+    assert len(caught) == 1
+    with pytest.raises(BackendUnavailable, match="at most 4 channels"):
+        ops.bias_act(x, backend="cpu")
+    monkeypatch.setenv("PGGAN_FAST_STRICT", "1")
+    with pytest.raises(BackendUnavailable, match="at most 4 channels"):
+        ops.bias_act(x)

@@ -44,7 +44,10 @@ def triton_forced(shared: int | None = None) -> Iterator[None]:
                 return found.run
         return registry._TABLE["aten", op].run
 
-    held = {"unsupported": supported, "unsupported_product": supported}  # by the modules of the backend, under these names
+    held = {
+        "unsupported": supported,
+        "unsupported_product": supported,
+    }  # by the modules of the backend, under these names
     if shared is not None:
         held["shared_memory"] = lambda device: shared
     modules = [m for name, m in sys.modules.items() if name.startswith("pggan_fast.backends.triton.")]

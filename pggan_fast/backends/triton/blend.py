@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pggan_fast.backends.layout import dense, empty, is_channels_last
-from pggan_fast.backends.registry import implement
+from pggan_fast.backends.registry import Limit, implement
 from pggan_fast.backends.triton.availability import unsupported
 from pggan_fast.kernels import fade_in, fade_reals, from_rgb_fade_in, to_rgb_fade_in
 
@@ -41,7 +41,7 @@ def fade_image(image: Tensor, alpha: Tensor) -> Tensor:
 
 def _too_many_channels(channels: int) -> str | None:
     most = to_rgb_fade_in.MAX_IMAGE_CHANNELS
-    return None if channels <= most else f"it handles images of at most {most} channels, got {channels}"
+    return None if channels <= most else Limit(f"it handles images of at most {most} channels, got {channels}")
 
 
 def _unsupported_to_rgb(x_low: Tensor, x_high: Tensor, w_low: Tensor, *others: Any) -> str | None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pggan_fast.backends.layout import accumulator, dense, empty, is_channels_last
-from pggan_fast.backends.registry import implement
+from pggan_fast.backends.registry import Limit, implement
 from pggan_fast.backends.triton.availability import unsupported
 from pggan_fast.kernels import bias_act as kernels
 
@@ -19,7 +19,7 @@ def unsupported_epilogue(x: Tensor, norm: str, pool: bool, channels: int | None 
         return "it has no 2x2 mean after a pixel norm"
     channels = x.shape[1] if channels is None else channels
     if channels > kernels.MAX_CHANNELS:
-        return f"it handles at most {kernels.MAX_CHANNELS} channels, got {channels}"
+        return Limit(f"it handles at most {kernels.MAX_CHANNELS} channels, got {channels}")
     return None
 
 
