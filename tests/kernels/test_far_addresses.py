@@ -1,4 +1,4 @@
-"""The memory-bound kernels past 2^31 elements: the last program of a launch over tensors that are reserved, not filled."""
+"""The memory-bound kernels past 2^31 elements: the last program of a launch, over tensors reserved and not filled."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 import triton.language as tl
+from pggan_fast.kernels import bias_act, fade_in, fade_reals
 from torch import Tensor
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
-
-from pggan_fast.kernels import bias_act, fade_in, fade_reals
 
 CHANNELS, WIDTH = 64, 4096
 HEIGHT = 2**31 // (CHANNELS * WIDTH) + 2  # two rows past 2^31 elements

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import functools
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
