@@ -20,6 +20,7 @@ case "$*" in
         mkdir -p .venv/bin
         cp -- "$0" .venv/bin/python
         echo "VIRTUAL_ENV=$(pwd -P)/.venv" >.venv/bin/activate ;;
+    *"--target "*) mkdir -p -- "${@: -2:1}" ;;
     -) echo a-device ;;
     scripts/borrow_venv.py*)
         mkdir -p build/gpu-venv/bin

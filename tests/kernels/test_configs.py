@@ -15,8 +15,9 @@ pytestmark = pytest.mark.any_process
 problems = st.builds(
     ConvProblem,
     pixels=st.integers(0, 2**33), phases=st.sampled_from([1, 4]), inputs=st.integers(1, 2048),
-    columns=st.integers(1, 16 * 1024), channels=st.integers(1, 2048), itemsize=st.sampled_from([2, 4]), norm=st.booleans(),
-    tensor_cores=st.booleans(), shared=st.sampled_from([64 * 1024, 99 * 1024, 163 * 1024, 227 * 1024]),
+    columns=st.integers(1, 16 * 1024), channels=st.integers(1, 2048), itemsize=st.sampled_from([2, 4]),
+    norm=st.booleans(), tensor_cores=st.booleans(),
+    shared=st.sampled_from([64 * 1024, 99 * 1024, 163 * 1024, 227 * 1024]),
 )  # fmt: skip
 
 
