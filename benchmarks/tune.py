@@ -70,7 +70,7 @@ def jobs(layer: nn.ScaledConv2d, shape: torch.Size, dtype: torch.dtype, device: 
     dy = image(output_shape(x, w, family, False))
     slope, eps = layer.negative_slope, layer.eps
     whole = x, w, b, scale, layer.bias_scale, resample, slope, norm, eps, layer.eps_mode
-    problem = _problem(x, c, k, family, norm != "none")
+    problem = _problem(x, c, k, resample, norm != "none")
     yield Job("scaled_conv2d_forward", problem, conv_plans(problem), whole)
     other, factor = ADJOINT[family]
     problem = _problem(dy, cin, k, other, False)

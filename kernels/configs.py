@@ -40,9 +40,9 @@ class ConvPlan(NamedTuple):
 
 
 class ConvProblem(NamedTuple):
-    """What the choice depends on."""
+    """What the choice depends on, and so what a measurement is kept for."""
 
-    pixels: int  # of one phase, all images
+    pixels: int  # of one phase, all images; see `bucketed`
     phases: int  # 1, or 4 for "up"
     inputs: int  # input channels
     columns: int  # of the column matrix: taps x input channels
@@ -51,13 +51,19 @@ class ConvProblem(NamedTuple):
     norm: bool  # the epilogue needs all channels of a pixel
     tensor_cores: bool  # False: float32 in IEEE precision, by multiply-adds
     shared: int  # bytes of shared memory that a program may have
+    pool: bool = False  # a 2x2 mean after the activation: always fused
+
+
+def bucketed(p: ConvProblem) -> ConvProblem:
+    """Pixels counted up to the next power of two: close sizes share a plan, and a measurement of it."""
+    return p._replace(pixels=power_of_2(p.pixels))
 
 
 @functools.lru_cache(4096)  # asked for at every call
 def conv_plans(p: ConvProblem) -> tuple[ConvPlan, ...]:
     """The plans worth trying, the default first."""
     fused, split = _fused(p), _split(p)
-    plans = [split] if fused is None else [fused, split]
+    plans = [split] if fused is None else [fused] if p.pool else [fused, split]
     if fused is not None and _tiles(p, fused.config) < FEW_TILES:
         plans.reverse()
     if p.tensor_cores:  # half the pixels: more programs, fewer registers each

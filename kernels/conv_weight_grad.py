@@ -68,5 +68,5 @@ def conv_weight_grad(
     launch(
         conv_weight_grad_kernel, (tiles, splits), x, dy, parts, pixels, gh, gw, h, w, each, sxn, sxh, sxw, sxc, syn,
         syh, syw, syc, cin, dy.shape[1], rows, cols, k, taps, phases, stride, config.bm, config.bn, config.bk,
-        "ieee" if INTERPRETED else precision, pixels >= 2**31, num_warps=config.warps, num_stages=config.stages,
+        "ieee" if INTERPRETED else precision, splits * each >= 2**31, num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -15,7 +16,7 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from pggan_fast.kernels.configs import ConvPlan, ConvProblem, conv_plans
+from pggan_fast.kernels.configs import ConvPlan, ConvProblem, bucketed, conv_plans
 
 from pggan_fast.backends.triton import tuning
 
@@ -56,7 +57,7 @@ def test_the_fastest_plan_runs_from_then_on() -> None:
     assert tune().plan == plans[1]
     assert tuning.plan_for("conv", PROBLEM, CPU, plans) == plans[1]
     assert tuning.beats_aten("conv", PROBLEM, CPU)
-    near, far = PROBLEM._replace(pixels=3000), PROBLEM._replace(pixels=10000)
+    near, far = (bucketed(PROBLEM._replace(pixels=n)) for n in (3000, 10000))
     assert tuning.beats_aten("conv", near, CPU)
     assert not tuning.beats_aten("conv", far, CPU)
     assert not tuning.beats_aten("conv_weight_grad", PROBLEM, CPU)
@@ -88,19 +89,25 @@ def test_measurements_add_up_and_other_processes_read_them(cache: Path) -> None:
         lambda text: text.replace('"schema": 1', '"schema": 2'),
         lambda text: text.replace(torch.__version__, "1.0"),
         lambda text: text.replace('"splits"', '"parts"'),
+        lambda text: re.sub(r'"entries": {.*}', '"entries": []}', text, flags=re.S),
+        lambda text: re.sub(r'"config": .\s*\d+', '"config": [Infinity', text),
+        lambda text: text + "\xff",
     ],
-    ids=["cut", "another form", "another schema", "another version", "a key missing"],
+    ids=["cut", "form", "schema", "version", "a key missing", "a list", "infinite", "not UTF-8"],
 )
 def test_a_file_that_cannot_be_used_is_ignored_and_named(cache: Path, spoil: Callable[[str], str]) -> None:
     tune()
     (path,) = cache.iterdir()
-    path.write_text(spoil(path.read_text()))
+    path.write_text(spoil(path.read_text()), encoding="latin-1")
     tuning.forget()
     with pytest.warns(RuntimeWarning, match=str(path)):
         assert not tuning.beats_aten("conv", PROBLEM, CPU)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # once: the answer is kept
         assert not tuning.beats_aten("conv", PROBLEM, CPU)
+    with pytest.warns(RuntimeWarning, match=str(path)):
+        tune()
+    assert tuning.beats_aten("conv", PROBLEM, CPU)
 
 
 def test_a_plan_that_is_no_candidate_any_more_is_passed_over() -> None:

@@ -92,8 +92,16 @@ def _steps(G: Any, D: Any, resolution: int, batch: int, dtype: torch.dtype) -> N
 
 def op_launches(dtype: torch.dtype, cc: int, channels: Sequence[int] = (24, 64)) -> list[Launch]:
     """What the networks do not use: planes, pooling, the other norm, few channels, images that are faded in place."""
-    runs = [lambda c=c, cl=cl: _ops(c, cl, dtype) for c in channels for cl in (True, False)]
+    runs: list[Callable[[], Any]] = [lambda c=c, cl=cl: _ops(c, cl, dtype) for c in channels for cl in (True, False)]
+    runs += [lambda: _ops(1, True, dtype, 2), lambda: _many_pixels(dtype)]  # an int 1 is compiled in; 64-bit indices
     return [launch for run in runs for launch in launches_of(run, cc)]
+
+
+def _many_pixels(dtype: torch.dtype) -> None:
+    """2^31 pixels."""
+    x, w = (torch.empty(s, device="meta") for s in ((2, 16, 2**15, 2**15), (16, 16, 3, 3)))
+    y = ops.scaled_conv2d(x.to(dtype).requires_grad_(), w.requires_grad_(), weight_scale=0.1)
+    y.sum().backward()
 
 
 def _ops(c: int, channels_last: bool, dtype: torch.dtype, size: int = 64) -> None:

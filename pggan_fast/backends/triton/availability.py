@@ -16,7 +16,7 @@ SHARED_MEMORY = 99 * 1024  # of compute capability 8.6, 8.9 and 12.0, the least 
 
 def interpreted() -> bool:
     """TRITON_INTERPRET=1: the kernels run in Python, on CPU tensors. Triton reads it once, at import."""
-    return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")  # as Triton reads it
 
 
 @functools.cache

@@ -35,13 +35,14 @@ NOTHING = Epilogue()
 
 
 def _problem(x: Tensor, c: int, k: int, resample: str, norm: bool) -> configs.ConvProblem:
-    taps, phases, stride = taps_of(resample, k)
+    pool = resample == "pool"
+    taps, phases, stride = taps_of("none" if pool else resample, k)
     n, cin, h, w = x.shape
     cores = x.dtype != torch.float32 or _precision(x, k) != "ieee"
-    return configs.ConvProblem(
+    return configs.bucketed(configs.ConvProblem(
         n * (h // stride) * (w // stride), phases**2, cin, taps**2 * cin, c, x.element_size(), norm, cores,
-        shared_memory(x.device),
-    )  # fmt: skip
+        shared_memory(x.device), pool,
+    ))  # fmt: skip
 
 
 def _precision(x: Tensor, k: int) -> str:
@@ -67,14 +68,12 @@ def convolve(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """(y, r, mask) of a whole layer, by the plan for its problem."""
     k, c = weight.shape[2], weight.shape[1] if adjoint else weight.shape[0]
-    pool = resample == "pool"
-    family = "none" if pool else resample
-    problem = _problem(x, c, k, family, then.norm != "none")
+    family = "none" if resample == "pool" else resample
+    problem = _problem(x, c, k, resample, then.norm != "none")
     op = "conv" if then is NOTHING else "scaled_conv2d_forward"
     plan = tuning.plan_for(op, problem, x.device, configs.conv_plans(problem))
     packed = _packed(weight, x, scale, family, adjoint, plan.config)
-    fused = plan.fused or (plan.splits == 1 and then is NOTHING)
-    if fused or pool:
+    if plan.fused or (plan.splits == 1 and then is NOTHING):
         return _fused(x, packed, c, k, resample, then, plan)
     n, _, h, w = x.shape
     _, phases, stride = taps_of(family, k)
@@ -166,7 +165,7 @@ def _automatic_layer(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
     """torch's convolution with the epilogue's kernel, until the fused one has been measured to be faster here."""
     pool = resample == "pool"
-    problem = _problem(x, weight.shape[0], weight.shape[2], "none" if pool else resample, norm != "none")
+    problem = _problem(x, weight.shape[0], weight.shape[2], resample, norm != "none")
     if tuning.beats_aten("scaled_conv2d_forward", problem, x.device):
         return scaled_conv2d_forward(x, weight, bias, weight_scale, bias_scale, resample, slope, norm, eps, eps_mode)
     on_weight, on_epilogue = precision.split_scale(weight_scale, x.dtype)

@@ -21,7 +21,6 @@ import torch
 
 from pggan_fast import settings
 from pggan_fast.kernels.configs import ConvConfig, ConvPlan, ConvProblem
-from pggan_fast.kernels.launch import power_of_2
 
 SCHEMA = 1
 
@@ -46,10 +45,8 @@ def device_key(device: torch.device) -> dict[str, str]:
 
 
 def bucket(op: str, problem: ConvProblem) -> str:
-    """Problems that share a measurement: the same but for their pixels, counted up to the next power of two."""
-    pixels = power_of_2(problem.pixels)
-    values = problem._replace(pixels=pixels)._asdict()
-    return " ".join([op, *(f"{name}={int(value)}" for name, value in values.items())])
+    """The name of a measurement."""
+    return " ".join([op, *(f"{name}={int(value)}" for name, value in problem._asdict().items())])
 
 
 def table_path(key: Mapping[str, str]) -> Path:
@@ -65,16 +62,14 @@ def _table(device: torch.device) -> dict[str, Measured]:
 def load(key: Mapping[str, str]) -> dict[str, Measured]:
     """The measurements of `key`; none, with a warning, where the file cannot be used."""
     path = table_path(key)
-    try:
-        text = path.read_text()
-    except OSError:
+    if not path.exists():
         return {}
     try:
-        data = json.loads(text)
+        data = json.loads(path.read_text())
         if data["schema"] != SCHEMA or data["key"] != dict(key):
             raise ValueError(f"schema {data['schema']}, key {data['key']}")
         return {name: _measured(row) for name, row in data["entries"].items()}
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         warnings.warn(f"pggan_fast: {path} is ignored: {error}; tune again to replace it", RuntimeWarning, stacklevel=2)
         return {}
 
