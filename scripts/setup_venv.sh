@@ -27,7 +27,7 @@ install "${torch[@]}"
 # The build's own needs go into .venv, so that a rebuild after an edit in csrc/ needs no network.
 install 'setuptools>=77' ninja 'pybind11>=2.13'
 install --no-build-isolation --editable '.[dev,bench]'
-# Runs Triton's kernels on the CPU and watches every access. It asks for Python 3.12, and works on 3.10 and 3.11 too.
+# Runs Triton's kernels on the CPU and watches every access. It asks for Python 3.12, and works on 3.11 too.
 install --no-deps --ignore-requires-python ttsem==0.1.0
 
 # A failed native build does not fail an install. Here there is a compiler, so it is a fault.

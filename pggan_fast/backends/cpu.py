@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pggan_fast import settings
 from pggan_fast.backends.launch import launch
-from pggan_fast.backends.layout import accumulator, dense, empty, is_channels_last
+from pggan_fast.backends.layout import accumulator, contiguous, dense, empty, is_channels_last
 from pggan_fast.backends.registry import Limit, backend_status, implement
 
 native: Any = None
@@ -120,7 +120,7 @@ def _epilogue(
     pool: bool, bias: Tensor | None, scale: float, bias_scale: float, slope: float | None, norm: str, eps: float,
     eps_mode: str,
 ) -> None:  # fmt: skip
-    bias = None if bias is None else bias.contiguous()
+    bias = contiguous(bias)
     launch(
         native.bias_act_forward, u, bias, y, r, mask, DTYPES[u.dtype], 0 if bias is None else DTYPES[bias.dtype],
         *shape, channels_last, pool, scale, bias_scale, 1.0 if slope is None else slope, _NORMS[norm], eps,
@@ -174,8 +174,8 @@ def bias_act_backward(
     db = dy.new_empty(c, dtype=accumulator(dy.dtype)) if need_bias else None
     y_read = None if mask is not None or pool else dense(y, channels_last)
     launch(
-        native.bias_act_backward, dense(dy, channels_last), None if dr is None else dr.contiguous(), y_read,
-        None if r is None else r.contiguous(), None if mask is None else dense(mask, channels_last), du, db,
+        native.bias_act_backward, dense(dy, channels_last), contiguous(dr), y_read,
+        contiguous(r), None if mask is None else dense(mask, channels_last), du, db,
         DTYPES[dy.dtype], n, c, h, w, channels_last, pool, scale, bias_scale, 1.0 if slope is None else slope,
         _NORMS[norm], eps, eps_mode == "inside",
     )  # fmt: skip
@@ -245,7 +245,7 @@ def to_rgb_fade_in_forward(
 
 
 def _parameters(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    return weight.contiguous(), None if bias is None else bias.contiguous()
+    return weight.contiguous(), contiguous(bias)
 
 
 def _codes(weight: Tensor, bias: Tensor | None) -> tuple[int, int]:

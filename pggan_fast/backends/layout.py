@@ -33,6 +33,11 @@ def dense(x: Tensor, channels_last: bool) -> Tensor:
     return x.contiguous(memory_format=memory_format(channels_last))
 
 
+def contiguous(parameter: Tensor | None) -> Tensor | None:
+    """An optional weight or bias, plainly contiguous."""
+    return None if parameter is None else parameter.contiguous()
+
+
 def conform(y: Tensor, like: Tensor) -> Tensor:
     """`y` with the strides promised for results of `like`: itself where it has them, else a copy."""
     _, c, h, w = y.shape

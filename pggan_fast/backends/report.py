@@ -15,7 +15,7 @@ import torch
 
 import pggan_fast
 from pggan_fast import settings
-from pggan_fast.backends import registry
+from pggan_fast.backends import precision, registry
 
 PACKAGE = Path(pggan_fast.__file__).resolve().parent
 # Compilers and build tools: what each is for.
@@ -80,8 +80,10 @@ def commit() -> str | None:
 
 def fp32_precision(device: torch.device) -> str:
     """How this device computes float32 convolutions, as torch is set: "ieee", "tf32" or "bf16". Read, never set."""
-    backend = torch.backends.cudnn if device.type == "cuda" else torch.backends.mkldnn
-    setting = backend.conv.fp32_precision
+    if device.type == "cuda":
+        return precision.conv_fp32()
+    mkldnn: Any = torch.backends.mkldnn
+    setting = mkldnn.conv.fp32_precision
     return "ieee" if setting == "none" else str(setting)
 
 

@@ -28,21 +28,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "any_process: needs no interpreter, or starts its own")
 
 
-@pytest.fixture(scope="session")
-def corrected_interpreter() -> None:
-    from pggan_fast.kernels.launch import INTERPRETED
-    from triton_bf16 import apply
-
-    if not INTERPRETED:
-        pytest.skip("runs in Triton's interpreter, which needs TRITON_INTERPRET=1 in the environment")
-    apply()
-
-
 @pytest.fixture(autouse=True)
 def interpreter(request: pytest.FixtureRequest) -> None:
     """Everything in this folder runs in the interpreter, less what is marked any_process."""
-    if request.node.get_closest_marker("any_process") is None:
-        request.getfixturevalue("corrected_interpreter")
+    from pggan_fast.kernels.launch import INTERPRETED
+
+    if not INTERPRETED and request.node.get_closest_marker("any_process") is None:
+        pytest.skip("runs in Triton's interpreter, which needs TRITON_INTERPRET=1 in the environment")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pggan_fast.backends.layout import dense, empty, is_channels_last
+from pggan_fast.backends.layout import contiguous, dense, empty, is_channels_last
 from pggan_fast.backends.registry import Limit, implement
 from pggan_fast.backends.triton.availability import unsupported
 from pggan_fast.kernels import fade_in, fade_reals, from_rgb_fade_in, to_rgb_fade_in
@@ -52,10 +52,6 @@ def _unsupported_from_rgb(image: Tensor, *others: Any) -> str | None:
     return unsupported(image) or _too_many_channels(image.shape[1])
 
 
-def _parameters(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    return weight.contiguous(), None if bias is None else bias.contiguous()
-
-
 @implement("triton", "to_rgb_fade_in_forward", supports=_unsupported_to_rgb)
 def to_rgb_fade_in_forward(
     x_low: Tensor, x_high: Tensor, w_low: Tensor, b_low: Tensor | None, w_high: Tensor, b_high: Tensor | None,
@@ -65,8 +61,8 @@ def to_rgb_fade_in_forward(
     n, _, h, w = x_high.shape
     image = empty((n, w_high.shape[0], h, w), x_high, channels_last)
     to_rgb_fade_in.to_rgb_fade_in_forward(
-        dense(x_low, channels_last), dense(x_high, channels_last), *_parameters(w_low, b_low),
-        *_parameters(w_high, b_high), alpha, image, weight_scale_low, weight_scale_high, bias_scale_low,
+        dense(x_low, channels_last), dense(x_high, channels_last), w_low.contiguous(), contiguous(b_low),
+        w_high.contiguous(), contiguous(b_high), alpha, image, weight_scale_low, weight_scale_high, bias_scale_low,
         bias_scale_high, channels_last,
     )  # fmt: skip
     return image
@@ -82,7 +78,7 @@ def from_rgb_fade_in_forward(
     y = empty(shape, high, channels_last)
     mask = empty((n, (c + 7) // 8, height, width), high, channels_last, torch.uint8)
     from_rgb_fade_in.from_rgb_fade_in_forward(
-        dense(image, channels_last), dense(high, channels_last), *_parameters(w, b), alpha, y, mask, weight_scale,
-        bias_scale, slope, channels_last,
+        dense(image, channels_last), dense(high, channels_last), w.contiguous(), contiguous(b), alpha, y, mask,
+        weight_scale, bias_scale, slope, channels_last,
     )  # fmt: skip
     return y, mask

@@ -73,24 +73,35 @@ def convolve(
     op = "conv" if then is NOTHING else "scaled_conv2d_forward"
     plan = tuning.plan_for(op, problem, x.device, configs.conv_plans(problem))
     packed = _packed(weight, x, scale, family, adjoint, plan.config)
-    if plan.fused or (plan.splits == 1 and then is NOTHING):
-        return _fused(x, packed, c, k, resample, then, plan)
     n, _, h, w = x.shape
     _, phases, stride = taps_of(family, k)
-    oh, ow = h * phases // stride, w * phases // stride
+    shape = n, c, h * phases // stride, w * phases // stride
+    if plan.fused or (plan.splits == 1 and then is NOTHING):
+        return _fused(x, packed, shape, k, resample, then, plan)
+    return *_in_two_passes(x, packed, shape, k, resample, then, plan), None
+
+
+def _in_two_passes(
+    x: Tensor, packed: Tensor, shape: tuple[int, int, int, int], k: int, resample: str, then: Epilogue,
+    plan: configs.ConvPlan,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """(y, r): the sums, in parts [splits, N, H, W, C] where there are several, then the epilogue over them."""
+    n, c, h, w = shape
     channels_last = layout.is_channels_last(x) or plan.splits > 1
-    y = layout.empty((n, c, oh, ow), x, channels_last)
-    u = y
+    y = layout.empty(shape, x, channels_last)
     if plan.splits > 1:
-        u = x.new_empty((plan.splits, n, oh, ow, c), dtype=torch.float32)
-    _run(x, packed, u.permute(0, 1, 4, 2, 3) if u is not y else u, None, None, k, resample, NOTHING, plan)
-    r = _reciprocal(x, n, oh, ow, then.norm)
+        sums = x.new_empty((plan.splits, n, h, w, c), dtype=torch.float32)
+        _run(x, packed, sums.permute(0, 1, 4, 2, 3), None, None, k, resample, NOTHING, plan)
+    else:
+        sums = y
+        _run(x, packed, sums, None, None, k, resample, NOTHING, plan)
+    r = _reciprocal(x, n, h, w, then.norm)
     bias_act.bias_act_forward(
-        u, None if then.bias is None else then.bias.contiguous(), y, r, None, channels_last=channels_last, pool=False,
-        scale=1.0, bias_scale=then.bias_scale, slope=then.slope, norm=then.norm, eps=then.eps,
+        sums, layout.contiguous(then.bias), y, r, None, channels_last=channels_last, pool=False, scale=1.0,
+        bias_scale=then.bias_scale, slope=then.slope, norm=then.norm, eps=then.eps,
         eps_inside=then.eps_mode == "inside",
     )  # fmt: skip
-    return layout.conform(y, x), r, None
+    return layout.conform(y, x), r
 
 
 def _reciprocal(x: Tensor, n: int, h: int, w: int, norm: str) -> Tensor | None:
@@ -98,18 +109,17 @@ def _reciprocal(x: Tensor, n: int, h: int, w: int, norm: str) -> Tensor | None:
 
 
 def _fused(
-    x: Tensor, packed: Tensor, c: int, k: int, resample: str, then: Epilogue, plan: configs.ConvPlan
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    n, _, h, w = x.shape
+    x: Tensor, packed: Tensor, shape: tuple[int, int, int, int], k: int, resample: str, then: Epilogue,
+    plan: configs.ConvPlan,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    n, c, h, w = shape
     pool, channels_last = resample == "pool", layout.is_channels_last(x)
-    _, phases, stride = taps_of("none" if pool else resample, k)
-    oh, ow = h * phases // stride, w * phases // stride
-    y = layout.empty((n, c, oh // 2, ow // 2) if pool else (n, c, oh, ow), x, channels_last)
-    r = _reciprocal(x, n, oh, ow, then.norm)
+    y = layout.empty((n, c, h // 2, w // 2) if pool else shape, x, channels_last)
+    r = _reciprocal(x, n, h, w, then.norm)
     mask = None
     if pool and then.slope is not None:
-        mask = layout.empty((n, (c + 7) // 8, oh, ow), x, channels_last, torch.uint8)
-    _run(x, packed, y, r, mask, k, resample, then, plan._replace(splits=1))
+        mask = layout.empty((n, (c + 7) // 8, h, w), x, channels_last, torch.uint8)
+    _run(x, packed, y, r, mask, k, resample, then, plan)
     return y, r, mask
 
 
@@ -117,10 +127,9 @@ def _run(
     x: Tensor, packed: Tensor, y: Tensor, r: Tensor | None, mask: Tensor | None, k: int, resample: str, then: Epilogue,
     plan: configs.ConvPlan,
 ) -> None:  # fmt: skip
-    bias = None if then.bias is None else then.bias.contiguous()
     scaled_conv2d(
-        x, packed, bias, y, r, mask, k, resample, then.bias_scale, then.slope, then.norm, then.eps, then.eps_mode,
-        _precision(x, k), plan.config, plan.splits,
+        x, packed, layout.contiguous(then.bias), y, r, mask, k, resample, then.bias_scale, then.slope, then.norm,
+        then.eps, then.eps_mode, _precision(x, k), plan.config, plan.splits,
     )  # fmt: skip
 
 

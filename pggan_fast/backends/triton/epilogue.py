@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pggan_fast.backends.layout import accumulator, dense, empty, is_channels_last
+from pggan_fast.backends.layout import accumulator, contiguous, dense, empty, is_channels_last
 from pggan_fast.backends.registry import Limit, implement
 from pggan_fast.backends.triton.availability import unsupported
 from pggan_fast.kernels import bias_act as kernels
@@ -54,7 +54,7 @@ def bias_act_forward(
     r = None if norm == "none" else empty((n, 1, h, w), u, False, accumulator(u.dtype))
     mask = empty((n, (c + 7) // 8, h, w), u, channels_last, torch.uint8) if pool and slope is not None else None
     kernels.bias_act_forward(
-        dense(u, channels_last), None if bias is None else bias.contiguous(), y, r, mask, channels_last=channels_last,
+        dense(u, channels_last), contiguous(bias), y, r, mask, channels_last=channels_last,
         pool=pool, scale=scale, bias_scale=bias_scale, slope=slope, norm=norm, eps=eps, eps_inside=eps_mode == "inside",
     )  # fmt: skip
     return y, r, mask
@@ -73,8 +73,8 @@ def bias_act_backward(
         rows = kernels.bias_act_rows(du, channels_last, norm, pool)
         sums = dy.new_empty((rows, c), dtype=accumulator(dy.dtype))
     kernels.bias_act_backward(
-        dense(dy, channels_last), None if dr is None else dr.contiguous(), None if pool else dense(y, channels_last),
-        None if r is None else r.contiguous(), None if mask is None else dense(mask, channels_last), du, sums,
+        dense(dy, channels_last), contiguous(dr), None if pool else dense(y, channels_last),
+        contiguous(r), None if mask is None else dense(mask, channels_last), du, sums,
         channels_last=channels_last, pool=pool, scale=scale, slope=slope, norm=norm, eps=eps,
         eps_inside=eps_mode == "inside",
     )  # fmt: skip
