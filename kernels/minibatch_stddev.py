@@ -13,7 +13,7 @@ from pggan_fast.kernels.launch import cdiv, launch, power_of_2
 from torch import Tensor
 
 MEMBERS = 16
-TILE = 8192  # elements of a piece times members: 64 a thread
+TILE = 8192  # elements of a piece times members: 64 a thread, 32 in the gradient, which has two addresses for each
 LONGEST = 1024
 MAP_BLOCK = 256  # pixels of the additional channel
 
@@ -183,7 +183,7 @@ def minibatch_stddev_backward(
     """dy [N, C + 1, H, W], x and dx [N, C, H, W], q float32 [N / group], written before it is read."""
     _, c, h, w = x.shape
     groups, elements, plane = q.shape[0], c * h * w, h * w
-    shared = {"C": c, "GROUP": group, "STRIDED": strided, "CHANNELS_LAST": channels_last, "num_warps": 4}
+    shared = {"C": c, "GROUP": group, "STRIDED": strided, "CHANNELS_LAST": channels_last, "num_warps": 8}
     factor = 1.0 / max(1, divisor * elements)
     launch(sum_map, (groups,), dy, q, elements, plane, group * plane, groups, factor, BLOCK=MAP_BLOCK, **shared)
     pieces = pieces_of(elements, group)
