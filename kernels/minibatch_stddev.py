@@ -43,7 +43,7 @@ def sample_of(group, member, GROUPS, GROUP: tl.constexpr, STRIDED: tl.constexpr)
 def extended(sample, i, elements, plane, C: tl.constexpr, CHANNELS_LAST: tl.constexpr):
     """Where element i of a sample lies in a tensor with one channel more."""
     if CHANNELS_LAST:
-        return sample * (elements + plane) + (i // C * (C + 1) + i % C)
+        return sample * (elements + plane) + i + i // C
     return sample * (elements + plane) + i
 
 
