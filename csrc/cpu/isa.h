@@ -4,7 +4,7 @@
 // across object files at link time, so that one compiled with AVX-512 could end up on the baseline's path.
 #pragma once
 
-#include "kernels.h"
+#include "../kernels.h"
 
 namespace pggan::PGGAN_ISA {
 

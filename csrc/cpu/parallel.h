@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstdlib>
 
-#include "kernels.h"
+#include "../kernels.h"
 
 namespace pggan {
 

@@ -74,6 +74,6 @@ def scaled_conv2d_forward(
     on_weight, on_epilogue = split_scale(weight_scale, x.dtype)
     if resample == "pool":
         u = conv(x, weight, on_weight, "none", False)
-        return cpu.bias_act_forward(u, bias, on_epilogue, bias_scale, slope, norm, eps, eps_mode, True)
+        return cpu.ops.bias_act_forward(u, bias, on_epilogue, bias_scale, slope, norm, eps, eps_mode, True)
     u = conv(x, weight, on_weight, resample, False)
-    return *cpu.bias_act_inplace(u, bias, on_epilogue, bias_scale, slope, norm, eps, eps_mode), None
+    return *cpu.ops.bias_act_inplace(u, bias, on_epilogue, bias_scale, slope, norm, eps, eps_mode), None

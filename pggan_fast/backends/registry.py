@@ -13,7 +13,7 @@ from pggan_fast import settings
 
 BACKENDS = ("reference", "aten", "cpu", "triton", "cuda")
 # Preference of the automatic choice, per device type. Reference is last: it is the specification, not a kernel.
-PREFERENCE = {"cpu": ("cpu", "aten"), "cuda": ("cuda", "triton", "aten")}
+PREFERENCE = {"cpu": ("cpu", "aten"), "cuda": ("triton", "cuda", "aten")}
 
 
 class BackendUnavailable(RuntimeError):

@@ -21,7 +21,7 @@ from kernel_checks import (
     up2,
 )
 
-from pggan_fast.backends import cpu
+from pggan_fast.backends import cpu, native
 
 if (reason := cpu.why_missing()) is not None:
     pytest.skip(reason, allow_module_level=True)
@@ -31,7 +31,7 @@ ISAS = cpu.describe()["isas"]
 
 @pytest.fixture(autouse=True)
 def poisoned_outputs(monkeypatch):
-    monkeypatch.setattr(cpu, "empty", poisoned(cpu.empty))
+    monkeypatch.setattr(native, "empty", poisoned(native.empty))
     before = cpu.describe()["isa"]
     yield
     cpu.set_isa(before)
@@ -46,16 +46,16 @@ def test_fades(dtype, isa):
         high = random_tensor(2, c, 2 * size, 2 * size + 2, dtype=dtype, memory_format=memory_format, seed=1)
         for value in (0.0, 0.3, 1.0, 1.7):
             alpha, a = torch.tensor(value), min(torch.tensor(value).item(), 1.0)
-            out = cpu.fade_in_forward(low, high, alpha)
+            out = cpu.ops.fade_in_forward(low, high, alpha)
             assert_close(out, lambda x, y, a=a: (1 - a) * up2(x) + a * y, low, high)
-            assert_close(cpu.fade_in_forward(up2(low), high, alpha), lambda o: o, out)
+            assert_close(cpu.ops.fade_in_forward(up2(low), high, alpha), lambda o: o, out)
             assert value not in (0.0, 1.0) or torch.equal(out, high if value else up2(low))
-            dlow, dhigh = cpu.fade_in_backward(high, alpha, True)
+            dlow, dhigh = cpu.ops.fade_in_backward(high, alpha, True)
             assert_close(dlow, lambda g, a=a: (1 - a) * blocks(g).sum((3, 5)), high)
             assert_close(dhigh, lambda g, a=a: a * g, high)
-            assert_close(cpu.fade_in_backward(high, alpha, False)[0], lambda g, a=a: (1 - a) * g, high)
+            assert_close(cpu.ops.fade_in_backward(high, alpha, False)[0], lambda g, a=a: (1 - a) * g, high)
             assert_close(
-                cpu.fade_reals(high, alpha), lambda x, a=a: (1 - a) * up2(blocks(x).mean((3, 5))) + a * x, high
+                cpu.ops.fade_reals(high, alpha), lambda x, a=a: (1 - a) * up2(blocks(x).mean((3, 5))) + a * x, high
             )
 
 
@@ -68,7 +68,7 @@ def test_rgb(dtype, isa):
         make = functools.partial(random_tensor, dtype=dtype, memory_format=memory_format)
         low, high = make(2, c + 3, size, size + 1), make(2, c, 2 * size, 2 * size + 2)
         weights = (random_tensor(rgb, c + 3, 1, 1), make(rgb, seed=1), make(rgb, c, 1, 1), None)
-        image = cpu.to_rgb_fade_in_forward(low, high, *weights, alpha, 0.5, 0.7, 1.0, 1.0)
+        image = cpu.ops.to_rgb_fade_in_forward(low, high, *weights, alpha, 0.5, 0.7, 1.0, 1.0)
 
         def to_rgb(x_low, x_high, w_low, b_low, w_high, _):
             low = F.conv2d(x_low, (w_low * 0.5).to(x_low.dtype), b_low)
@@ -77,7 +77,7 @@ def test_rgb(dtype, isa):
         assert_close(image, to_rgb, low, high, *weights)
 
         feature, weight, bias = make(2, c, size, size + 1), make(c, rgb, 1, 1), random_tensor(c, seed=1)
-        y, mask = cpu.from_rgb_fade_in_forward(image, feature, weight, bias, alpha, 0.5, 1.3, 0.2)
+        y, mask = cpu.ops.from_rgb_fade_in_forward(image, feature, weight, bias, alpha, 0.5, 1.3, 0.2)
 
         def low_of(image, weight, bias):
             return affine(F.conv2d(blocks(image).mean((3, 5)), weight * 0.5), bias, 1.0, 1.3)
@@ -112,19 +112,19 @@ def test_minibatch_stddev(dtype, isa):
             x = x.detach().requires_grad_()
             return torch.autograd.grad(stddev(x), x, dy)[0]
 
-        assert_close(cpu.minibatch_stddev_forward(x, 3, grouping, unbiased, 1e-8), stddev, x)
-        assert_close(cpu.minibatch_stddev_backward(dy, x, 3, grouping, unbiased, 1e-8), gradient, dy, x)
+        assert_close(cpu.ops.minibatch_stddev_forward(x, 3, grouping, unbiased, 1e-8), stddev, x)
+        assert_close(cpu.ops.minibatch_stddev_backward(dy, x, 3, grouping, unbiased, 1e-8), gradient, dy, x)
 
 
 def test_faults_are_caught():
     low, high = random_tensor(2, 3, 4, 5), random_tensor(2, 3, 8, 10, seed=1)
     alpha, a = torch.tensor(0.3), torch.tensor(0.3).item()
-    out = cpu.fade_in_forward(low, high, alpha + 1e-3)
+    out = cpu.ops.fade_in_forward(low, high, alpha + 1e-3)
     must_fail(out, lambda x, y: (1 - a) * up2(x) + a * y, low, high)
-    must_fail(cpu.fade_reals(high, alpha), lambda x: (1 - a) * up2(x[:, :, ::2, ::2]) + a * x, high)
-    must_fail(cpu.fade_in_backward(high, alpha, True)[0], lambda g: (1 - a) * blocks(g).mean((3, 5)), high)
+    must_fail(cpu.ops.fade_reals(high, alpha), lambda x: (1 - a) * up2(x[:, :, ::2, ::2]) + a * x, high)
+    must_fail(cpu.ops.fade_in_backward(high, alpha, True)[0], lambda g: (1 - a) * blocks(g).mean((3, 5)), high)
     x = random_tensor(4, 3, 4, 4)
     strided, adjacent = (
-        cpu.minibatch_stddev_forward(x, 2, grouping, False, 1e-8) for grouping in ("strided", "adjacent")
+        cpu.ops.minibatch_stddev_forward(x, 2, grouping, False, 1e-8) for grouping in ("strided", "adjacent")
     )
     must_fail(strided, lambda _: adjacent.to(F64), x)

@@ -20,7 +20,8 @@ from kernel_checks import (
     random_tensor,
 )
 
-from pggan_fast.backends import cpu
+from pggan_fast.backends import cpu, native
+from pggan_fast.backends.native import unsupported_backward, unsupported_from_rgb
 
 if (reason := cpu.why_missing()) is not None:
     pytest.skip(reason, allow_module_level=True)
@@ -32,7 +33,7 @@ ISAS = cpu.describe()["isas"]
 
 @pytest.fixture(autouse=True)
 def poisoned_outputs(monkeypatch):
-    monkeypatch.setattr(cpu, "empty", poisoned(cpu.empty))
+    monkeypatch.setattr(native, "empty", poisoned(native.empty))
     before = cpu.describe()["isa"]
     yield
     cpu.set_isa(before)
@@ -60,8 +61,8 @@ def test_bias_act_and_its_backward(dtype):
         u = random_tensor(2, c, h, w, dtype=dtype, memory_format=memory_format)
         bias = random_tensor(c, dtype=torch.float32 if size % 2 else dtype, seed=1) if with_bias else None
         args = (u, bias, 0.7, 1.3, slope, norm, 0.05, eps_mode, pool)
-        saved = check_forward(cpu, args)
-        check_backward(cpu, *saved, args, with_dr=size % 2 == 0, need_bias=with_bias)
+        saved = check_forward(cpu.ops, args)
+        check_backward(cpu.ops, *saved, args, with_dr=size % 2 == 0, need_bias=with_bias)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -85,8 +86,8 @@ def test_backward_is_autograds(isa, memory_format):
             gr = random_tensor(*r.shape, dtype=F64, seed=3)
             total = total + (r * gr).sum()
         du, db = torch.autograd.grad(total, (u, bias))
-        y, r, mask = cpu.bias_act_forward(u.detach(), bias.detach(), *config, pool)
-        got = cpu.bias_act_backward(g, gr, y, r, mask, *config, pool, True)
+        y, r, mask = cpu.ops.bias_act_forward(u.detach(), bias.detach(), *config, pool)
+        got = cpu.ops.bias_act_backward(g, gr, y, r, mask, *config, pool, True)
         torch.testing.assert_close(got, (du, db), rtol=1e-11, atol=1e-11)
 
 
@@ -96,10 +97,10 @@ def test_mask_without_pool_and_masked_pool(dtype, memory_format):
     for c, isa in itertools.product((1, 3, 17, 64), ISAS):
         cpu.set_isa(isa)
         g = random_tensor(2, c, 6, 10, dtype=dtype, memory_format=memory_format)
-        _, _, mask = cpu.bias_act_forward(g, None, 1.0, 1.0, 0.2, "none", 0.0, "inside", True)
+        _, _, mask = cpu.ops.bias_act_forward(g, None, 1.0, 1.0, 0.2, "none", 0.0, "inside", True)
         dy = random_tensor(2, c, 6, 10, dtype=dtype, memory_format=memory_format, seed=5)
         positive = bits_of(mask, c)
-        du, db = cpu.bias_act_backward(
+        du, db = cpu.ops.bias_act_backward(
             dy, None, g, None, mask, 1.5, 1.0, 0.2, "none", 0.0, "inside", False, True
         )  # fmt: skip
         assert_close(du, lambda dy, w=positive: 1.5 * torch.where(w, dy, dy * 0.2), dy)
@@ -107,7 +108,7 @@ def test_mask_without_pool_and_masked_pool(dtype, memory_format):
         dv = torch.where(positive, wide, wide * 0.2)
         assert_close(db, lambda dv: dv.sum((0, 2, 3)), dv, magnitude=norms(dv))
         for used in (mask, None):
-            out = cpu.masked_pool(dy, used, 1.5, 0.2 if used is not None else None)
+            out = cpu.ops.masked_pool(dy, used, 1.5, 0.2 if used is not None else None)
             where = positive if used is not None else torch.ones_like(positive)
             assert_close(out, lambda dy, w=where: 1.5 * blocks(torch.where(w, dy, dy * 0.2)).mean((3, 5)), dy)
 
@@ -117,9 +118,9 @@ def test_in_place():
         config = (0.7, 1.0, 0.2, norm, 1e-8, "inside")
         u = random_tensor(2, c, 3, 5, dtype=dtype, memory_format=torch.channels_last)
         bias = random_tensor(c, seed=1)
-        y, r, _ = cpu.bias_act_forward(u, bias, *config, False)
+        y, r, _ = cpu.ops.bias_act_forward(u, bias, *config, False)
         mine = u.clone(memory_format=torch.preserve_format)
-        over, over_r = cpu.bias_act_inplace(mine, bias, *config)
+        over, over_r = cpu.ops.bias_act_inplace(mine, bias, *config)
         assert over.data_ptr() == mine.data_ptr()
         assert torch.equal(over, y)
         assert r is None or torch.equal(over_r, r)
@@ -132,10 +133,10 @@ def test_special_values_survive_half_precision():
     for isa, dtype, length in itertools.product(ISAS, (torch.float16, torch.bfloat16), (16, 17, 47)):
         cpu.set_isa(isa)
         u = x[:length].to(dtype).view(1, -1, 1, 1)
-        y = cpu.bias_act_forward(u, None, 1.0, 1.0, None, "none", 0.0, "inside", False)[0]
+        y = cpu.ops.bias_act_forward(u, None, 1.0, 1.0, None, "none", 0.0, "inside", False)[0]
         assert torch.equal(y.nan_to_num(nan=7.0), u.nan_to_num(nan=7.0))
         wide = random_tensor(1, length, 1, 1, dtype=dtype) * 100
-        shifted = cpu.bias_act_forward(wide, x[:length], 1.0, 1.0, None, "none", 0.0, "inside", False)[0]
+        shifted = cpu.ops.bias_act_forward(wide, x[:length], 1.0, 1.0, None, "none", 0.0, "inside", False)[0]
         expected = (wide.float() + x[:length].view(1, -1, 1, 1)).to(dtype)
         assert torch.equal(shifted.nan_to_num(nan=7.0), expected.nan_to_num(nan=7.0))
 
@@ -145,7 +146,7 @@ def test_bias_gradient_does_not_depend_on_threads(memory_format):
     y = random_tensor(4, 24, 64, 66, memory_format=memory_format)
 
     def run():
-        return cpu.bias_act_backward(
+        return cpu.ops.bias_act_backward(
             y, None, y, y[:, :1].contiguous(), None, 1.0, 1.0, 0.2, "after_act", 1e-8, "inside", False, True
         )
 
@@ -169,26 +170,28 @@ def test_bias_gradient_does_not_depend_on_threads(memory_format):
 def test_nothing_to_do(shape, norm):
     x = torch.empty(shape)
     for pool in {False, norm == "none"}:
-        y, r, mask = cpu.bias_act_forward(x, torch.ones(16), 1.0, 1.0, 0.2, norm, 1e-8, "inside", pool)
-        du, db = cpu.bias_act_backward(y, None, y, r, mask, 1.0, 1.0, 0.2, norm, 1e-8, "inside", pool, True)
+        y, r, mask = cpu.ops.bias_act_forward(x, torch.ones(16), 1.0, 1.0, 0.2, norm, 1e-8, "inside", pool)
+        du, db = cpu.ops.bias_act_backward(y, None, y, r, mask, 1.0, 1.0, 0.2, norm, 1e-8, "inside", pool, True)
         assert du.shape == x.shape
         assert torch.equal(db, torch.zeros(16))
     alpha, weight = torch.tensor(0.5), torch.ones(3, 16, 1, 1)
-    assert cpu.fade_in_forward(x, x, alpha).shape == shape
-    assert cpu.fade_reals(x, alpha).shape == shape
-    assert cpu.to_rgb_fade_in_forward(x[..., ::2, ::2], x, weight, None, weight, None, alpha, 1, 1, 1, 1).numel() == 0
+    assert cpu.ops.fade_in_forward(x, x, alpha).shape == shape
+    assert cpu.ops.fade_reals(x, alpha).shape == shape
+    assert (
+        cpu.ops.to_rgb_fade_in_forward(x[..., ::2, ::2], x, weight, None, weight, None, alpha, 1, 1, 1, 1).numel() == 0
+    )
     if shape[0] == 0:
-        assert cpu.minibatch_stddev_forward(x, 1, "strided", False, 0.0).shape == (0, 17, *shape[2:])
+        assert cpu.ops.minibatch_stddev_forward(x, 1, "strided", False, 0.0).shape == (0, 17, *shape[2:])
 
 
 def test_any_strides_are_accepted():
     """Sliced, expanded and mixed-format arguments give the results of dense ones, channels_last as promised."""
     u = random_tensor(2, 16, 8, 12)[:, :, ::2, ::3]
-    y, r, _ = cpu.bias_act_forward(u, None, 1.0, 1.0, 0.2, "after_act", 1e-8, "inside", False)
+    y, r, _ = cpu.ops.bias_act_forward(u, None, 1.0, 1.0, 0.2, "after_act", 1e-8, "inside", False)
     assert y.is_contiguous(memory_format=torch.channels_last)
     dy = torch.ones(1).expand(y.shape)
-    got = cpu.bias_act_backward(dy, None, y, r, None, 1.0, 1.0, 0.2, "after_act", 1e-8, "inside", False, True)
-    plain = cpu.bias_act_backward(
+    got = cpu.ops.bias_act_backward(dy, None, y, r, None, 1.0, 1.0, 0.2, "after_act", 1e-8, "inside", False, True)
+    plain = cpu.ops.bias_act_backward(
         dy.contiguous(), None, y.contiguous(), r, None, 1.0, 1.0, 0.2, "after_act", 1e-8, "inside", False, True
     )
     torch.testing.assert_close(got, plain)
@@ -200,22 +203,24 @@ def test_faults_are_caught():
     """One wrong argument at a time: the comparisons above fail."""
     u = random_tensor(2, 16, 5, 5, memory_format=torch.channels_last)
     right = (u, random_tensor(16, seed=1), 0.7, 1.3, 0.2, "after_act", 0.05, "inside", False)
-    y, r, _ = cpu.bias_act_forward(*right)
+    y, r, _ = cpu.ops.bias_act_forward(*right)
     assert_close(y, forward_formula, *right)
     for index, wrong in ((1, None), (2, 0.71), (3, 1.31), (4, 0.21), (5, "before_act"), (6, 0.06), (7, "outside")):
-        must_fail(cpu.bias_act_forward(*right[:index], wrong, *right[index + 1 :])[0], forward_formula, *right)
+        must_fail(cpu.ops.bias_act_forward(*right[:index], wrong, *right[index + 1 :])[0], forward_formula, *right)
     backward = (random_tensor(2, 16, 5, 5, seed=2), r, y, r, y > 0, 0.2, "after_act", 0.05, "inside", False)
     for dr, slope, scale in ((None, 0.2, 1.0), (r, 0.21, 1.0), (r, 0.2, 1.01)):
-        du, _ = cpu.bias_act_backward(
+        du, _ = cpu.ops.bias_act_backward(
             backward[0], dr, y, r, None, scale, 1.0, slope, "after_act", 0.05, "inside", False, False
         )  # fmt: skip
         must_fail(du, backward_formula, *backward)
     even = random_tensor(1, 16, 4, 4)
-    _, _, mask = cpu.bias_act_forward(even, None, 1.0, 1.0, 0.2, "none", 0.0, "inside", True)
+    _, _, mask = cpu.ops.bias_act_forward(even, None, 1.0, 1.0, 0.2, "none", 0.0, "inside", True)
     positive = bits_of(mask, 16)
     mask[0, 1, 2, 3] ^= 4
     must_fail(
-        cpu.masked_pool(even, mask, 1.0, 0.2), lambda g: blocks(torch.where(positive, g, g * 0.2)).mean((3, 5)), even
+        cpu.ops.masked_pool(even, mask, 1.0, 0.2),
+        lambda g: blocks(torch.where(positive, g, g * 0.2)).mean((3, 5)),
+        even,
     )
     unwritten = y.clone()
     unwritten[1, 15, 4, 4] = float("nan")
@@ -227,8 +232,8 @@ def test_reasons_and_errors():
     assert cpu.unsupported(x) is None
     assert "int32" in cpu.unsupported(x.int())
     assert "meta" in cpu.unsupported(x.to("meta"))
-    assert "5" in cpu._unsupported_from_rgb(torch.ones(1, 5, 2, 2))
-    assert "slope" in cpu._unsupported_backward(x, None, x, None, None, 1.0, 1.0, 0.0, "before_act")
+    assert "5" in unsupported_from_rgb(torch.ones(1, 5, 2, 2))
+    assert "slope" in unsupported_backward(x, None, x, None, None, 1.0, 1.0, 0.0, "before_act")
     with pytest.raises(ValueError, match="known: baseline"):
         cpu.set_isa("mmx")
     with pytest.raises(ValueError, match="dtype"):

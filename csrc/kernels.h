@@ -1,7 +1,7 @@
-// The interface of the CPU kernels: raw pointers, sizes and scalars; no torch, no Python.
+// The arguments of the native kernels, CPU and CUDA: raw pointers, sizes and scalars; no torch, no Python.
 //
-// Every kernel source is compiled once per instruction set, each time in its own namespace (isa.h), and fills
-// one table of function pointers; csrc/bind/cpu_module.cpp picks the table at run time.
+// CPU: every kernel source is compiled once per instruction set, each time in its own namespace (cpu/isa.h), and fills
+// one table of function pointers; csrc/bind/cpu_module.cpp picks the table at run time. CUDA: cuda/launchers.h.
 //
 // Tensors are dense. Channels_last means rows of C contiguous channels per pixel, [N, H, W, C]; else planes,
 // [N, C, H, W]. "acc" is the dtype of sums and statistics: double for F64, else float. Masks hold one bit per
@@ -52,6 +52,7 @@ struct BiasActBackward {
   int norm;
   double eps;
   bool eps_inside;
+  float* workspace;  // CUDA: bias_act_backward_workspace floats; else null
 };
 
 // The 2x2 mean of scale * (g where the mask bit is set, else slope * g): the adjoint of the pooled backward pass.
@@ -137,6 +138,7 @@ struct MinibatchStddevForward {
   bool strided;
   int64_t divisor;  // of the variance: group, or group - 1
   double eps;
+  float* workspace;  // CUDA: minibatch_stddev_forward_workspace floats; else null
 };
 
 struct MinibatchStddevBackward {
@@ -149,6 +151,54 @@ struct MinibatchStddevBackward {
   bool strided;
   int64_t divisor;
   double eps;
+  float* workspace;  // CUDA: minibatch_stddev_backward_workspace floats; else null
+};
+
+// The convolutions of the CUDA backend, channels_last.
+enum Resample : int { RESAMPLE_NONE = 0, RESAMPLE_UP = 1, RESAMPLE_DOWN = 2 };
+
+// `weight` [out_channels, in_channels, k, k] to what scaled_conv2d multiplies with: scale * weight, box-summed to the
+// taps of a resampling 3x3 convolution, rounded once: packed [phases, taps, padded outputs, padded inputs] with zeros
+// in the padding. `adjoint`: of the convolution's transpose, whose inputs are the outputs here, taps flipped.
+struct PackWeight {
+  const void* weight;
+  void* packed;
+  int weight_dtype, dtype;  // of packed: the image's
+  int64_t out_channels, in_channels, k;
+  int resample;
+  bool adjoint;
+  double scale;
+};
+
+// y = epilogue(conv(x)): the epilogue of BiasActForward with scale 1 on the accumulators, in registers.
+struct ScaledConv2d {
+  const void* x;       // [N, H, W, in_channels]
+  const void* packed;  // by pack_weight
+  const void* bias;    // [C] in bias_dtype, or null
+  void* y;             // [N, H', W', C]: H, 2 H ("up"), H / 2 ("down"); half of that with pool
+  float* r;            // [N, H', W'] before the pool, or null without a norm
+  uint8_t* mask;       // or null; only with pool
+  int dtype, bias_dtype;
+  int64_t n, h, w, in_channels, out_channels, k;
+  int resample;
+  bool pool, ieee;  // ieee: float32 products exact to float32, else TF32
+  double bias_scale, slope;
+  int norm;
+  double eps;
+  bool eps_inside;
+};
+
+// dw [C, in_channels, k, k] = the gradient of scale * conv(x) in weight, in dw_dtype.
+struct ConvWeightGrad {
+  const void* x;   // [N, H, W, in_channels]
+  const void* dy;  // [N, H', W', C]
+  void* dw;
+  float* workspace;  // conv_weight_grad_workspace floats
+  int dtype, dw_dtype;
+  int64_t n, h, w, in_channels, out_channels, k;
+  int resample;
+  bool ieee;
+  double scale;
 };
 
 // Tile rows [first, first + count) of all samples, sample by sample, of images in channels_last rows. A tile row is

@@ -1,0 +1,141 @@
+// The arguments of csrc/kernels.h from what Python passes: tensors as addresses (0: none), sizes and scalars. Python
+// owns memory and checks.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+
+#include "../kernels.h"
+
+namespace pggan {
+
+using Address = std::uintptr_t;
+
+template <class T>
+T* at(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+namespace arguments {
+
+inline BiasActForward bias_act_forward(Address u, Address bias, Address y, Address r, Address mask, int dtype,
+                                       int bias_dtype, int64_t n, int64_t c, int64_t h, int64_t w, bool channels_last,
+                                       bool pool, double scale, double bias_scale, double slope, int norm, double eps,
+                                       bool eps_inside) {
+  return {at<void>(u), at<void>(bias), at<void>(y), at<void>(r), at<uint8_t>(mask), dtype, bias_dtype,
+          {n, c, h, w, channels_last}, pool, scale, bias_scale, slope, norm, eps, eps_inside};
+}
+
+inline BiasActBackward bias_act_backward(Address dy, Address dr, Address y, Address r, Address mask, Address du,
+                                         Address db, int dtype, int64_t n, int64_t c, int64_t h, int64_t w,
+                                         bool channels_last, bool pool, double scale, double bias_scale, double slope,
+                                         int norm, double eps, bool eps_inside, Address workspace) {
+  return {at<void>(dy), at<void>(dr), at<void>(y), at<void>(r), at<uint8_t>(mask), at<void>(du), at<void>(db), dtype,
+          {n, c, h, w, channels_last}, pool, scale, bias_scale, slope, norm, eps, eps_inside, at<float>(workspace)};
+}
+
+inline MaskedPool masked_pool(Address g, Address mask, Address out, int dtype, int64_t n, int64_t c, int64_t h,
+                              int64_t w, bool channels_last, double scale, double slope) {
+  return {at<void>(g), at<uint8_t>(mask), at<void>(out), dtype, {n, c, h, w, channels_last}, scale, slope};
+}
+
+inline FadeInForward fade_in_forward(Address low, Address high, Address alpha, Address out, int dtype, int64_t n,
+                                     int64_t c, int64_t h, int64_t w, bool channels_last, bool up) {
+  return {at<void>(low), at<void>(high), at<float>(alpha), at<void>(out), dtype, {n, c, h, w, channels_last}, up};
+}
+
+inline FadeInBackward fade_in_backward(Address dy, Address alpha, Address dlow, Address dhigh, int dtype, int64_t n,
+                                       int64_t c, int64_t h, int64_t w, bool channels_last, bool up) {
+  return {at<void>(dy), at<float>(alpha), at<void>(dlow), at<void>(dhigh), dtype, {n, c, h, w, channels_last}, up};
+}
+
+inline FadeReals fade_reals(Address image, Address alpha, Address out, int dtype, int64_t n, int64_t c, int64_t h,
+                            int64_t w, bool channels_last) {
+  return {at<void>(image), at<float>(alpha), at<void>(out), dtype, {n, c, h, w, channels_last}};
+}
+
+inline void few_image_channels(int64_t c) {
+  if (c > MAX_IMAGE_CHANNELS) throw pybind11::value_error("too many image channels");
+}
+
+inline ToRgbFadeIn to_rgb_fade_in_forward(Address x_low, Address x_high, Address w_low, Address b_low, Address w_high,
+                                          Address b_high, Address alpha, Address image, int dtype, int w_low_dtype,
+                                          int b_low_dtype, int w_high_dtype, int b_high_dtype, int64_t n, int64_t c,
+                                          int64_t h, int64_t w, bool channels_last, int64_t c_low, int64_t c_high,
+                                          double weight_scale_low, double weight_scale_high, double bias_scale_low,
+                                          double bias_scale_high) {
+  few_image_channels(c);
+  return {at<void>(x_low), at<void>(x_high),
+          {at<void>(w_low), at<void>(b_low), w_low_dtype, b_low_dtype, weight_scale_low, bias_scale_low},
+          {at<void>(w_high), at<void>(b_high), w_high_dtype, b_high_dtype, weight_scale_high, bias_scale_high},
+          at<float>(alpha), at<void>(image), dtype, {n, c, h, w, channels_last}, c_low, c_high};
+}
+
+inline FromRgbFadeIn from_rgb_fade_in_forward(Address image, Address high, Address weight, Address bias, Address alpha,
+                                              Address y, Address mask, int dtype, int weight_dtype, int bias_dtype,
+                                              int64_t n, int64_t c, int64_t h, int64_t w, bool channels_last,
+                                              int64_t image_channels, double weight_scale, double bias_scale,
+                                              double slope) {
+  few_image_channels(image_channels);
+  return {at<void>(image), at<void>(high),
+          {at<void>(weight), at<void>(bias), weight_dtype, bias_dtype, weight_scale, bias_scale},
+          at<float>(alpha), at<void>(y), at<uint8_t>(mask), dtype, {n, c, h, w, channels_last}, image_channels, slope};
+}
+
+inline MinibatchStddevForward minibatch_stddev_forward(Address x, Address out, int dtype, int64_t n, int64_t c,
+                                                       int64_t h, int64_t w, bool channels_last, int64_t group,
+                                                       bool strided, int64_t divisor, double eps, Address workspace) {
+  return {at<void>(x), at<void>(out), dtype, {n, c, h, w, channels_last}, group, strided, divisor, eps,
+          at<float>(workspace)};
+}
+
+inline MinibatchStddevBackward minibatch_stddev_backward(Address dy, Address x, Address dx, int dtype, int64_t n,
+                                                         int64_t c, int64_t h, int64_t w, bool channels_last,
+                                                         int64_t group, bool strided, int64_t divisor, double eps,
+                                                         Address workspace) {
+  return {at<void>(dy), at<void>(x), at<void>(dx), dtype, {n, c, h, w, channels_last}, group, strided, divisor, eps,
+          at<float>(workspace)};
+}
+
+inline WinogradTiles winograd_tiles(Address image, Address tiles, int dtype, int64_t n, int64_t c, int64_t h, int64_t w,
+                                    int64_t first, int64_t count) {
+  return {at<void>(image), at<void>(tiles), dtype, {n, c, h, w, true}, first, count};
+}
+
+inline WinogradWeight winograd_weight(Address weight, Address transformed, int dtype, int64_t pairs, bool flip,
+                                      double scale) {
+  return {at<void>(weight), at<void>(transformed), dtype, pairs, flip, scale};
+}
+
+inline PhaseWeight phase_weight(Address weight, Address summed, int dtype, int64_t out_channels, int64_t in_channels,
+                                int64_t out_stride, int64_t in_stride, int64_t row_stride, int64_t column_stride,
+                                bool flip, double scale) {
+  return {at<void>(weight), at<void>(summed), dtype, out_channels, in_channels,
+          {out_stride, in_stride, row_stride, column_stride}, flip, scale};
+}
+
+inline PackWeight pack_weight(Address weight, Address packed, int weight_dtype, int dtype, int64_t out_channels,
+                              int64_t in_channels, int64_t k, int resample, bool adjoint, double scale) {
+  return {at<void>(weight), at<void>(packed), weight_dtype, dtype, out_channels, in_channels, k, resample, adjoint,
+          scale};
+}
+
+inline ScaledConv2d scaled_conv2d(Address x, Address packed, Address bias, Address y, Address r, Address mask,
+                                  int dtype, int bias_dtype, int64_t n, int64_t h, int64_t w, int64_t in_channels,
+                                  int64_t out_channels, int64_t k, int resample, bool pool, bool ieee,
+                                  double bias_scale, double slope, int norm, double eps, bool eps_inside) {
+  return {at<void>(x), at<void>(packed), at<void>(bias), at<void>(y), at<float>(r), at<uint8_t>(mask), dtype,
+          bias_dtype, n, h, w, in_channels, out_channels, k, resample, pool, ieee, bias_scale, slope, norm, eps,
+          eps_inside};
+}
+
+inline ConvWeightGrad conv_weight_grad(Address x, Address dy, Address dw, Address workspace, int dtype, int dw_dtype,
+                                       int64_t n, int64_t h, int64_t w, int64_t in_channels, int64_t out_channels,
+                                       int64_t k, int resample, bool ieee, double scale) {
+  return {at<void>(x), at<void>(dy), at<void>(dw), at<float>(workspace), dtype, dw_dtype, n, h, w, in_channels,
+          out_channels, k, resample, ieee, scale};
+}
+
+}  // namespace arguments
+}  // namespace pggan

@@ -1,0 +1,96 @@
+// pggan_fast._cuda: the CUDA kernels for Python. Every function takes a device and a stream first, then the arguments
+// of bind/arguments.h; it starts its kernels and returns.
+#include <cuda_runtime.h>
+#include <pybind11/pybind11.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "../cuda/launchers.h"
+#include "arguments.h"
+
+namespace py = pybind11;
+
+#if defined(PGGAN_EMULATOR)
+void bind_emulator(py::module_);
+#endif
+
+namespace pggan::cuda {
+
+thread_local Launch last_launch{"", {}, {}, 0};
+
+namespace {
+
+std::string text(const dim3& d) {
+  return std::to_string(d.x) + "x" + std::to_string(d.y) + "x" + std::to_string(d.z);
+}
+
+void check(cudaError_t error, int device) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // launches after this one are judged by themselves
+  const Launch& l = last_launch;
+  throw std::runtime_error(std::string("CUDA error in ") + l.kernel + " on device " + std::to_string(device) + ": " +
+                           cudaGetErrorString(error) + " (grid " + text(l.grid) + ", block " + text(l.block) + ", " +
+                           std::to_string(l.shared) + " bytes of shared memory)");
+}
+
+// Makes `device` current, and the one before current again.
+class DeviceGuard {
+ public:
+  explicit DeviceGuard(int device) : device_(device) {
+    check(cudaGetDevice(&before_), device);
+    if (before_ != device) check(cudaSetDevice(device), device);
+  }
+  ~DeviceGuard() {
+    if (before_ != device_) cudaSetDevice(before_);
+  }
+  DeviceGuard(const DeviceGuard&) = delete;
+  DeviceGuard& operator=(const DeviceGuard&) = delete;
+
+ private:
+  int device_, before_ = 0;
+};
+
+template <class Struct, class... Args>
+void bind(py::module_& m, const char* name, Struct (*make)(Args...), cudaError_t (*launch)(const Struct&, cudaStream_t)) {
+  m.def(
+      name,
+      [=](int device, Address stream, Args... args) {
+        const DeviceGuard guard(device);
+        last_launch = {name, {}, {}, 0};
+        check(launch(make(args...), reinterpret_cast<cudaStream_t>(stream)), device);
+      },
+      py::call_guard<py::gil_scoped_release>());
+}
+
+// m.<name>_workspace(device, stream, the same arguments with 0 for the workspace) -> floats
+template <class Struct, class... Args>
+void bind_workspace(py::module_& m, const char* name, Struct (*make)(Args...), int64_t (*count)(const Struct&)) {
+  m.def(name, [=](int device, Address, Args... args) {
+    const DeviceGuard guard(device);
+    return count(make(args...));
+  });
+}
+
+}  // namespace
+}  // namespace pggan::cuda
+
+PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
+  using namespace pggan;
+  using cuda::bind, cuda::bind_workspace;
+  m.doc() = "CUDA kernels of pggan_fast over raw addresses; use pggan_fast.ops instead.";
+  m.def("runtime_version", [] {
+    int version = 0;
+    cudaRuntimeGetVersion(&version);
+    return version;
+  });
+  m.def("driver_version", [] {  // 0: no driver
+    int version = 0;
+    return cudaDriverGetVersion(&version) == cudaSuccess ? version : 0;
+  });
+
+  bind(m, "fade_reals", &arguments::fade_reals, &cuda::fade_reals);
+#if defined(PGGAN_EMULATOR)
+  bind_emulator(m.def_submodule("emulator"));
+#endif
+}

@@ -1,0 +1,83 @@
+"""Backend "cuda": the CUDA C++ kernels of csrc/cuda.
+
+Convolutions of few channels at high resolutions, where a tile's inputs, weights and results fit one multiprocessor;
+and everything that is bound by memory.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pggan_fast.backends.cpu import build_report
+from pggan_fast.backends.launch import launch_cuda
+from pggan_fast.backends.native import NativeOps
+from pggan_fast.backends.registry import backend_status
+
+native: Any = None
+_missing: str | None = None
+try:
+    from pggan_fast import _cuda as native  # type: ignore[attr-defined, no-redef, unused-ignore]
+except ImportError as error:
+    _missing = str(error)
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+# In tests: calls the functions of the host emulator on CPU tensors, in place of a device.
+emulator: Callable[..., Any] | None = None
+
+
+def why_missing() -> str | None:
+    """Why the CUDA kernels cannot be used, with the remedy; asks no driver where torch has no CUDA."""
+    if emulator is not None:
+        return None
+    if native is None:
+        reason = build_report().get("_cuda", {}).get("reason") or _missing
+        return f"the native module pggan_fast._cuda is missing ({reason}); reinstall pggan_fast with nvcc on the PATH"
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA; install a CUDA build"
+    return _driver_too_old()
+
+
+@functools.cache
+def _driver_too_old() -> str | None:
+    driver, runtime = native.driver_version(), native.runtime_version()
+    if driver == 0:
+        return "no CUDA driver answers"
+    if driver // 1000 < runtime // 1000:
+        return f"the driver is for CUDA {driver // 1000}, the kernels need CUDA {runtime // 1000}; update the driver"
+    return None
+
+
+@functools.cache
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
+
+
+def unsupported(x: Tensor, *others: Any) -> str | None:
+    """Reason of every op: the first tensor's device and dtype decide, the rest has been checked against it."""
+    if x.dtype not in DTYPES:
+        return f"it has no kernels for {x.dtype}; use backend='aten' or 'reference'"
+    if emulator is not None:
+        return None if x.is_cpu else f"the emulator runs on CPU tensors, got {x.device}"
+    if not x.is_cuda:
+        return f"it needs tensors on a CUDA device, got {x.device}"
+    if _capability(x.device) < (8, 0):
+        return f"{torch.cuda.get_device_name(x.device)} is older than compute capability 8.0"
+    return None
+
+
+def launch(name: str, *args: Any) -> Any:
+    """Call the native function `name` on the device of its first tensor."""
+    if emulator is not None:
+        return emulator(name, *args)
+    device = next(arg.device for arg in args if isinstance(arg, Tensor))
+    return launch_cuda(getattr(native, name), device, *args)
+
+
+backend_status("cuda", why_missing)
+ops = NativeOps(launch, workspaces=True)
+ops.register("cuda", unsupported)

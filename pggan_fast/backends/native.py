@@ -1,0 +1,242 @@
+"""The ops of a native module, CPU or CUDA: layouts, allocation, and the argument order of csrc/bind/arguments.h.
+
+Arguments and results are those of the ops' schemas (pggan_fast/ops).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pggan_fast.backends.layout import accumulator, contiguous, dense, empty, is_channels_last
+from pggan_fast.backends.registry import Limit, implement
+
+# The codes of csrc/kernels.h
+DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}
+NORMS = {"none": 0, "after_act": 1, "before_act": 2}
+_MAX_IMAGE_CHANNELS = 4
+
+
+def unsupported_to_rgb(x_low: Tensor, x_high: Tensor, w_low: Tensor, *others: Any) -> str | None:
+    return _too_many_channels(w_low.shape[0])
+
+
+def unsupported_from_rgb(image: Tensor, *others: Any) -> str | None:
+    return _too_many_channels(image.shape[1])
+
+
+def _too_many_channels(channels: int) -> str | None:
+    if channels <= _MAX_IMAGE_CHANNELS:
+        return None
+    return Limit(f"it handles images of at most {_MAX_IMAGE_CHANNELS} channels, got {channels}")
+
+
+def unsupported_backward(
+    dy: Tensor, dr: Tensor | None, y: Tensor, r: Any, mask: Any, scale: float, bias_scale: float, slope: float | None,
+    norm: str, *others: Any
+) -> str | None:  # fmt: skip
+    if norm == "before_act" and slope == 0.0:
+        return "a slope of 0 after the norm leaves nothing of the normalised value in y"
+    return None
+
+
+def _norm_factor(u: Tensor, n: int, h: int, w: int, norm: str) -> Tensor | None:
+    """r [N, 1, H, W] in the accumulator's dtype, where there is a norm."""
+    return None if norm == "none" else empty((n, 1, h, w), u, False, accumulator(u.dtype))
+
+
+def _parameters(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    return weight.contiguous(), contiguous(bias)
+
+
+def _codes(weight: Tensor, bias: Tensor | None) -> tuple[int, int]:
+    return DTYPES[weight.dtype], 0 if bias is None else DTYPES[bias.dtype]
+
+
+class NativeOps:
+    """The ops of one native module as functions on tensors."""
+
+    def __init__(self, launch: Callable[..., Any], workspaces: bool) -> None:
+        """`launch(name, *args)` calls the module's function of that name with tensors as addresses.
+
+        `workspaces`: kernels that sum want room for it from us, as much as `<name>_workspace` says.
+        """
+        self._call = launch
+        self._workspaces = workspaces
+
+    def register(self, backend: str, unsupported: Callable[..., str | None]) -> None:
+        """Implement every op for `backend`; `unsupported(x, *others)` judges the first tensor of each."""
+
+        def both(more: Callable[..., str | None]) -> Callable[..., str | None]:
+            return lambda *args: unsupported(*args) or more(*args)
+
+        for op in OPS:
+            supports = both(LIMITS[op]) if op in LIMITS else unsupported
+            implement(backend, op, supports=supports)(getattr(self, op))
+
+    def _call_summing(self, name: str, like: Tensor, *args: Any) -> None:
+        workspace = None
+        if self._workspaces:
+            workspace = like.new_empty(self._call(f"{name}_workspace", *args, None), dtype=torch.float32)
+        self._call(name, *args, workspace)
+
+    def _epilogue(
+        self, u: Tensor, y: Tensor, r: Tensor | None, mask: Tensor | None, shape: tuple[int, ...], channels_last: bool,
+        pool: bool, bias: Tensor | None, scale: float, bias_scale: float, slope: float | None, norm: str,
+        eps: float, eps_mode: str,
+    ) -> None:  # fmt: skip
+        bias = contiguous(bias)
+        self._call(
+            "bias_act_forward", u, bias, y, r, mask, DTYPES[u.dtype], 0 if bias is None else DTYPES[bias.dtype],
+            *shape, channels_last, pool, scale, bias_scale, 1.0 if slope is None else slope, NORMS[norm], eps,
+            eps_mode == "inside",
+        )  # fmt: skip
+
+    def bias_act_forward(
+        self, u: Tensor, bias: Tensor | None, scale: float, bias_scale: float, slope: float | None, norm: str,
+        eps: float, eps_mode: str, pool: bool,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+        channels_last = is_channels_last(u)
+        n, c, h, w = shape = u.shape
+        u = dense(u, channels_last)
+        y = empty((n, c, h // 2, w // 2) if pool else shape, u, channels_last)
+        r = _norm_factor(u, n, h, w, norm)
+        mask = empty((n, (c + 7) // 8, h, w), u, channels_last, torch.uint8) if pool and slope is not None else None
+        self._epilogue(u, y, r, mask, shape, channels_last, pool, bias, scale, bias_scale, slope, norm, eps, eps_mode)
+        return y, r, mask
+
+    def bias_act_inplace(
+        self, u: Tensor, bias: Tensor | None, scale: float, bias_scale: float, slope: float | None, norm: str,
+        eps: float, eps_mode: str,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        """bias_act_forward without pooling, written over u where u [N, C, H, W] is dense: (y, r or None)."""
+        channels_last = is_channels_last(u)
+        n, _, h, w = shape = u.shape
+        y = dense(u, channels_last)
+        r = _norm_factor(u, n, h, w, norm)
+        self._epilogue(y, y, r, None, shape, channels_last, False, bias, scale, bias_scale, slope, norm, eps, eps_mode)
+        return y, r
+
+    def bias_act_backward(
+        self, dy: Tensor, dr: Tensor | None, y: Tensor, r: Tensor | None, mask: Tensor | None, scale: float,
+        bias_scale: float, slope: float | None, norm: str, eps: float, eps_mode: str, pool: bool, need_bias: bool,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        channels_last = is_channels_last(y)
+        n, c, h, w = y.shape
+        if pool:
+            h, w = 2 * h, 2 * w
+        du = empty((n, c, h, w), y, channels_last)
+        db = dy.new_empty(c, dtype=accumulator(dy.dtype)) if need_bias else None
+        y_read = None if mask is not None or pool else dense(y, channels_last)
+        self._call_summing(
+            "bias_act_backward", dy, dense(dy, channels_last), contiguous(dr), y_read,
+            contiguous(r), None if mask is None else dense(mask, channels_last), du, db,
+            DTYPES[dy.dtype], n, c, h, w, channels_last, pool, scale, bias_scale, 1.0 if slope is None else slope,
+            NORMS[norm], eps, eps_mode == "inside",
+        )  # fmt: skip
+        return du, db
+
+    def masked_pool(self, g: Tensor, mask: Tensor | None, scale: float, slope: float | None) -> Tensor:
+        channels_last = is_channels_last(g)
+        n, c, h, w = g.shape
+        out = empty((n, c, h // 2, w // 2), g, channels_last)
+        self._call(
+            "masked_pool", dense(g, channels_last), None if mask is None else dense(mask, channels_last), out,
+            DTYPES[g.dtype], n, c, h, w, channels_last, scale, 1.0 if slope is None else slope,
+        )  # fmt: skip
+        return out
+
+    def fade_in_forward(self, low: Tensor, high: Tensor, alpha: Tensor) -> Tensor:
+        channels_last = is_channels_last(low)
+        out = empty(high.shape, high, channels_last)
+        self._call(
+            "fade_in_forward", dense(low, channels_last), dense(high, channels_last), alpha, out,
+            DTYPES[high.dtype], *high.shape, channels_last, low.shape[2:] != high.shape[2:],
+        )  # fmt: skip
+        return out
+
+    def fade_in_backward(self, dy: Tensor, alpha: Tensor, up: bool) -> tuple[Tensor, Tensor]:
+        channels_last = is_channels_last(dy)
+        n, c, h, w = dy.shape
+        dlow = empty((n, c, h // 2, w // 2) if up else dy.shape, dy, channels_last)
+        dhigh = empty(dy.shape, dy, channels_last)
+        self._call(
+            "fade_in_backward", dense(dy, channels_last), alpha, dlow, dhigh, DTYPES[dy.dtype], n, c, h, w,
+            channels_last, up,
+        )  # fmt: skip
+        return dlow, dhigh
+
+    def fade_reals(self, image: Tensor, alpha: Tensor) -> Tensor:
+        channels_last = is_channels_last(image)
+        out = empty(image.shape, image, channels_last)
+        self._call(
+            "fade_reals", dense(image, channels_last), alpha, out, DTYPES[image.dtype], *image.shape, channels_last
+        )
+        return out
+
+    def to_rgb_fade_in_forward(
+        self, x_low: Tensor, x_high: Tensor, w_low: Tensor, b_low: Tensor | None, w_high: Tensor, b_high: Tensor | None,
+        alpha: Tensor, weight_scale_low: float, weight_scale_high: float, bias_scale_low: float, bias_scale_high: float,
+    ) -> Tensor:  # fmt: skip
+        channels_last = is_channels_last(x_low)
+        n, c_high, h, w = x_high.shape
+        shape = n, w_high.shape[0], h, w
+        image = empty(shape, x_high, channels_last)
+        self._call(
+            "to_rgb_fade_in_forward", dense(x_low, channels_last), dense(x_high, channels_last),
+            *_parameters(w_low, b_low), *_parameters(w_high, b_high), alpha, image, DTYPES[image.dtype],
+            *_codes(w_low, b_low), *_codes(w_high, b_high), *shape, channels_last, x_low.shape[1], c_high,
+            weight_scale_low, weight_scale_high, bias_scale_low, bias_scale_high,
+        )  # fmt: skip
+        return image
+
+    def from_rgb_fade_in_forward(
+        self, image: Tensor, high: Tensor, w: Tensor, b: Tensor | None, alpha: Tensor, weight_scale: float,
+        bias_scale: float, slope: float,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        channels_last = is_channels_last(image)
+        n, c, height, width = shape = high.shape
+        y = empty(shape, high, channels_last)
+        mask = empty((n, (c + 7) // 8, height, width), high, channels_last, torch.uint8)
+        self._call(
+            "from_rgb_fade_in_forward", dense(image, channels_last), dense(high, channels_last), *_parameters(w, b),
+            alpha, y, mask, DTYPES[high.dtype], *_codes(w, b), *shape, channels_last, image.shape[1], weight_scale,
+            bias_scale, slope,
+        )  # fmt: skip
+        return y, mask
+
+    def minibatch_stddev_forward(self, x: Tensor, group: int, grouping: str, unbiased: bool, eps: float) -> Tensor:
+        channels_last = is_channels_last(x)
+        n, c, h, w = shape = x.shape
+        out = empty((n, c + 1, h, w), x, channels_last)
+        self._call_summing(
+            "minibatch_stddev_forward", x, dense(x, channels_last), out, DTYPES[x.dtype], *shape, channels_last, group,
+            grouping == "strided", group - unbiased, eps,
+        )  # fmt: skip
+        return out
+
+    def minibatch_stddev_backward(
+        self, dy: Tensor, x: Tensor, group: int, grouping: str, unbiased: bool, eps: float
+    ) -> Tensor:
+        channels_last = is_channels_last(dy)
+        shape = x.shape
+        dx = empty(shape, x, channels_last)
+        self._call_summing(
+            "minibatch_stddev_backward", x, dense(dy, channels_last), dense(x, channels_last), dx, DTYPES[x.dtype],
+            *shape, channels_last, group, grouping == "strided", group - unbiased, eps,
+        )  # fmt: skip
+        return dx
+
+
+LIMITS: dict[str, Callable[..., str | None]] = {
+    "bias_act_backward": unsupported_backward,
+    "to_rgb_fade_in_forward": unsupported_to_rgb,
+    "from_rgb_fade_in_forward": unsupported_from_rgb,
+}
+OPS = (
+    "bias_act_forward", "bias_act_backward", "masked_pool", "fade_in_forward", "fade_in_backward", "fade_reals",
+    "to_rgb_fade_in_forward", "from_rgb_fade_in_forward", "minibatch_stddev_forward", "minibatch_stddev_backward",
+)  # fmt: skip
