@@ -90,6 +90,8 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   });
 
   bind(m, "fade_reals", &arguments::fade_reals, &cuda::fade_reals);
+  bind(m, "conv_weight_grad", &arguments::conv_weight_grad, &cuda::conv_weight_grad);
+  bind_workspace(m, "conv_weight_grad_workspace", &arguments::conv_weight_grad, &cuda::conv_weight_grad_workspace);
 #if defined(PGGAN_EMULATOR)
   bind_emulator(m.def_submodule("emulator"));
 #endif
