@@ -95,6 +95,18 @@ def backend(name: str | None) -> None:
         raise ValueError(f"backend: expected None or one of {', '.join(registry.BACKENDS)}, got {name!r}")
 
 
+def backend_variable(name: str) -> None:
+    """The value of PGGAN_FAST_BACKEND: the error names it, since no argument is at fault."""
+    if name not in registry.BACKENDS:
+        raise ValueError(f"PGGAN_FAST_BACKEND: expected auto or one of {', '.join(registry.BACKENDS)}, got {name!r}")
+
+
+def size(**sizes: int) -> None:
+    for name, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
+
+
 def alpha(value: float | Tensor, like: Tensor) -> Tensor:
     """The blend weight as a 0-d float32 tensor on the device of `like`; a tensor is used as it is, without a sync."""
     if isinstance(value, Tensor):

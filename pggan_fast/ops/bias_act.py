@@ -81,7 +81,7 @@ def chosen_backend(backend: str | None) -> str:
         return backend
     fallback = settings.backend()
     if fallback is not None:
-        _checks.backend(fallback)
+        _checks.backend_variable(fallback)
     return fallback or ""
 
 

@@ -26,7 +26,8 @@ def why_missing() -> str | None:
         return "Triton is not installed; a CUDA build of torch for Linux brings it, else: pip install triton"
     if torch.version.cuda is None and not interpreted():
         return (
-            f"torch {torch.__version__} is built without CUDA; install a CUDA build, or set TRITON_INTERPRET=1 to test"
+            f"torch {torch.__version__} is built without CUDA; install a CUDA build, or start Python with "
+            "TRITON_INTERPRET=1 to run the kernels interpreted, slowly, on CPU tensors"
         )
     return None
 
