@@ -41,6 +41,9 @@ class Discriminator(torch.nn.Module):
         channels_last: bool | None = None,
     ) -> None:
         super().__init__()
+        _checks.size(channels=channels, stddev_group=stddev_group)
+        if label_dim < 0:
+            raise ValueError(f"label_dim: expected an integer >= 0, got {label_dim}")
         _checks.one_of("downsample", downsample, ("down", "pool"))
         self.levels = Levels(resolution, tuple(base_shape), fmap_base, fmap_decay, fmap_max)
         self.label_dim, self.channels = label_dim, channels
@@ -71,7 +74,8 @@ class Discriminator(torch.nn.Module):
             image: [N, channels, H, W] at the size of any level.
             alpha: weight of the newest level, a float or a 0-d tensor; 1 is only the new level. Without meaning at 4x4.
         """
-        if image.ndim != 4 or image.shape[1] != self.channels:
+        _checks.tensor("image", image, (4,))
+        if image.shape[1] != self.channels:
             raise ValueError(f"image: expected shape [N, {self.channels}, H, W], got {tuple(image.shape)}")
         r = self.levels.of_image(image.shape[2], image.shape[3])
         if self.channels_last:

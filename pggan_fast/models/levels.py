@@ -28,6 +28,9 @@ class Levels:
             raise ValueError(f"resolution: expected a power of two >= 4, got {r!r}")
         if len(self.base_shape) != 2 or min(self.base_shape) < 1:
             raise ValueError(f"base_shape: expected two sizes >= 1, got {self.base_shape!r}")
+        if (least := min(self.channels(r), self.stage_channels(0))) < 1:
+            names = f"fmap_base {self.fmap_base}, fmap_decay {self.fmap_decay}, fmap_max {self.fmap_max}"
+            raise ValueError(f"{names}: expected at least 1 feature map at resolution {r}, got {least}")
 
     @property
     def count(self) -> int:

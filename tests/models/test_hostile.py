@@ -46,3 +46,25 @@ def test_a_penalty_refuses_shapes_that_would_broadcast() -> None:
         gradient_penalty(D, reals, reals[:1])
     with pytest.raises(ValueError, match="target: expected a number > 0"):
         wgan_gp_d_loss(D, reals, reals, target=0.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"fmap_max": 0}, "fmap_max 0: expected at least 1 feature map at resolution 8, got 0"),
+        ({"fmap_base": 4, "fmap_decay": 3.0}, "fmap_base 4, .* at resolution 8, got 0"),
+        ({"channels": 0}, "channels: expected an integer >= 1, got 0"),
+        ({"label_dim": -1}, "label_dim: expected an integer >= 0, got -1"),
+    ],
+)
+def test_impossible_sizes_are_named(options: dict[str, int], said: str) -> None:
+    for network in (Generator, Discriminator):
+        with pytest.raises(ValueError, match=said):
+            network(8, **options)  # type: ignore[arg-type]
+
+
+def test_what_is_no_tensor_is_named() -> None:
+    with pytest.raises(TypeError, match="z: expected a tensor, got ndarray"):
+        Generator(4, latent_dim=8, **WIDTH)(torch.randn(2, 8).numpy())
+    with pytest.raises(TypeError, match="image: expected a tensor, got ndarray"):
+        Discriminator(4, **WIDTH)(torch.randn(2, 3, 4, 4).numpy())
