@@ -55,6 +55,7 @@ def scaled_conv2d(
     """
     x = autocast(x)
     _checks.tensor("x", x, (4,))
+    _checks.pixels("x", x)
     _checks.conv_weight("weight", weight, x)
     _checks.bias("bias", bias, weight.shape[0], x)
     _checks.finite(weight_scale=weight_scale, bias_scale=bias_scale)
