@@ -77,6 +77,12 @@ def finite(**scalars: float) -> None:
             raise ValueError(f"{name}: expected a finite number, got {value}")
 
 
+def counts(least: int, **numbers: int) -> None:
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}: expected an integer >= {least}, got {value!r}")
+
+
 def one_of(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
