@@ -54,7 +54,7 @@ class ScaledConv2d(_Scaled):
         eps_mode: str = "inside",
         backend: str | None = None,
     ) -> None:
-        _checks.size(in_channels=in_channels, out_channels=out_channels)
+        _checks.counts(1, in_channels=in_channels, out_channels=out_channels)
         if kernel_size not in (1, 3):
             raise ValueError(f"kernel_size: expected 1 or 3, got {kernel_size!r}")
         _checks.one_of("resample", resample, ("none", "up", "down", "pool"))
@@ -102,7 +102,7 @@ class ScaledLinear(_Scaled):
         eps: float = 1e-8,
         backend: str | None = None,
     ) -> None:
-        _checks.size(in_features=in_features, out_features=out_features)
+        _checks.counts(1, in_features=in_features, out_features=out_features)
         _checks.epilogue(negative_slope, pixel_norm, eps, "inside")
         super().__init__((out_features, in_features), out_features if bias else 0, gain, bias_scale, backend)
         self.negative_slope, self.pixel_norm, self.eps = negative_slope, pixel_norm, eps
@@ -140,7 +140,7 @@ class LatentToMap(_Scaled):
         channels_last: bool = True,
         backend: str | None = None,
     ) -> None:
-        _checks.size(in_features=in_features, channels=channels)
+        _checks.counts(1, in_features=in_features, channels=channels)
         if len(shape) != 2 or min(shape) < 1:
             raise ValueError(f"shape: expected height and width >= 1, got {shape!r}")
         _checks.epilogue(negative_slope, "after_act", eps, "inside")

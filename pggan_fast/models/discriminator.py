@@ -41,10 +41,9 @@ class Discriminator(torch.nn.Module):
         channels_last: bool | None = None,
     ) -> None:
         super().__init__()
-        _checks.size(channels=channels, stddev_group=stddev_group)
-        if label_dim < 0:
-            raise ValueError(f"label_dim: expected an integer >= 0, got {label_dim}")
         _checks.one_of("downsample", downsample, ("down", "pool"))
+        _checks.counts(1, channels=channels, stddev_group=stddev_group)
+        _checks.counts(0, label_dim=label_dim)
         self.levels = Levels(resolution, tuple(base_shape), fmap_base, fmap_decay, fmap_max)
         self.label_dim, self.channels = label_dim, channels
         self.channels_last = backend != "reference" if channels_last is None else channels_last

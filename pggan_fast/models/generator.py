@@ -47,9 +47,8 @@ class Generator(torch.nn.Module):
         channels_last: bool | None = None,
     ) -> None:
         super().__init__()
-        _checks.size(latent_dim=latent_dim, channels=channels)
-        if label_dim < 0:
-            raise ValueError(f"label_dim: expected an integer >= 0, got {label_dim}")
+        _checks.counts(1, latent_dim=latent_dim, channels=channels)
+        _checks.counts(0, label_dim=label_dim)
         self.levels = Levels(resolution, tuple(base_shape), fmap_base, fmap_decay, fmap_max)
         self.latent_dim, self.label_dim, self.channels = latent_dim, label_dim, channels
         self.eps, self.backend = eps, backend
@@ -118,6 +117,8 @@ class Generator(torch.nn.Module):
             raise ValueError(f"labels: expected {expected}, got {None if labels is None else tuple(labels.shape)}")
         if labels is None:
             return z
+        if not isinstance(labels, Tensor):
+            raise TypeError(f"labels: expected a tensor, got {type(labels).__name__}")
         if labels.shape != (z.shape[0], self.label_dim):
             raise ValueError(f"labels: expected shape {(z.shape[0], self.label_dim)}, got {tuple(labels.shape)}")
         return torch.cat([z, labels.to(z.dtype)], dim=1)
