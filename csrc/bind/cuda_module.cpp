@@ -89,7 +89,17 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
     return cudaDriverGetVersion(&version) == cudaSuccess ? version : 0;
   });
 
+  bind(m, "fade_in_forward", &arguments::fade_in_forward, &cuda::fade_in_forward);
+  bind(m, "fade_in_backward", &arguments::fade_in_backward, &cuda::fade_in_backward);
   bind(m, "fade_reals", &arguments::fade_reals, &cuda::fade_reals);
+  bind(m, "to_rgb_fade_in_forward", &arguments::to_rgb_fade_in_forward, &cuda::to_rgb_fade_in_forward);
+  bind(m, "from_rgb_fade_in_forward", &arguments::from_rgb_fade_in_forward, &cuda::from_rgb_fade_in_forward);
+  bind(m, "minibatch_stddev_forward", &arguments::minibatch_stddev_forward, &cuda::minibatch_stddev_forward);
+  bind_workspace(m, "minibatch_stddev_forward_workspace", &arguments::minibatch_stddev_forward,
+                 &cuda::minibatch_stddev_forward_workspace);
+  bind(m, "minibatch_stddev_backward", &arguments::minibatch_stddev_backward, &cuda::minibatch_stddev_backward);
+  bind_workspace(m, "minibatch_stddev_backward_workspace", &arguments::minibatch_stddev_backward,
+                 &cuda::minibatch_stddev_backward_workspace);
 #if defined(PGGAN_EMULATOR)
   bind_emulator(m.def_submodule("emulator"));
 #endif
