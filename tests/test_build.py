@@ -145,9 +145,7 @@ def test_cuda_is_built_for_what_was_asked_for(recipe, monkeypatch, stand_in_nvcc
         (["75", "80", "90"], ["7.5"], "no CUDA device of compute capability 8.0", ["8.0", "9.0+PTX"]),
     ],
 )
-def test_an_older_nvcc_builds_what_it_knows(
-    recipe, monkeypatch, stand_in_nvcc, known, devices, native, everywhere
-):
+def test_an_older_nvcc_builds_what_it_knows(recipe, monkeypatch, stand_in_nvcc, known, devices, native, everywhere):
     stand_in_nvcc(*known)
     monkeypatch.setattr(recipe, "device_capabilities", lambda: devices)
     for wanted, expected in (("", native), ("1", everywhere)):

@@ -54,7 +54,8 @@ class Copy:
             "CXX": "bash",
             "PYTHON": str(self.python),
         }
-        for name in ("MAKEFLAGS", "MAKELEVEL", "TORCH", "PYTEST_ARGS", "PGGAN_FAST_CUDA"):  # of a make that runs this test
+        # Of a make that runs this test
+        for name in ("MAKEFLAGS", "MAKELEVEL", "TORCH", "PYTEST_ARGS", "PGGAN_FAST_CUDA"):
             self.env.pop(name, None)
 
     def run(self, *command: str, **env: str) -> subprocess.CompletedProcess:
@@ -194,7 +195,7 @@ def test_ci_runs_make_test(copy):
 
 
 def test_the_long_tests_leave_none_out(copy):
-    assert copy.calls("make", "test-long")== ["venv", *SETUP, *LINT, *CUDA, "triton", *TESTS]
+    assert copy.calls("make", "test-long") == ["venv", *SETUP, *LINT, *CUDA, "triton", *TESTS]
     assert "not slow" not in copy.log.read_text()
 
 
