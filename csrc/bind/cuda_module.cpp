@@ -56,8 +56,8 @@ void bind(py::module_& m, const char* name, Struct (*make)(Args...), cudaError_t
   m.def(
       name,
       [=](int device, Address stream, Args... args) {
-        const DeviceGuard guard(device);
         last_launch = {name, {}, {}, 0};
+        const DeviceGuard guard(device);
         check(launch(make(args...), reinterpret_cast<cudaStream_t>(stream)), device);
       },
       py::call_guard<py::gil_scoped_release>());
@@ -67,6 +67,7 @@ void bind(py::module_& m, const char* name, Struct (*make)(Args...), cudaError_t
 template <class Struct, class... Args>
 void bind_workspace(py::module_& m, const char* name, Struct (*make)(Args...), int64_t (*count)(const Struct&)) {
   m.def(name, [=](int device, Address, Args... args) {
+    last_launch = {name, {}, {}, 0};
     const DeviceGuard guard(device);
     return count(make(args...));
   });
