@@ -24,6 +24,9 @@ inline Taps taps_of(int resample, int64_t k) {
   return {1 + 2 * wide, 1, 1, 0, wide};
 }
 
+// How many products side by side take all output channels, 8 each: kernels are made for 2, 4 and 8.
+constexpr int n_tiles(int64_t channels) { return channels <= 16 ? 2 : channels <= 32 ? 4 : 8; }
+
 // Division of n by d, n * d < 2^32, as one multiplication.
 struct Divisor {
   uint32_t d, inverse;
