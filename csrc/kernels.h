@@ -188,17 +188,17 @@ struct ScaledConv2d {
   bool eps_inside;
 };
 
-// dw [C, in_channels, k, k] = the gradient of scale * conv(x) in weight, in dw_dtype.
+// dw [C, in_channels, k, k] = the gradient of scale * conv(x) in weight, in dw_dtype; at most 64 channels.
 struct ConvWeightGrad {
   const void* x;   // [N, H, W, in_channels]
   const void* dy;  // [N, H', W', C]
   void* dw;
-  float* workspace;  // conv_weight_grad_workspace floats
   int dtype, dw_dtype;
   int64_t n, h, w, in_channels, out_channels, k;
   int resample;
   bool ieee;
   double scale;
+  float* workspace;  // conv_weight_grad_workspace floats
 };
 
 // Tile rows [first, first + count) of all samples, sample by sample, of images in channels_last rows. A tile row is

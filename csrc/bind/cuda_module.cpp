@@ -105,6 +105,8 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   bind_workspace(m, "pack_weight_elements", &arguments::pack_weight, &cuda::pack_weight_elements);
   bind(m, "scaled_conv2d", &arguments::scaled_conv2d, &cuda::scaled_conv2d);
   bind_workspace(m, "scaled_conv2d_rows", &arguments::scaled_conv2d, &cuda::scaled_conv2d_rows);
+  bind(m, "conv_weight_grad", &arguments::conv_weight_grad, &cuda::conv_weight_grad);
+  bind_workspace(m, "conv_weight_grad_workspace", &arguments::conv_weight_grad, &cuda::conv_weight_grad_workspace);
 #if defined(PGGAN_EMULATOR)
   bind_emulator(m.def_submodule("emulator"));
 #endif
