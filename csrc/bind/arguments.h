@@ -116,9 +116,9 @@ inline PhaseWeight phase_weight(Address weight, Address summed, int dtype, int64
 }
 
 inline PackWeight pack_weight(Address weight, Address packed, int weight_dtype, int dtype, int64_t out_channels,
-                              int64_t in_channels, int64_t k, int resample, bool adjoint, double scale) {
+                              int64_t in_channels, int64_t k, int resample, bool adjoint, bool ieee, double scale) {
   return {at<void>(weight), at<void>(packed), weight_dtype, dtype, out_channels, in_channels, k, resample, adjoint,
-          scale};
+          ieee, scale};
 }
 
 inline ScaledConv2d scaled_conv2d(Address x, Address packed, Address bias, Address y, Address r, Address mask,

@@ -24,6 +24,9 @@ inline Taps taps_of(int resample, int64_t k) {
   return {1 + 2 * wide, 1, 1, 0, wide};
 }
 
+// How many products side by side take all output channels, 8 each: kernels are made for 2, 4 and 8.
+constexpr int n_tiles(int64_t channels) { return channels <= 16 ? 2 : channels <= 32 ? 4 : 8; }
+
 // Division of n by d, n * d < 2^32, as one multiplication.
 struct Divisor {
   uint32_t d, inverse;
@@ -103,6 +106,7 @@ template <class T>
 DEVICE void load_tile(unsigned char* to, const Tile& tile, const T* image, const Image& size, int row, int column) {
   constexpr int IN_UNIT = 16 / sizeof(T);
   const int count = tile.rows * tile.columns * tile.units;
+#pragma unroll 1
   for (int i = int(threadIdx.x); i < count; i += int(blockDim.x)) {
     const int pixel = tile.by_units.divide(i), channel = (i - pixel * tile.units) * IN_UNIT;
     const int r = tile.by_columns.divide(pixel), c = pixel - r * tile.columns;
@@ -113,6 +117,7 @@ DEVICE void load_tile(unsigned char* to, const Tile& tile, const T* image, const
 
 // The block copies `rows` rows of `units`, dense and on 16 bytes, asynchronously.
 DEVICE void load_rows(unsigned char* to, const void* from, int rows, int units, const Swizzle& swizzle) {
+#pragma unroll 1
   for (int i = int(threadIdx.x); i < rows * units; i += int(blockDim.x))
     copy_async(to + swizzle(i) * 16, static_cast<const unsigned char*>(from) + int64_t(i) * 16, true);
 }
