@@ -94,18 +94,6 @@ struct Fragments {
       out[n] = P::operand(half);
     }
   }
-
-  static DEVICE void add(float (&d)[4], const Operand<4>& a, const Operand<2>& b) {
-    if constexpr (std::is_same_v<P, IeeeProduct>) {
-      // Tensor cores cut off what they add to, and thousands of products follow: these begin at zero.
-      float sum[4] = {};
-      P::multiply(sum, a, b);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) d[i] += sum[i];
-    } else {
-      P::multiply(d, a, b);
-    }
-  }
 };
 
 // The block loads channels [first, first + 16 * tiles) of the rectangle of pixels from (row, column) on.
@@ -184,7 +172,7 @@ DEVICE void add_tile(Accumulators<Shares<k, STRIDE>::EACH>& sums, const typename
 #pragma unroll
         for (int m = 0; m < SLICE / 16; ++m)
           if (m < used.a)
-            for (int i = 0; i < 2; ++i) F::add(sums[t][m][n][i], a[m], b[i]);
+            for (int i = 0; i < 2; ++i) P::multiply(sums[t][m][n][i], a[m], b[i]);
       }
     }
   }
