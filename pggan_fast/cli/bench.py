@@ -88,6 +88,8 @@ class Command:
         for name, path in (("--json", self.json), ("--plot", self.plot)):
             if path is not None and not path.parent.is_dir():
                 raise UsageError(f"{name}: the folder {path.parent} does not exist")
+            if path is not None and path.is_dir():
+                raise UsageError(f"{name}: {path} is a folder, expected a file")
         if self.plot is not None:
             from pggan_fast.benchmarks import plot
 

@@ -39,6 +39,7 @@ def test_every_command_has_help(name, capsys):
         (["bench", "--device", "cuda:99"], "--device: got 'cuda:99'"),
         (["bench", "--device", "abacus"], "--device: got 'abacus'"),
         (["bench", "--json", "/no/such/folder/x.json"], "--json: the folder"),
+        (["bench", "--json", "/tmp"], "--json: /tmp is a folder, expected a file"),
         (["bench", "--plot", "picture.jpg"], "expected a name that ends in .png"),
     ],
 )
