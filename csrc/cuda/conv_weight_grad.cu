@@ -6,7 +6,7 @@
 //
 // dy is the centre, with STRIDE 2 for "down" and else 1. For "up" it is x, with STRIDE 2: the pixels that meet are
 // those of "down", seen from the other side. With STRIDE 2 there are k + 1 taps a direction, for k and for two pixels
-// that are averaged or alike; an element of dw is the sum of 2x2 taps. The second kernel adds them and the blocks' sums.
+// that are averaged or alike; an element of dw is the sum of 2x2 taps. The second kernel adds these and the blocks.
 //
 // A block takes 32 channels of either image and consecutive tiles of the centre; its sums stay in registers. Warps
 // share out the taps, and those of the same taps the pixels. The order of all sums depends on the device alone.
