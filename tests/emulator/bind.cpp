@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "machine.h"
+#include "seeded.h"
 #include "shadow.h"
 #include "traffic.h"
 
@@ -46,6 +47,33 @@ py::dict counts() {
   return all;
 }
 
+void check(cudaError_t error) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // the next launch is judged by itself
+  throw std::runtime_error(cudaGetErrorString(error));
+}
+
+template <class T>
+T* at(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// f(device, stream, in, out, zeros, correct) of seeded.h's faults, and f(device, stream, in, out) of its probes
+void bind_seeded(py::module_ faults, py::module_ probes) {
+  for (const auto& list : {seeded::memory_faults(), seeded::shared_faults(), seeded::thread_faults()}) {
+    for (const seeded::Kernel& kernel : list) {
+      faults.def(kernel.name, [&](int, uintptr_t, uintptr_t in, uintptr_t out, uintptr_t zeros, bool correct) {
+        check(kernel.run(correct, {at<float>(in), at<float>(out), at<float>(zeros)}));
+      });
+    }
+  }
+  for (const seeded::Probe& probe : seeded::probes()) {
+    probes.def(probe.name, [&](int, uintptr_t, uintptr_t in, uintptr_t out) {
+      check(probe.run(at<uint32_t>(in), at<uint32_t>(out)));
+    });
+  }
+}
+
 }  // namespace
 
 void bind_emulator(py::module_ m) {
@@ -58,4 +86,5 @@ void bind_emulator(py::module_ m) {
   m.def("take_faults", &cusim::take_faults);
   m.def("traffic", &traffic);
   m.def("counts", &counts);
+  bind_seeded(m.def_submodule("faults"), m.def_submodule("probes"));
 }

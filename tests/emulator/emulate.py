@@ -21,6 +21,7 @@ from torch import Tensor
 
 sys.path.append(str(Path(__file__).resolve().parent))
 sys.path.append(str(Path(__file__).resolve().parents[1]))
+import grid
 from allocators import wrap_allocators
 
 from pggan_fast.backends import cuda
@@ -198,3 +199,9 @@ def emulated(
     finally:
         _settings = outer
         native.configure(**outer)
+
+
+def check(op: str, inputs: Any, options: Any, *, policy: int = FIFO, **judged: Any) -> None:
+    """grid.check with backend "cuda", emulated."""
+    with emulated(policy):
+        grid.check(op, inputs, options, "cuda", **judged)
