@@ -78,6 +78,7 @@ struct Tf32Product {
 // float32 to about 2^-21: each factor is the sum of two TF32 numbers, and of the four products the one of both low
 // parts is too small to count. A third of TF32's rate, which is still more than float32 multiply-adds have. Tensor cores
 // cut off what they add to a large sum: three times a step that would be seen, so steps are added by ordinary additions.
+// What is infinite comes out as NaN: infinity less its high part is none.
 struct IeeeProduct {
   using Element = float;
   template <int N>
