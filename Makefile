@@ -7,6 +7,7 @@ PYTEST_ARGS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+CUDA_STAMP := .venv/.cuda-built
 RUN := $(BIN)/python
 
 # The environment is used as it is only if its Python still runs, has torch, and was made for this very folder.
@@ -19,7 +20,7 @@ SOURCES := Makefile pyproject.toml setup.py scripts/setup_venv.sh scripts/prereq
 
 help:
 	@echo 'make bench      fused against plain PyTorch, side by side: a table, and build/bench/bench.{json,png}'
-	@echo 'make test       lint, types and every quick test'
+	@echo 'make test       lint, types and every quick test; compiles the CUDA kernels first, where there is nvcc'
 	@echo 'make test-long  lint, types and every test'
 	@echo 'make lint       ruff and mypy'
 	@echo 'make gpu        build, test, tune and measure on a CUDA device, with the packages of PYTHON; needs no network'
@@ -34,6 +35,10 @@ $(STAMP): $(SOURCES) $(if $(USABLE),,FORCE)
 
 FORCE:
 
+# The CUDA kernels, where there is nvcc. A target of its own, so that `make bench` never waits for them.
+$(CUDA_STAMP): $(STAMP) scripts/build_cuda.sh
+	@scripts/build_cuda.sh $@
+
 bench: $(STAMP)
 	@mkdir -p build/bench
 	$(BIN)/pggan-fast bench $(BENCH_ARGS) --json build/bench/bench.json --plot build/bench/bench.png
@@ -47,7 +52,7 @@ lint: $(STAMP)
 # of the kernels and by those that every backend shares, less those in float64.
 INTERPRET := TRITON_INTERPRET=1 $(RUN) -m pytest -n auto tests/kernels tests/ops --ignore=tests/ops/test_derivatives.py
 
-test: lint
+test: lint $(CUDA_STAMP)
 	$(INTERPRET) -m 'not slow' $(PYTEST_ARGS)
 	$(RUN) -m pytest -m 'not slow' --ignore=tests/kernels $(PYTEST_ARGS)
 
@@ -58,7 +63,7 @@ $(OLDEST_TRITON): | $(STAMP)
 	$(RUN) -m pip --disable-pip-version-check install --quiet --no-deps --target $@.part triton==3.6.0
 	mv $@.part $@
 
-test-long: lint $(OLDEST_TRITON)
+test-long: lint $(CUDA_STAMP) $(OLDEST_TRITON)
 	$(INTERPRET) $(PYTEST_ARGS)
 	$(RUN) -m pytest --ignore=tests/kernels $(PYTEST_ARGS)
 
@@ -66,6 +71,6 @@ gpu:
 	@BENCH_ARGS="$(BENCH_ARGS)" PYTEST_ARGS="$(PYTEST_ARGS)" scripts/gpu.sh "$(PYTHON)" $(STAGES)
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache $(STAMP)
+	rm -rf build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache $(STAMP) $(CUDA_STAMP)
 	rm -f pggan_fast/*.so pggan_fast/_build.json
 	find pggan_fast kernels benchmarks tests scripts -name __pycache__ -prune -exec rm -rf {} +

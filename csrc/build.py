@@ -29,8 +29,12 @@ ISA_FLAGS = {
     "avx2": _AVX2,
     "avx512": [*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"],
 }
-CUDA_ARCHITECTURES = ("8.0", "9.0", "10.0", "12.0+PTX")
-NVCC_FLAGS = ["-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden", "--threads=1"]
+# The static runtime loads without a driver and next to any other CUDA runtime, torch's own included.
+CUDA_LINK_FLAGS = ["-shared", "-cudart=static", "-Xlinker=-s"]
+CUDA_ARCHITECTURES = ("8.0", "9.0", "10.0", "12.0")
+# A spill is no error here: another nvcc than ours may spill, and its user gets slower kernels rather than none.
+# tests/static_cuda holds the kernels to it.
+NVCC_FLAGS = ["-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden"]
 
 
 class BuildError(RuntimeError):
@@ -88,15 +92,20 @@ def cuda_module() -> Module:
         raise BuildError("this version has no CUDA kernels")
     architectures = cuda_architectures()
     objects = [cuda_object(source, architectures) for source in sources]
-    objects.append(Object(CSRC / "bind" / "cuda_module.cpp", "bind.o", cxx(), [*CXX_FLAGS, *python_flags()]))
-    return Module(objects, nvcc(), ["-shared", "-cudart=static"])
+    binding = CSRC / "bind" / "cuda_module.cpp"  # by nvcc too, which knows where its headers are
+    flags = [*NVCC_FLAGS, "-Xcompiler=-Wall,-Wextra", *host_compiler(), *python_flags()]
+    objects.append(Object(binding, "bind.o", nvcc(), flags))
+    return Module(objects, nvcc(), [*CUDA_LINK_FLAGS, *host_compiler()])
 
 
 def cuda_object(source: Path, architectures: list[str]) -> Object:
-    flags = [*NVCC_FLAGS, *(flag for arch in architectures for flag in gencode(arch))]
-    if "CXX" in os.environ:
-        flags.append(f"-ccbin={cxx()}")
+    flags = [*NVCC_FLAGS, *host_compiler(), *(flag for arch in architectures for flag in gencode(arch))]
     return Object(source, f"{source.stem}.cu.o", nvcc(), flags)
+
+
+def host_compiler() -> list[str]:
+    """Which C++ compiler nvcc calls, where it should not choose itself."""
+    return [f"-ccbin={cxx()}"] if os.environ.get("CXX") else []
 
 
 def nvcc() -> str:
@@ -116,13 +125,28 @@ def cuda_architectures() -> list[str]:
     if wanted == "0":
         raise BuildError("PGGAN_FAST_CUDA=0")
     nvcc()
-    devices = device_capabilities()
+    devices = [device for device in device_capabilities() if float(device) >= 8.0]
     if not devices and wanted != "1":
-        raise BuildError("no CUDA device here; PGGAN_FAST_CUDA=1 builds the CUDA kernels anyway")
+        raise BuildError(
+            "no CUDA device of compute capability 8.0 or newer here; PGGAN_FAST_CUDA=1 builds the CUDA kernels anyway"
+        )
     listed = re.split(r"[\s;,]+", os.environ.get("TORCH_CUDA_ARCH_LIST", "").strip())
     if listed != [""]:
         return listed
-    return list(CUDA_ARCHITECTURES) if wanted == "1" else devices
+    known = known_architectures()
+    if wanted == "1":
+        chosen = [arch for arch in CUDA_ARCHITECTURES if arch in known]
+        return [*chosen[:-1], f"{chosen[-1]}+PTX"]
+    return sorted({arch if arch in known else f"{known[-1]}+PTX" for arch in devices})
+
+
+def known_architectures() -> list[str]:
+    """What this nvcc compiles for, oldest first; newer devices compile its PTX when they load it."""
+    told = subprocess.run([nvcc(), "--list-gpu-arch"], capture_output=True, text=True, check=False).stdout
+    known = sorted({int(number) for number in re.findall(r"compute_(\d+)$", told, re.MULTILINE)})
+    if not known or known[-1] < 80:
+        raise BuildError(f"{nvcc()} compiles for no device that the kernels run on; CUDA 11.0 or newer does")
+    return [f"{number // 10}.{number % 10}" for number in known]
 
 
 def device_capabilities() -> list[str]:
@@ -196,3 +220,11 @@ def last_words(output: str, lines: int = 6) -> str:
     told = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in told if re.search(r"\b(error|not found|No module)\b", line)]
     return "\n".join((errors or told)[-lines:]) or "the build said nothing"
+
+
+if __name__ == "__main__":  # for scripts/build_cuda.sh: which nvcc; where there is none, why, and status 1
+    try:
+        print(nvcc())
+    except BuildError as error:
+        print(error)
+        sys.exit(1)

@@ -101,28 +101,60 @@ def test_a_failed_module_does_not_fail_the_install(tmp_path):
     assert list((copy / "pggan_fast").glob("*.so")) == []
 
 
-def test_cuda_is_built_for_what_was_asked_for(recipe, monkeypatch, tmp_path):
-    monkeypatch.setattr(recipe, "nvcc", lambda: "nvcc")
+@pytest.fixture
+def stand_in_nvcc(recipe, monkeypatch, tmp_path):
+    """An nvcc that knows the architectures it is given, on a machine without a device."""
+    tool = tmp_path / "bin" / "nvcc"
+    tool.parent.mkdir()
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     monkeypatch.setattr(recipe, "device_capabilities", list)
+
+    def knows(*architectures):
+        words = " ".join(f"compute_{arch}" for arch in architectures)
+        tool.write_text(f"#!/bin/sh\nprintf '%s\\n' {words}\n")
+        tool.chmod(0o755)
+
+    knows("75", "80", "86", "90", "90a", "100", "110", "120", "121")
+    return knows
+
+
+def test_cuda_is_built_for_what_was_asked_for(recipe, monkeypatch, stand_in_nvcc):
     with pytest.raises(recipe.BuildError, match="no CUDA device"):
         recipe.cuda_architectures()
     monkeypatch.setenv("PGGAN_FAST_CUDA", "1")
-    assert recipe.cuda_architectures() == list(recipe.CUDA_ARCHITECTURES)
+    assert recipe.cuda_architectures() == ["8.0", "9.0", "10.0", "12.0+PTX"]
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.6;9.0a 12.0+PTX")
     assert recipe.cuda_architectures() == ["8.6", "9.0a", "12.0+PTX"]
     monkeypatch.setenv("PGGAN_FAST_CUDA", "0")
     with pytest.raises(recipe.BuildError, match="PGGAN_FAST_CUDA=0"):
         recipe.cuda_architectures()
-    monkeypatch.delenv("PGGAN_FAST_CUDA")
-    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST")
-    monkeypatch.setattr(recipe, "device_capabilities", lambda: ["9.0"])
-    assert recipe.cuda_architectures() == ["9.0"]
     assert recipe.gencode("12.0+PTX") == [
         "-gencode=arch=compute_120,code=sm_120",
         "-gencode=arch=compute_120,code=compute_120",
     ]
     with pytest.raises(recipe.BuildError, match="Hopper"):
         recipe.gencode("Hopper")
+
+
+@pytest.mark.parametrize(
+    ("known", "devices", "native", "everywhere"),
+    [
+        (["80", "90", "120"], ["9.0"], ["9.0"], ["8.0", "9.0", "12.0+PTX"]),
+        (["75", "80", "90"], ["7.5", "8.9", "12.0"], ["9.0+PTX"], ["8.0", "9.0+PTX"]),  # an older toolkit
+        (["70", "75"], ["8.0"], "compiles for no device", "compiles for no device"),
+        (["75", "80", "90"], ["7.5"], "no CUDA device of compute capability 8.0", ["8.0", "9.0+PTX"]),
+    ],
+)
+def test_an_older_nvcc_builds_what_it_knows(recipe, monkeypatch, stand_in_nvcc, known, devices, native, everywhere):
+    stand_in_nvcc(*known)
+    monkeypatch.setattr(recipe, "device_capabilities", lambda: devices)
+    for wanted, expected in (("", native), ("1", everywhere)):
+        monkeypatch.setenv("PGGAN_FAST_CUDA", wanted)
+        if isinstance(expected, str):
+            with pytest.raises(recipe.BuildError, match=expected):
+                recipe.cuda_architectures()
+        else:
+            assert recipe.cuda_architectures() == expected
 
 
 def test_the_reason_for_no_cuda_is_told(recipe, monkeypatch, tmp_path):
@@ -135,7 +167,7 @@ def test_the_reason_for_no_cuda_is_told(recipe, monkeypatch, tmp_path):
 
 
 def test_a_cuda_module_compiles_through_the_recipe(recipe, monkeypatch, tmp_path):
-    """A probe kernel for one architecture and PTX, linked with the static runtime, loads without a driver."""
+    """A probe kernel for one architecture and PTX, linked as the module is, loads without a driver."""
     try:
         compiler = recipe.nvcc()
     except recipe.BuildError as error:
@@ -150,7 +182,33 @@ def test_a_cuda_module_compiles_through_the_recipe(recipe, monkeypatch, tmp_path
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0+PTX")
     item = recipe.cuda_object(source, recipe.cuda_architectures())
     output = tmp_path / "probe.so"
-    recipe.build(recipe.Module([item], compiler, ["-shared", "-cudart=static"]), tmp_path / "objects", output)
+    recipe.build(recipe.Module([item], compiler, recipe.CUDA_LINK_FLAGS), tmp_path / "objects", output)
     call = "import ctypes, sys; print(ctypes.CDLL(sys.argv[1]).run(None))"
     told = subprocess.run([sys.executable, "-c", call, str(output)], check=True, capture_output=True, text=True).stdout
     assert (int(told) == 0) == bool(recipe.device_capabilities())
+    needed = subprocess.run(["readelf", "-d", output], check=True, capture_output=True, text=True).stdout
+    assert "NEEDED" in needed
+    assert "libcuda" not in needed
+
+
+def test_the_binding_compiles_where_the_kernels_do(recipe, monkeypatch):
+    """By nvcc, which finds its own headers: a plain C++ compiler does not."""
+    try:
+        compiler = recipe.nvcc()
+    except recipe.BuildError as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("PGGAN_FAST_CUDA", "1")
+    module = recipe.cuda_module()
+    assert {item.compiler for item in module.objects} == {module.linker} == {compiler}
+    monkeypatch.setenv("CXX", "g++-12")
+    assert all("-ccbin=g++-12" in item.flags for item in recipe.cuda_module().objects)
+
+
+def test_the_module_loads_without_a_driver():
+    """And says so: the versions are what `pggan-fast info` explains the missing backend with."""
+    native = pytest.importorskip("pggan_fast._cuda", reason="pggan_fast._cuda is not built here")
+    assert native.runtime_version() >= 11000
+    assert native.driver_version() >= 0
+    if native.driver_version() == 0:
+        with pytest.raises(RuntimeError, match="CUDA error in fade_reals on device 0: "):
+            native.fade_reals(0, 0, 0, 0, 0, 0, 1, 3, 2, 2, False)

@@ -19,6 +19,7 @@ case "$*" in
     "-m venv .venv")
         mkdir -p .venv/bin
         cp -- "$0" .venv/bin/python
+        cp -- "$0" .venv/bin/pggan-fast
         echo "VIRTUAL_ENV=$(pwd -P)/.venv" >.venv/bin/activate ;;
     *"--target "*) mkdir -p -- "${@: -2:1}" ;;
     -) echo a-device ;;
@@ -53,7 +54,8 @@ class Copy:
             "CXX": "bash",
             "PYTHON": str(self.python),
         }
-        for name in ("MAKEFLAGS", "MAKELEVEL", "TORCH", "PYTEST_ARGS"):  # of a make that runs this test
+        # Of a make that runs this test
+        for name in ("MAKEFLAGS", "MAKELEVEL", "TORCH", "PYTEST_ARGS", "PGGAN_FAST_CUDA"):
             self.env.pop(name, None)
 
     def run(self, *command: str, **env: str) -> subprocess.CompletedProcess:
@@ -72,6 +74,9 @@ class Copy:
             "install --quiet setuptools": "tools",
             "install --quiet --no-build-isolation --editable": "package",
             "import pggan_fast._cpu": "native",
+            "build_ext --inplace": "kernels",
+            "import pggan_fast._cuda": "loads",
+            "--target": "triton",
             "-m ruff": "ruff",
             "-m mypy": "mypy",
             "-m pytest": "pytest",
@@ -81,7 +86,10 @@ class Copy:
 
 
 SETUP = ["torch", "tools", "package", "native"]
-TEST = ["ruff", "ruff", "mypy", "pytest", "pytest"]
+LINT = ["ruff", "ruff", "mypy"]
+CUDA = ["kernels", "loads"]
+TESTS = ["pytest", "pytest"]
+FIRST, AGAIN = [*SETUP, *LINT, *CUDA, *TESTS], [*LINT, *TESTS]
 
 
 @pytest.fixture
@@ -92,15 +100,17 @@ def copy(tmp_path):
 
 
 def test_a_fresh_clone_is_set_up_once(copy):
-    assert copy.calls("make", "-j4", "test") == ["venv", *SETUP, *TEST]
-    assert copy.calls("make", "test") == TEST
-    assert copy.calls("make", "-j4", "lint", "test") == TEST
+    calls = copy.calls("make", "-j4", "test")
+    assert [name for name in calls if name not in CUDA] == ["venv", *SETUP, *AGAIN]  # the kernels beside lint
+    assert [name for name in calls if name not in LINT] == ["venv", *SETUP, *CUDA, *TESTS]
+    assert copy.calls("make", "test") == AGAIN
+    assert copy.calls("make", "-j4", "lint", "test") == AGAIN
 
 
 def test_a_setup_that_was_cut_short_is_done_again(copy):
     assert copy.run("make", "test", FAIL_AT="--editable").returncode != 0
     assert "pytest" not in copy.log.read_text()
-    assert copy.calls("make", "test") == [*SETUP, *TEST]
+    assert copy.calls("make", "test") == FIRST
 
 
 @pytest.mark.parametrize("changed", ["csrc/cpu/a.cpp", "csrc/cpu", "pyproject.toml", "setup.py", "Makefile"])
@@ -108,7 +118,7 @@ def test_a_change_installs_again_into_the_same_environment(copy, changed):
     copy.calls("make", "test")
     later = (copy.folder / ".venv" / ".installed").stat().st_mtime + 10
     os.utime(copy.folder / changed, (later, later))
-    assert copy.calls("make", "test") == [*SETUP, *TEST]
+    assert copy.calls("make", "test") == FIRST
 
 
 def test_an_environment_whose_python_is_gone_is_made_anew(copy):
@@ -116,13 +126,13 @@ def test_an_environment_whose_python_is_gone_is_made_anew(copy):
     python = copy.folder / ".venv" / "bin" / "python"
     python.unlink()
     python.symlink_to("/no/such/python3")
-    assert copy.calls("make", "test") == ["venv", *SETUP, *TEST]
+    assert copy.calls("make", "test") == ["venv", *FIRST]
 
 
 def test_a_moved_folder_gets_its_own_environment(copy):
     copy.calls("make", "test")
     copy.folder = copy.folder.rename(copy.folder.with_name("moved"))
-    assert copy.calls("make", "test") == ["venv", *SETUP, *TEST]
+    assert copy.calls("make", "test") == ["venv", *FIRST]
 
 
 def test_a_missing_native_module_fails_the_setup_and_says_why(copy):
@@ -135,6 +145,44 @@ def test_a_missing_native_module_fails_the_setup_and_says_why(copy):
     assert not (copy.folder / ".venv" / ".installed").exists()
 
 
+def test_the_kernels_for_cuda_are_built_for_the_tests_alone(copy):
+    assert copy.calls("make", "bench") == ["venv", *SETUP]
+    assert copy.calls("make", "lint") == LINT
+    assert copy.calls("make", "test") == [*LINT, *CUDA, *TESTS]
+    later = (copy.folder / ".venv" / ".cuda-built").stat().st_mtime + 10
+    (copy.folder / "csrc" / "cuda.cu").touch()
+    for path in ("csrc", "csrc/cuda.cu"):
+        os.utime(copy.folder / path, (later, later))
+    assert copy.calls("make", "bench") == SETUP
+    os.utime(copy.folder / ".venv" / ".installed", (later, later))
+    assert copy.calls("make", "test") == [*LINT, *CUDA, *TESTS]
+
+
+def test_without_nvcc_the_kernels_are_looked_for_again(copy):
+    """A missing compiler is no fault, and may be there the next time."""
+    copy.calls("make", "lint")
+    for _ in range(2):
+        done = copy.run("make", "test", FAIL_AT="csrc/build.py")
+        assert done.returncode == 0, done.stderr
+        assert "the CUDA kernels are not compiled" in done.stdout
+    assert "build_ext" not in copy.log.read_text()
+    assert copy.calls("make", "test", PGGAN_FAST_CUDA="0") == AGAIN
+    assert copy.calls("make", "test") == [*LINT, *CUDA, *TESTS]
+
+
+def test_kernels_that_do_not_compile_fail_the_tests_and_say_why(copy):
+    copy.calls("make", "lint")
+    (copy.folder / "pggan_fast").mkdir()
+    (copy.folder / "pggan_fast" / "_build.json").write_text('{"_cuda": {"built": false, "reason": "ptxas fatal"}}')
+    done = copy.run("make", "test", FAIL_AT="import pggan_fast._cuda")
+    assert done.returncode != 0
+    assert "_cuda does not load" in done.stderr
+    assert "ptxas fatal" in done.stderr
+    assert "-m pytest" not in copy.log.read_text()
+    assert copy.run("make", "test", FAIL_AT="build_ext").returncode != 0
+    assert "-m pytest" not in copy.log.read_text()
+
+
 @pytest.mark.parametrize("failing", ["-m ruff check", "-m ruff format", "-m mypy", "-m pytest"])
 def test_a_failing_check_fails_ci(copy, failing):
     copy.calls("make", "test")
@@ -142,12 +190,12 @@ def test_a_failing_check_fails_ci(copy, failing):
 
 
 def test_ci_runs_make_test(copy):
-    assert copy.calls(".ci/run", CI="true") == ["venv", *SETUP, *TEST]
+    assert copy.calls(".ci/run", CI="true") == ["venv", *FIRST]
     assert "-m pytest -m not slow" in copy.log.read_text()
 
 
 def test_the_long_tests_leave_none_out(copy):
-    assert copy.calls("make", "test-long")[-len(TEST) :] == TEST
+    assert copy.calls("make", "test-long") == ["venv", *SETUP, *LINT, *CUDA, "triton", *TESTS]
     assert "not slow" not in copy.log.read_text()
 
 

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -16,25 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import triton
-import triton.backends.nvidia
+from static import sass
 from static.record import Job, source_of
 from triton.backends.compiler import GPUTarget
 
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / "build" / "triton-static"  # Triton's own: a kernel that did not change is not compiled again
-TOOLS = Path(triton.backends.nvidia.__file__).parent / "bin"
-# Regular expressions of SASS opcodes.
-OPCODES = {
-    "mma": r"(?:[HIQ]MMA|HGMMA|QGMMA|UTC\w*MMA)\b",  # tensor cores: mma.sync, wgmma, tcgen05
-    "warpgroup_mma": r"(?:HGMMA|QGMMA|UTC\w*MMA)\b",  # those of sm_90 and sm_100
-    "ffma": r"F(?:FMA|FMA2)\b",
-    "async_copies": r"(?:LDGSTS|UBLKCP|UTMALDG)\b",
-    "loads": r"LDG\b",
-    "wide_loads": r"(?:LDG\b[.\w]*|LDGSTS\b[.\w]*)\.(?:128|256)\b",
-    "stores": r"STG\b",
-    "wide_stores": r"STG\b[.\w]*\.(?:128|256)\b",
-    "local": r"(?:STL|LDL)\b",
-}
 
 
 @dataclass(frozen=True)
@@ -62,37 +48,25 @@ def compile_job(job: Job) -> Program:
     except Exception as error:  # CompilationError, PTXASError, and what the language raises inside
         return Program(failed=f"{type(error).__name__}: {error}")
     registers, stack = resources(compiled.asm["cubin"])
-    sass = disassemble(compiled.asm["cubin"])
+    code = sass.disassemble(compiled.asm["cubin"])
     return Program(
         registers=registers,
         shared=int(compiled.metadata.shared),
         stack=stack,
         warps=int(compiled.metadata.num_warps),
         stages=int(compiled.metadata.num_stages),
-        opcodes=tuple((name, len(re.findall(rf"\s{pattern}", sass))) for name, pattern in OPCODES.items()),
+        opcodes=tuple(sass.count(code).items()),
         dot="tt.dot" in compiled.asm["ttir"],
     )
 
 
-def disassemble(cubin: bytes) -> str:
-    return run_tool("nvdisasm", "-c", cubin=cubin)
-
-
 def resources(cubin: bytes) -> tuple[int, int]:
     """(registers, bytes of stack) per thread."""
-    usage = run_tool("cuobjdump", "-res-usage", cubin=cubin)
+    usage = sass.run_tool("cuobjdump", "-res-usage", cubin=cubin)
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     if found is None:
         raise RuntimeError(f"cuobjdump names no registers: {usage}")
     return int(found[1]), int(found[2])
-
-
-def run_tool(tool: str, option: str, *, cubin: bytes) -> str:
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        command = [str(TOOLS / tool), option, file.name]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def compile_all(jobs: Iterable[Job], processes: int = 2, progress: Any = None) -> dict[Job, Program]:
@@ -121,7 +95,7 @@ def versions() -> dict[str, str]:
     """Of what decides the result."""
     found = {"triton": triton.__version__}
     for name in ("ptxas", "ptxas-blackwell"):
-        tool = TOOLS / name
+        tool = sass.TRITON_TOOLS / name
         if tool.exists():
             text = subprocess.run([str(tool), "--version"], capture_output=True, text=True, check=True).stdout
             release = re.search(r"V([\d.]+)", text)

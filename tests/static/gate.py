@@ -2,43 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from static.aot import Program
+from static.chips import CHIPS, Chip
 from static.record import Job, Launch
 from torch import Tensor
 
-KIB = 1024
-REGISTERS = 65536  # per multiprocessor, in four parts
-REGISTER_UNIT = 256  # allocated per warp
-
-
-@dataclass(frozen=True)
-class Chip:
-    """Limits of one compute capability.
-
-    CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"; the same numbers are in the toolkit's
-    cuda_occupancy.h, from which the allocation units come.
-    """
-
-    threads: int  # resident per multiprocessor
-    blocks: int
-    shared: int  # bytes per multiprocessor
-    shared_block: int  # bytes that a block may opt in to
-    reserved: int = KIB  # of shared memory, per block, by the system
-    shared_unit: int = 128
-
-
-CHIPS = {
-    75: Chip(1024, 16, 64 * KIB, 64 * KIB, reserved=0, shared_unit=256),
-    80: Chip(2048, 32, 164 * KIB, 163 * KIB),
-    86: Chip(1536, 16, 100 * KIB, 99 * KIB),
-    89: Chip(1536, 24, 100 * KIB, 99 * KIB),
-    90: Chip(2048, 32, 228 * KIB, 227 * KIB),
-    100: Chip(2048, 32, 228 * KIB, 227 * KIB),
-    120: Chip(1536, 24, 100 * KIB, 99 * KIB),
-}
 COMPILED = (80, 90, 100, 120)  # what machine code is made for
 
 # Per kernel without a product, the tensor that it loads most of and the one that it stores most of, each with what lies
@@ -67,17 +37,7 @@ MAIN: dict[str, tuple[Main, Main]] = {
 
 def occupancy(program: Program, chip: Chip) -> int:
     """Blocks resident on one multiprocessor; 0 where a block does not fit."""
-    if program.shared > chip.shared_block:
-        return 0
-    per_warp = round_up(max(1, program.registers) * 32, REGISTER_UNIT)
-    warps = 4 * (REGISTERS // 4 // per_warp)
-    shared = round_up(program.shared + chip.reserved, chip.shared_unit)
-    limits = [warps // program.warps, chip.threads // (32 * program.warps), chip.blocks]
-    return min([*limits, chip.shared // shared] if shared else limits)
-
-
-def round_up(n: int, unit: int) -> int:
-    return -(-n // unit) * unit
+    return chip.blocks_of(32 * program.warps, program.registers, program.shared)
 
 
 def wants_tensor_cores(job: Job, program: Program) -> bool:
