@@ -158,15 +158,15 @@ struct MinibatchStddevBackward {
 enum Resample : int { RESAMPLE_NONE = 0, RESAMPLE_UP = 1, RESAMPLE_DOWN = 2 };
 
 // `weight` [out_channels, in_channels, k, k] to what scaled_conv2d multiplies with: scale * weight, box-summed to the
-// taps of a resampling 3x3 convolution, rounded once: packed [phases, taps, padded outputs, padded inputs] with zeros
-// in the padding. `adjoint`: of the convolution's transpose, whose inputs are the outputs here, taps flipped.
+// taps of a resampling convolution, rounded once: packed [phases, taps, padded outputs, padded inputs] with zeros in
+// the padding. `adjoint`: of the convolution's transpose, whose inputs are the outputs here, taps flipped.
 struct PackWeight {
   const void* weight;
-  void* packed;
+  void* packed;             // pack_weight_elements of them
   int weight_dtype, dtype;  // of packed: the image's
   int64_t out_channels, in_channels, k;
   int resample;
-  bool adjoint;
+  bool adjoint, ieee;  // ieee: float32 stays as it is, else it is rounded to TF32
   double scale;
 };
 
@@ -188,17 +188,17 @@ struct ScaledConv2d {
   bool eps_inside;
 };
 
-// dw [C, in_channels, k, k] = the gradient of scale * conv(x) in weight, in dw_dtype.
+// dw [C, in_channels, k, k] = the gradient of scale * conv(x) in weight, in dw_dtype; at most 64 channels.
 struct ConvWeightGrad {
   const void* x;   // [N, H, W, in_channels]
   const void* dy;  // [N, H', W', C]
   void* dw;
-  float* workspace;  // conv_weight_grad_workspace floats
   int dtype, dw_dtype;
   int64_t n, h, w, in_channels, out_channels, k;
   int resample;
   bool ieee;
   double scale;
+  float* workspace;  // conv_weight_grad_workspace floats
 };
 
 // Tile rows [first, first + count) of all samples, sample by sample, of images in channels_last rows. A tile row is

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pggan_fast import ops
+from pggan_fast.ops import _checks
 
 
 class _Scaled(torch.nn.Module):
@@ -19,6 +20,7 @@ class _Scaled(torch.nn.Module):
         self, shape: tuple[int, ...], bias_size: int, gain: float, bias_scale: float, backend: str | None
     ) -> None:
         super().__init__()
+        _checks.finite(gain=gain, bias_scale=bias_scale)
         self.weight = torch.nn.Parameter(torch.randn(shape))
         self.register_parameter("bias", torch.nn.Parameter(torch.zeros(bias_size)) if bias_size else None)
         self.weight_scale = gain / math.sqrt(math.prod(shape[1:]))
@@ -52,6 +54,11 @@ class ScaledConv2d(_Scaled):
         eps_mode: str = "inside",
         backend: str | None = None,
     ) -> None:
+        _checks.counts(1, in_channels=in_channels, out_channels=out_channels)
+        if kernel_size not in (1, 3):
+            raise ValueError(f"kernel_size: expected 1 or 3, got {kernel_size!r}")
+        _checks.one_of("resample", resample, ("none", "up", "down", "pool"))
+        _checks.epilogue(negative_slope, pixel_norm, eps, eps_mode)
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         super().__init__(shape, out_channels if bias else 0, gain, bias_scale, backend)
         self.resample, self.negative_slope = resample, negative_slope
@@ -95,6 +102,8 @@ class ScaledLinear(_Scaled):
         eps: float = 1e-8,
         backend: str | None = None,
     ) -> None:
+        _checks.counts(1, in_features=in_features, out_features=out_features)
+        _checks.epilogue(negative_slope, pixel_norm, eps, "inside")
         super().__init__((out_features, in_features), out_features if bias else 0, gain, bias_scale, backend)
         self.negative_slope, self.pixel_norm, self.eps = negative_slope, pixel_norm, eps
 
@@ -131,6 +140,10 @@ class LatentToMap(_Scaled):
         channels_last: bool = True,
         backend: str | None = None,
     ) -> None:
+        _checks.counts(1, in_features=in_features, channels=channels)
+        if len(shape) != 2 or min(shape) < 1:
+            raise ValueError(f"shape: expected height and width >= 1, got {shape!r}")
+        _checks.epilogue(negative_slope, "after_act", eps, "inside")
         super().__init__((channels * shape[0] * shape[1], in_features), channels, gain, 1.0, backend)
         self.shape = (channels, *shape)
         self.negative_slope, self.eps, self.channels_last = negative_slope, eps, channels_last

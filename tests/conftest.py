@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from pggan_fast.backends import layout
-from pggan_fast.backends.triton.availability import interpreted
+from pggan_fast.backends.triton import availability
 
-if interpreted():  # Triton's interpreter is wrong for bfloat16
+if availability.interpreted():  # Triton's interpreter is wrong for bfloat16
     import triton_bf16
 
     triton_bf16.apply()
+    availability.interpreter_knows_bfloat16 = True
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")

@@ -143,3 +143,21 @@ def test_the_backend_of_a_layer_reaches_the_op() -> None:
     for layer in layers:
         with pytest.raises(ValueError, match=r"backend: .*cudnn"):
             layer(x)
+
+
+@pytest.mark.parametrize(
+    ("make_layer", "said"),
+    [
+        (lambda: nn.ScaledConv2d(0, 4), "in_channels: expected an integer >= 1, got 0"),
+        (lambda: nn.ScaledConv2d(4, 4, 5), "kernel_size: expected 1 or 3, got 5"),
+        (lambda: nn.ScaledConv2d(4, 4, resample="half"), "resample: expected one of .* got 'half'"),
+        (lambda: nn.ScaledConv2d(4, 4, negative_slope=2.0), "negative_slope: expected"),
+        (lambda: nn.ScaledConv2d(4, 4, gain=math.nan), "gain: expected a finite number, got nan"),
+        (lambda: nn.ScaledLinear(4, 4.0), r"out_features: expected an integer >= 1, got 4\.0"),
+        (lambda: nn.ScaledLinear(4, 4, pixel_norm="after"), "pixel_norm: expected one of"),
+        (lambda: nn.LatentToMap(4, 4, (4,)), r"shape: expected height and width >= 1, got \(4,\)"),
+    ],
+)
+def test_a_layer_refuses_bad_arguments_when_it_is_made(make_layer: Callable[[], object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        make_layer()

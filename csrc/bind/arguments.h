@@ -116,9 +116,9 @@ inline PhaseWeight phase_weight(Address weight, Address summed, int dtype, int64
 }
 
 inline PackWeight pack_weight(Address weight, Address packed, int weight_dtype, int dtype, int64_t out_channels,
-                              int64_t in_channels, int64_t k, int resample, bool adjoint, double scale) {
+                              int64_t in_channels, int64_t k, int resample, bool adjoint, bool ieee, double scale) {
   return {at<void>(weight), at<void>(packed), weight_dtype, dtype, out_channels, in_channels, k, resample, adjoint,
-          scale};
+          ieee, scale};
 }
 
 inline ScaledConv2d scaled_conv2d(Address x, Address packed, Address bias, Address y, Address r, Address mask,
@@ -130,11 +130,11 @@ inline ScaledConv2d scaled_conv2d(Address x, Address packed, Address bias, Addre
           eps_inside};
 }
 
-inline ConvWeightGrad conv_weight_grad(Address x, Address dy, Address dw, Address workspace, int dtype, int dw_dtype,
-                                       int64_t n, int64_t h, int64_t w, int64_t in_channels, int64_t out_channels,
-                                       int64_t k, int resample, bool ieee, double scale) {
-  return {at<void>(x), at<void>(dy), at<void>(dw), at<float>(workspace), dtype, dw_dtype, n, h, w, in_channels,
-          out_channels, k, resample, ieee, scale};
+inline ConvWeightGrad conv_weight_grad(Address x, Address dy, Address dw, int dtype, int dw_dtype, int64_t n, int64_t h,
+                                       int64_t w, int64_t in_channels, int64_t out_channels, int64_t k, int resample,
+                                       bool ieee, double scale, Address workspace) {
+  return {at<void>(x), at<void>(dy), at<void>(dw), dtype, dw_dtype, n, h, w, in_channels, out_channels, k, resample,
+          ieee, scale, at<float>(workspace)};
 }
 
 }  // namespace arguments

@@ -63,7 +63,7 @@ void bind(py::module_& m, const char* name, Struct (*make)(Args...), cudaError_t
       py::call_guard<py::gil_scoped_release>());
 }
 
-// m.<name>_workspace(device, stream, the same arguments with 0 for the workspace) -> floats
+// m.<name>(device, stream, the arguments of a launch, 0 for its workspace) -> floats, or another count
 template <class Struct, class... Args>
 void bind_workspace(py::module_& m, const char* name, Struct (*make)(Args...), int64_t (*count)(const Struct&)) {
   m.def(name, [=](int device, Address, Args... args) {
@@ -90,7 +90,23 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
     return cudaDriverGetVersion(&version) == cudaSuccess ? version : 0;
   });
 
+  bind(m, "fade_in_forward", &arguments::fade_in_forward, &cuda::fade_in_forward);
+  bind(m, "fade_in_backward", &arguments::fade_in_backward, &cuda::fade_in_backward);
   bind(m, "fade_reals", &arguments::fade_reals, &cuda::fade_reals);
+  bind(m, "to_rgb_fade_in_forward", &arguments::to_rgb_fade_in_forward, &cuda::to_rgb_fade_in_forward);
+  bind(m, "from_rgb_fade_in_forward", &arguments::from_rgb_fade_in_forward, &cuda::from_rgb_fade_in_forward);
+  bind(m, "minibatch_stddev_forward", &arguments::minibatch_stddev_forward, &cuda::minibatch_stddev_forward);
+  bind_workspace(m, "minibatch_stddev_forward_workspace", &arguments::minibatch_stddev_forward,
+                 &cuda::minibatch_stddev_forward_workspace);
+  bind(m, "minibatch_stddev_backward", &arguments::minibatch_stddev_backward, &cuda::minibatch_stddev_backward);
+  bind_workspace(m, "minibatch_stddev_backward_workspace", &arguments::minibatch_stddev_backward,
+                 &cuda::minibatch_stddev_backward_workspace);
+  bind(m, "pack_weight", &arguments::pack_weight, &cuda::pack_weight);
+  bind_workspace(m, "pack_weight_elements", &arguments::pack_weight, &cuda::pack_weight_elements);
+  bind(m, "scaled_conv2d", &arguments::scaled_conv2d, &cuda::scaled_conv2d);
+  bind_workspace(m, "scaled_conv2d_rows", &arguments::scaled_conv2d, &cuda::scaled_conv2d_rows);
+  bind(m, "conv_weight_grad", &arguments::conv_weight_grad, &cuda::conv_weight_grad);
+  bind_workspace(m, "conv_weight_grad_workspace", &arguments::conv_weight_grad, &cuda::conv_weight_grad_workspace);
 #if defined(PGGAN_EMULATOR)
   bind_emulator(m.def_submodule("emulator"));
 #endif

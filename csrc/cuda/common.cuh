@@ -36,17 +36,54 @@ DEVICE BFloat narrow<BFloat>(float x) {
   return __float2bfloat16_rn(x);
 }
 
-// 16 bytes of T as floats.
-template <class T>
+// What one access of so many bytes moves.
+template <int BYTES>
+struct Word;
+template <>
+struct Word<2> {
+  using Type = uint16_t;
+};
+template <>
+struct Word<4> {
+  using Type = uint32_t;
+};
+template <>
+struct Word<8> {
+  using Type = uint64_t;
+};
+template <>
+struct Word<16> {
+  using Type = Vec16;
+};
+
+template <class W>
+DEVICE W load_word(const void* from) {
+  return *static_cast<const W*>(from);
+}
+template <>
+DEVICE Vec16 load_word<Vec16>(const void* from) {
+  return load128(from);
+}
+template <class W>
+DEVICE void store_word(void* to, W word) {
+  *static_cast<W*>(to) = word;
+}
+template <>
+DEVICE void store_word<Vec16>(void* to, Vec16 word) {
+  store128(to, word);
+}
+
+// N elements of T, moved in one access, as floats; 16 bytes unless told otherwise.
+template <class T, int N = 16 / sizeof(T)>
 struct Vec {
-  static constexpr int SIZE = 16 / sizeof(T);
+  static constexpr int SIZE = N;
   float v[SIZE];
 
-  // `from` on 16 bytes.
+  // `from` on a multiple of the vector's bytes.
   static DEVICE Vec read(const T* from) {
-    const Vec16 raw = load128(from);
     T t[SIZE];
-    memcpy(t, &raw, 16);
+    const auto raw = load_word<typename Word<sizeof t>::Type>(from);
+    memcpy(t, &raw, sizeof t);
     Vec out;
 #pragma unroll
     for (int j = 0; j < SIZE; ++j) out.v[j] = widen(t[j]);
@@ -57,9 +94,9 @@ struct Vec {
     T t[SIZE];
 #pragma unroll
     for (int j = 0; j < SIZE; ++j) t[j] = narrow<T>(v[j]);
-    Vec16 raw;
-    memcpy(&raw, t, 16);
-    store128(to, raw);
+    typename Word<sizeof t>::Type raw;
+    memcpy(&raw, t, sizeof t);
+    store_word(to, raw);
   }
 
   // The first n of SIZE elements at any address, the rest as zeros.
@@ -85,6 +122,9 @@ DEVICE float read_parameter(const void* p, int dtype, int64_t i) {
 }
 
 DEVICE float read_alpha(const float* alpha) { return fminf(fmaxf(*alpha, 0.0f), 1.0f); }
+
+// Exactly high at 1 and exactly low at 0, where both are finite.
+DEVICE float blend(float low, float high, float alpha) { return low * (1.0f - alpha) + high * alpha; }
 
 // The sum over the 32 lanes of a warp, in every lane; always in the same order.
 DEVICE float warp_sum(float x) {

@@ -38,4 +38,13 @@ int64_t minibatch_stddev_forward_workspace(const MinibatchStddevForward&);
 int64_t minibatch_stddev_backward_workspace(const MinibatchStddevBackward&);
 int64_t conv_weight_grad_workspace(const ConvWeightGrad&);
 
+constexpr int64_t MAX_CONV_CHANNELS = 64;  // of scaled_conv2d, in and out
+
+// How many elements `packed` has.
+int64_t pack_weight_elements(const PackWeight&);
+
+// How many rows of outputs a block of scaled_conv2d takes at a time: 0 where not even a few fit the current device's
+// shared memory beside the weights.
+int64_t scaled_conv2d_rows(const ScaledConv2d&);
+
 }  // namespace pggan::cuda

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 
@@ -24,6 +26,18 @@ DEFAULT_PROVIDERS: tuple[ProviderName, ...] = ("auto", "eager", "eager_channels_
 def _option(metavar: str | None = None) -> Any:
     """An option without a default to show."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
+def _check_file(name: str, path: Path) -> None:
+    """Refuse a path that could not be written."""
+    if path.is_dir():
+        raise UsageError(f"{name}: got the folder {path}, expected a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"{name}: the folder {path.parent} does not exist")
+    try:  # as the report is written: beside the file, then in its place; mode bits do not tell root or /proc
+        tempfile.TemporaryFile(dir=path.parent, prefix=f".{path.name}.").close()
+    except OSError as error:
+        raise UsageError(f"{name}: cannot write in the folder {path.parent}: {error.strerror}") from None
 
 
 @dataclass
@@ -86,8 +100,8 @@ class Command:
     def _check(self) -> None:
         """Everything that could fail after minutes of timing, before them."""
         for name, path in (("--json", self.json), ("--plot", self.plot)):
-            if path is not None and not path.parent.is_dir():
-                raise UsageError(f"{name}: the folder {path.parent} does not exist")
+            if path is not None:
+                _check_file(name, path)
         if self.plot is not None:
             from pggan_fast.benchmarks import plot
 
@@ -99,8 +113,10 @@ class Command:
             raise UsageError(f"--repeats: got {self.repeats}, expected at least 3: fewer show no spread")
         for option in ("batch", "threads", "budget"):
             value = getattr(self, option)
-            if value is not None and value <= 0:
+            if value is not None and not 0 < value < math.inf:  # NaN fails too
                 raise UsageError(f"--{option}: got {value}, expected a positive number")
+        if not self.providers:
+            raise UsageError(f"--providers: got none, expected some of {', '.join(get_args(ProviderName))}")
         bad = [r for r in self.resolution if r not in [2**i for i in range(2, 11)]]
         if bad:
             raise UsageError(f"--resolution: got {bad[0]}, expected a power of two from 4 to 1024")

@@ -42,6 +42,8 @@ class Discriminator(torch.nn.Module):
     ) -> None:
         super().__init__()
         _checks.one_of("downsample", downsample, ("down", "pool"))
+        _checks.counts(1, channels=channels, stddev_group=stddev_group)
+        _checks.counts(0, label_dim=label_dim)
         self.levels = Levels(resolution, tuple(base_shape), fmap_base, fmap_decay, fmap_max)
         self.label_dim, self.channels = label_dim, channels
         self.channels_last = backend != "reference" if channels_last is None else channels_last
@@ -71,7 +73,8 @@ class Discriminator(torch.nn.Module):
             image: [N, channels, H, W] at the size of any level.
             alpha: weight of the newest level, a float or a 0-d tensor; 1 is only the new level. Without meaning at 4x4.
         """
-        if image.ndim != 4 or image.shape[1] != self.channels:
+        _checks.tensor("image", image, (4,))
+        if image.shape[1] != self.channels:
             raise ValueError(f"image: expected shape [N, {self.channels}, H, W], got {tuple(image.shape)}")
         r = self.levels.of_image(image.shape[2], image.shape[3])
         if self.channels_last:

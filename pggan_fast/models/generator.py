@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pggan_fast import nn, ops
 from pggan_fast.models.levels import Levels, block_of, fades, name
+from pggan_fast.ops import _checks
 
 
 class Generator(torch.nn.Module):
@@ -46,6 +47,8 @@ class Generator(torch.nn.Module):
         channels_last: bool | None = None,
     ) -> None:
         super().__init__()
+        _checks.counts(1, latent_dim=latent_dim, channels=channels)
+        _checks.counts(0, label_dim=label_dim)
         self.levels = Levels(resolution, tuple(base_shape), fmap_base, fmap_decay, fmap_max)
         self.latent_dim, self.label_dim, self.channels = latent_dim, label_dim, channels
         self.eps, self.backend = eps, backend
@@ -106,13 +109,16 @@ class Generator(torch.nn.Module):
         return to_rgb.fade_in(x, cast(nn.ToRGB, self.to_rgb[name(r // 2)]), x_low, alpha)
 
     def _joined(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+        _checks.tensor("z", z, (2,))
+        if z.shape[1] != self.latent_dim:
             raise ValueError(f"z: expected shape [N, {self.latent_dim}], got {tuple(z.shape)}")
         if (labels is None) != (self.label_dim == 0):
             expected = f"shape [N, {self.label_dim}]" if self.label_dim else "None, as label_dim is 0"
             raise ValueError(f"labels: expected {expected}, got {None if labels is None else tuple(labels.shape)}")
         if labels is None:
             return z
+        if not isinstance(labels, Tensor):
+            raise TypeError(f"labels: expected a tensor, got {type(labels).__name__}")
         if labels.shape != (z.shape[0], self.label_dim):
             raise ValueError(f"labels: expected shape {(z.shape[0], self.label_dim)}, got {tuple(labels.shape)}")
         return torch.cat([z, labels.to(z.dtype)], dim=1)

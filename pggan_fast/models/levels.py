@@ -8,6 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from pggan_fast.ops import _checks
+
 
 @dataclass(frozen=True)
 class Levels:
@@ -28,6 +30,13 @@ class Levels:
             raise ValueError(f"resolution: expected a power of two >= 4, got {r!r}")
         if len(self.base_shape) != 2 or min(self.base_shape) < 1:
             raise ValueError(f"base_shape: expected two sizes >= 1, got {self.base_shape!r}")
+        _checks.finite(fmap_base=self.fmap_base, fmap_decay=self.fmap_decay)
+        for level in self.resolutions:
+            if self.channels(level) < 1:
+                raise ValueError(
+                    f"fmap_base, fmap_decay, fmap_max: expected a feature map or more at every level, got "
+                    f"{self.channels(level)} at {name(level)}"
+                )
 
     @property
     def count(self) -> int:
@@ -47,7 +56,7 @@ class Levels:
     def checked(self, resolution: int) -> int:
         if resolution not in self.resolutions:
             raise ValueError(f"resolution: expected one of {self.resolutions}, got {resolution!r}")
-        return resolution
+        return int(resolution)  # of NumPy, or 8.0: it names blocks
 
     def of_image(self, height: int, width: int) -> int:
         """The nominal resolution of an image of this size."""

@@ -19,6 +19,8 @@ def tensor(name: str, value: object, ndims: Sequence[int], like: Tensor | None =
         raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
     if value.dtype not in DTYPES:
         raise TypeError(f"{name}: expected float32, float16, bfloat16 or float64, got {_short(value.dtype)}")
+    if value.layout is not torch.strided:
+        raise TypeError(f"{name}: expected a dense tensor, got one of layout {_short(value.layout)}")
     if value.ndim not in ndims:
         expected = " or ".join(f"{d}-D" for d in ndims)
         raise ValueError(f"{name}: expected a {expected} tensor, got shape {tuple(value.shape)}")
@@ -58,6 +60,13 @@ def conv_weight(name: str, value: Tensor, x: Tensor, x_name: str = "x", sizes: S
         raise ValueError(f"{name}: expected a {wanted} kernel, got {value.shape[2]}x{value.shape[3]}")
     if value.shape[1] != x.shape[1]:
         raise ValueError(f"{name}: expected {x.shape[1]} input channels as {x_name} has, got {value.shape[1]}")
+    if not value.numel():
+        raise ValueError(f"{name}: expected at least one input and output channel, got shape {tuple(value.shape)}")
+
+
+def pixels(name: str, x: Tensor) -> None:
+    if not x.shape[2] or not x.shape[3]:
+        raise ValueError(f"{name}: expected at least one pixel, got {x.shape[2]}x{x.shape[3]}")
 
 
 def finite(**scalars: float) -> None:
@@ -66,6 +75,12 @@ def finite(**scalars: float) -> None:
             raise TypeError(f"{name}: expected a Python float, got {type(value).__name__}")
         if not math.isfinite(value):
             raise ValueError(f"{name}: expected a finite number, got {value}")
+
+
+def counts(least: int, **numbers: int) -> None:
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}: expected an integer >= {least}, got {value!r}")
 
 
 def one_of(name: str, value: str, choices: Sequence[str]) -> None:
@@ -95,6 +110,12 @@ def backend(name: str | None) -> None:
         raise ValueError(f"backend: expected None or one of {', '.join(registry.BACKENDS)}, got {name!r}")
 
 
+def backend_variable(name: str) -> None:
+    """The value of PGGAN_FAST_BACKEND: the error names it, since no argument is at fault."""
+    if name not in registry.BACKENDS:
+        raise ValueError(f"PGGAN_FAST_BACKEND: expected auto or one of {', '.join(registry.BACKENDS)}, got {name!r}")
+
+
 def alpha(value: float | Tensor, like: Tensor) -> Tensor:
     """The blend weight as a 0-d float32 tensor on the device of `like`; a tensor is used as it is, without a sync."""
     if isinstance(value, Tensor):
@@ -114,5 +135,5 @@ def alpha(value: float | Tensor, like: Tensor) -> Tensor:
     return torch.full((), float(value), dtype=torch.float32, device=like.device)
 
 
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _short(value: torch.dtype | torch.layout) -> str:
+    return str(value).removeprefix("torch.")

@@ -74,6 +74,15 @@ def bias_act(
     return y if x.ndim == 4 else y[:, :, 0, 0]
 
 
+# Below it backward would divide by a slope that float16 rounds to zero, or whose inverse no float16 gradient can carry.
+LEAST_SLOPE = 1e-3
+
+
+def activation_apart(slope: float | None, norm: str) -> bool:
+    """Whether the activation is a node of its own: y = slope * n has lost the normalised n that backward needs."""
+    return norm == "before_act" and slope is not None and slope < LEAST_SLOPE
+
+
 def chosen_backend(backend: str | None) -> str:
     """The explicit backend or the environment's; "" stands for the automatic choice in internal ops."""
     _checks.backend(backend)
@@ -81,7 +90,7 @@ def chosen_backend(backend: str | None) -> str:
         return backend
     fallback = settings.backend()
     if fallback is not None:
-        _checks.backend(fallback)
+        _checks.backend_variable(fallback)
     return fallback or ""
 
 
@@ -97,9 +106,9 @@ def apply(
     backend: str,
 ) -> Tensor:
     """The registered op on checked arguments, less r and mask."""
-    if norm == "before_act" and slope == 0.0:  # relu loses the normalised value that backward needs: two nodes
+    if slope is not None and activation_apart(slope, norm):
         n = bias_act_forward(u, as_edge(bias), scale, bias_scale, None, norm, eps, eps_mode, False, backend)[0]
-        return F.relu(n)
+        return F.leaky_relu(n, slope)
     return bias_act_forward(u, as_edge(bias), scale, bias_scale, slope, norm, eps, eps_mode, False, backend)[0]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pggan_fast import reference
@@ -16,7 +17,7 @@ from pggan_fast.backends.precision import split_scale_backward
 from pggan_fast.ops import _checks
 from pggan_fast.ops._autograd import as_edge, needs_reference, wanted
 from pggan_fast.ops._register import register
-from pggan_fast.ops.bias_act import bias_act_backward, chosen_backend, forward_fake
+from pggan_fast.ops.bias_act import activation_apart, bias_act_backward, chosen_backend, forward_fake
 from pggan_fast.ops.conv import input_grad, output_shape, weight_grad
 
 
@@ -54,6 +55,7 @@ def scaled_conv2d(
     """
     x = autocast(x)
     _checks.tensor("x", x, (4,))
+    _checks.pixels("x", x)
     _checks.conv_weight("weight", weight, x)
     _checks.bias("bias", bias, weight.shape[0], x)
     _checks.finite(weight_scale=weight_scale, bias_scale=bias_scale)
@@ -75,9 +77,9 @@ def scaled_conv2d(
             eps=eps,
             eps_mode=eps_mode,
         )
-    # Two compositions: a pool after a norm, and relu after a norm, whose backward needs what one output has lost.
+    # Two compositions, whose backward needs what one output has lost: a pool after a norm, and relu after a norm.
     pool_after = resample == "pool" and pixel_norm != "none"
-    relu_after = pixel_norm == "before_act" and negative_slope == 0.0
+    act_after = activation_apart(negative_slope, pixel_norm)
     y = scaled_conv2d_forward(
         x,
         as_edge(weight),
@@ -85,13 +87,13 @@ def scaled_conv2d(
         weight_scale,
         bias_scale,
         "none" if pool_after else resample,
-        None if relu_after else negative_slope,
+        None if act_after else negative_slope,
         pixel_norm,
         eps,
         eps_mode,
         chosen,
     )[0]
-    y = torch.relu(y) if relu_after else y
+    y = F.leaky_relu(y, negative_slope or 0.0) if act_after else y
     return layout.conform(reference.down2(y), y) if pool_after else y
 
 

@@ -38,6 +38,8 @@ def scaled_linear(
     _checks.tensor("weight", weight, (2,), x)
     if weight.shape[1] != x.shape[1]:
         raise ValueError(f"weight: expected {x.shape[1]} columns as x has, got {weight.shape[1]}")
+    if not weight.numel():
+        raise ValueError(f"weight: expected at least one row and column, got shape {tuple(weight.shape)}")
     if chosen_backend(backend) == "reference" or needs_reference():
         x = autocast(x)
         _checks.parameter_dtype("weight", weight, x)

@@ -102,9 +102,11 @@ def _precision(device: torch.device, autocast: torch.dtype | None) -> AbstractCo
 def _apply(optimizer: torch.optim.Optimizer) -> bool:
     """Step unless a gradient is not finite, or so large that its square, of which Adam keeps a mean, is not.
 
-    The 2-norm over all of them tells, at a tenth of the time that the largest magnitude takes.
+    The 2-norm over all of them tells, at a tenth of the time that the largest magnitude takes; of float16 gradients in
+    float32, as many small ones have a norm beyond float16.
     """
     grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    grads = [g.float() if g.dtype == torch.float16 else g for g in grads]
     finite = bool(torch.nn.utils.get_total_norm(grads).isfinite())
     if finite:
         optimizer.step()

@@ -42,6 +42,17 @@ def test_gradients_are_judged_by_rms_and_cancelled_ones_on_the_scale_of_the_othe
     assert verdict({**ref, "grad w": halo}, ref).red
 
 
+def test_one_flipped_sign_passes_and_one_wrong_channel_does_not():
+    ref = {"loss": torch.tensor(0.7, dtype=torch.float64), "grad b": torch.randn(512, dtype=torch.float64)}
+    flipped = ref["grad b"].clone()
+    flipped[3] += 0.05  # as plain PyTorch did in channels_last
+    assert not verdict({"loss": ref["loss"] * (1 + 2e-5), "grad b": flipped}, ref).red
+    assert verdict({**ref, "loss": ref["loss"] * 1.001}, ref).red
+    wrong = ref["grad b"].clone()
+    wrong[511] += 1.0
+    assert verdict({**ref, "grad b": wrong}, ref).red
+
+
 def test_a_missing_or_misshapen_gradient_is_an_error():
     ref = {"grad w": torch.ones(3), "grad b": torch.ones(3)}
     with pytest.raises(ValueError, match="expected"):

@@ -39,6 +39,10 @@ def test_every_command_has_help(name, capsys):
         (["bench", "--device", "cuda:99"], "--device: got 'cuda:99'"),
         (["bench", "--device", "abacus"], "--device: got 'abacus'"),
         (["bench", "--json", "/no/such/folder/x.json"], "--json: the folder"),
+        (["bench", "--json", "/"], "--json: got the folder /, expected a file"),
+        (["bench", "--json", "/proc/x.json"], "--json: cannot write in the folder /proc"),
+        (["bench", "--budget", "nan"], "--budget: got nan, expected a positive number"),
+        (["bench", "--providers"], "--providers: got none, expected some of auto"),
         (["bench", "--plot", "picture.jpg"], "expected a name that ends in .png"),
     ],
 )

@@ -87,7 +87,7 @@ static inline int intern(const void* pc) { size_t h = ((uintptr_t)pc * 0x9E3779B
 // ---------------- shadow ----------------
 struct Acc { uint32_t blk, epoch, clk; int32_t tid; int32_t pc; };
 struct Cell { Acc w, r0, r1; uint8_t valid, init, watomic; int16_t pend; };
-static const int GR = 2;
+static const int GR = 1;
 struct Region { uintptr_t lo, hi; std::vector<Cell> sh; std::string name; bool shared; void* map; size_t maplen; };
 static std::vector<Region*> regs; static Region* sm; static Region* last; static size_t sm_used;
 static uint32_t g_blk = 1, launch_first, g_epoch = 1; static std::vector<uint32_t> known; // [warp][32][32]

@@ -51,7 +51,7 @@ def call(name: str, *args: Any) -> Any:
     for start, t in storages.items():
         m.emulator.memory(start, t.untyped_storage().nbytes(), True, f"{tuple(t.shape)}")
     try:
-        function(0, 0, *addresses(args, torch.device("cpu")))
+        result = function(0, 0, *addresses(args, torch.device("cpu")))
     except RuntimeError as error:
         raise Fault("\n".join(located(m.emulator.errors())) or str(error)) from error
     finally:
@@ -59,7 +59,7 @@ def call(name: str, *args: Any) -> Any:
             m.emulator.forget(start)
     if errors := m.emulator.errors():
         raise Fault("\n".join(located(errors)))
-    return None
+    return result
 
 
 def located(errors: list[str]) -> list[str]:

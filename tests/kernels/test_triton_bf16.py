@@ -14,6 +14,9 @@ import triton
 import triton.language as tl
 from triton_bf16 import apply, faults, narrow, widen
 
+from pggan_fast import BackendUnavailable, ops
+from pggan_fast.backends.triton import availability
+
 TESTS = Path(__file__).parents[1]
 ROUNDED = {
     "sum": lambda a, b: a + b,
@@ -79,3 +82,11 @@ def test_conversions_on_every_bit_pattern():
     values = between.view(torch.float32)  # ties, subnormal numbers, infinities and NaN among them
     got = torch.from_numpy(narrow(values.numpy()).view(np.int16)).view(torch.bfloat16)
     assert torch.equal(got.float().nan_to_num(7.0), values.bfloat16().float().nan_to_num(7.0))
+
+
+def test_the_interpreter_unmended_refuses_bfloat16(monkeypatch) -> None:
+    x, w = torch.randn(1, 3, 4, 4).bfloat16(), torch.randn(2, 3, 3, 3)
+    assert ops.scaled_conv2d(x, w, weight_scale=0.2, backend="triton").isfinite().all()
+    monkeypatch.setattr(availability, "interpreter_knows_bfloat16", False)
+    with pytest.raises(BackendUnavailable, match="interpreter is wrong for bfloat16"):
+        ops.scaled_conv2d(x, w, weight_scale=0.2, backend="triton")

@@ -84,6 +84,22 @@ def test_any_shape(
     grid.check("bias_act", inputs, options, backend, data=["x"], seed=seed, cotangent=cotangent)
 
 
+@pytest.mark.parametrize(("backend", "dtype"), grid.RUNNABLE)
+@pytest.mark.parametrize("norm", grid.NORMS)
+@pytest.mark.parametrize("slope", [1e-6, 1e-300])
+def test_a_slope_next_to_zero(backend: str, dtype: torch.dtype, norm: str, slope: float) -> None:
+    """float16 loses slope * n, float32 the slope itself; after a norm the gradient needs n all the same."""
+    numbers = grid.Numbers({"dtype": dtype, "layout": "nchw"}, 0, True)
+    inputs = {"x": numbers.tensor(2, 9, 4, 3), "bias": numbers.bias("same", 9, 1.0)}
+    options = {"negative_slope": slope, "pixel_norm": norm, "eps": 0.25}
+    grid.check("bias_act", inputs, options, backend, data=["x"], seed=0)
+    layer = {"x": inputs["x"], "weight": numbers.tensor(9, 9, 1, 1), "bias": inputs["bias"]}
+    for resample in ("up", "pool"):
+        there = {**options, "weight_scale": 0.25, "resample": resample}
+        x = numbers.tensor(2, 9, 4, 4)
+        grid.check("scaled_conv2d", {**layer, "x": x}, there, backend, data=["x"], seed=0)
+
+
 @pytest.mark.parametrize("backend", grid.BACKENDS_UNDER_TEST)
 @pytest.mark.parametrize("norm", ["after_act", "before_act"])
 @pytest.mark.parametrize("mode", grid.EPS_MODES)

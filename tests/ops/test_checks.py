@@ -52,6 +52,7 @@ def shared(op: str) -> list[Row]:
             rows.append((op, name, value.to(torch.int64), TypeError, (name, "int64", "float32")))
             rows.append((op, name, value.to(torch.complex64), TypeError, (name, "complex64")))
             rows.append((op, name, value[None], ValueError, (name, "-D")))
+            rows.append((op, name, value.to_sparse(), TypeError, (name, "dense", "sparse_coo")))
             if name not in ("x", "image"):  # the first one decides where all have to be
                 rows.append((op, name, on_meta, ValueError, ("expected a tensor on", "meta")))
         elif isinstance(value, float) and name != "alpha":
@@ -73,6 +74,8 @@ def shared(op: str) -> list[Row]:
 SPECIFIC: list[Row] = [
     ("scaled_conv2d", "x", T(2, 5, 4, 4), ValueError, ("weight", "5 input channels", "got 3")),
     ("scaled_conv2d", "x", T(2, 3, 4, 4).half().double(), TypeError, ("weight", "float64", "float32")),
+    ("scaled_conv2d", "x", T(2, 3, 0, 4), ValueError, ("x", "one pixel", "0x4")),
+    ("scaled_conv2d", "weight", T(0, 3, 3, 3), ValueError, ("weight", "one input and output channel", "(0, 3, 3, 3)")),
     ("scaled_conv2d", "weight", T(4, 3, 4, 4), ValueError, ("weight", "1x1 or 3x3", "4x4")),
     ("scaled_conv2d", "weight", T(4, 3, 1, 3), ValueError, ("weight", "1x3")),
     ("scaled_conv2d", "weight", T(4, 3, 3, 3).half(), TypeError, ("weight", "float16", "float32")),
@@ -89,6 +92,7 @@ SPECIFIC: list[Row] = [
     ("bias_act", "bias", T(5), ValueError, ("bias", "4 elements", "got 5")),
     ("bias_act", "pixel_norm", None, ValueError, ("pixel_norm", "None")),
     ("scaled_linear", "x", T(2, 5), ValueError, ("weight", "5 columns", "got 3")),
+    ("scaled_linear", "weight", T(0, 3), ValueError, ("weight", "one row and column", "(0, 3)")),
     ("scaled_linear", "weight", T(4, 3).half(), TypeError, ("weight", "float16")),
     ("scaled_linear", "bias", T(3), ValueError, ("bias", "4 elements", "got 3")),
     ("scaled_linear", "negative_slope", 2.0, ValueError, ("negative_slope", "2.0")),
@@ -147,6 +151,13 @@ def test_bad_input_is_named(row: Row, backend: str | None) -> None:
     assert caught.type is kind, caught.value
     missing = [word for word in words if word not in str(caught.value)]
     assert not missing, f"{missing} not in {str(caught.value)!r}"
+
+
+@pytest.mark.parametrize("backend", ["reference", *grid.BACKENDS_UNDER_TEST])
+def test_no_channels_are_no_layer(backend: str) -> None:
+    """torch's convolution returns [N, 0, H, W] there, whatever the weight's output channels."""
+    with pytest.raises(ValueError, match=r"weight: expected at least one .* \(4, 0, 3, 3\)"):
+        ops.scaled_conv2d(T(2, 0, 4, 4), T(4, 0, 3, 3), weight_scale=1.0, backend=backend)
 
 
 @pytest.mark.parametrize("resample", ["down", "pool"])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pggan_fast.training.losses import g_loss, gradient_penalty, wgan_gp_d_loss, wgan_gp_terms
-from pggan_fast.training.step import d_step, frozen_parameters, g_step
+from pggan_fast.training.step import _apply, d_step, frozen_parameters, g_step
 
 N, CHANNELS, SIZE, LABELS, LATENT = 5, 3, 4, 4, 6
 
@@ -199,6 +199,15 @@ def test_a_gradient_that_is_not_finite_skips_the_step(data, bad):
     assert not result.applied
     assert not optimizer.state
     assert all(torch.equal(p, old) for p, old in zip(D.parameters(), before, strict=True))
+
+
+def test_many_small_float16_gradients_do_not_skip_the_step():
+    """Their norm is 80000, beyond float16."""
+    p = torch.nn.Parameter(torch.zeros(10000, dtype=torch.float16))
+    p.grad = torch.full_like(p, 800.0)
+    assert _apply(torch.optim.SGD([p], lr=1e-4))
+    p.grad[7] = math.inf
+    assert not _apply(torch.optim.SGD([p], lr=1e-4))
 
 
 def test_frozen_parameters_come_back_after_an_error():

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+# Triton's interpreter multiplies the bits of bfloat16 numbers; tests mend it, and say so here.
+interpreter_knows_bfloat16 = False
 SHARED_MEMORY = 99 * 1024  # of compute capability 8.6, 8.9 and 12.0, the least from 8.0 on
 
 
@@ -26,7 +28,8 @@ def why_missing() -> str | None:
         return "Triton is not installed; a CUDA build of torch for Linux brings it, else: pip install triton"
     if torch.version.cuda is None and not interpreted():
         return (
-            f"torch {torch.__version__} is built without CUDA; install a CUDA build, or set TRITON_INTERPRET=1 to test"
+            f"torch {torch.__version__} is built without CUDA; install a CUDA build, or start Python with "
+            "TRITON_INTERPRET=1 to run the kernels interpreted, slowly, on CPU tensors"
         )
     return None
 
@@ -36,6 +39,8 @@ def unsupported(x: Tensor, *others: Any) -> str | None:
     if interpreted():
         if not x.is_cpu:
             return f"TRITON_INTERPRET=1 runs on CPU tensors, got {x.device}"
+        if x.dtype == torch.bfloat16 and not interpreter_knows_bfloat16:
+            return "Triton's interpreter is wrong for bfloat16; use float32 or float16 under TRITON_INTERPRET=1"
     elif not x.is_cuda:
         return f"it needs tensors on a CUDA device, got {x.device}"
     if x.dtype not in DTYPES:

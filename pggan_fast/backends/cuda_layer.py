@@ -1,0 +1,118 @@
+"""Convolutions and whole layers of the backend "cuda", of at most 64 channels in and out: weights packed, then one
+kernel that multiplies tiles of the image with them and finishes the layer in registers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pggan_fast.backends import aten, cuda, layout, precision
+from pggan_fast.backends.native import DTYPES, NORMS
+from pggan_fast.backends.registry import implement
+
+MAX_CHANNELS = 64
+RESAMPLES = {"none": 0, "up": 1, "down": 2}
+NOTHING: tuple[Any, ...] = (None, 1.0, None, "none", 0.0, "inside")
+"""Of what follows a convolution: bias, bias_scale, slope, norm, eps, eps_mode."""
+
+
+def ieee(x: Tensor, k: int) -> bool:
+    """Whether float32 products are exact: a 1x1 convolution of 1x1 images is a matrix product, as cuBLAS is set."""
+    dense = k == 1 and x.shape[2] == x.shape[3] == 1
+    return (precision.matmul_fp32() if dense else precision.conv_fp32()) == "ieee"
+
+
+def unsupported_product(x: Tensor, c: int, k: int, resample: str) -> str | None:
+    """Why the kernels cannot convolve x [N, Cin, H, W] to c channels."""
+    if (reason := cuda.unsupported(x)) is not None:
+        return reason
+    if max(c, x.shape[1]) > MAX_CHANNELS:
+        return f"it convolves at most {MAX_CHANNELS} channels, got {x.shape[1]} to {c}; use backend='triton' or 'aten'"
+    if x.numel() and not cuda.launch("scaled_conv2d_rows", *_arguments(x, x, None, x, None, None, c, k, resample, NOTHING)):
+        return f"its weights and a tile of x take more shared memory than the device has, for {x.shape[1]} to {c} channels"
+    return None
+
+
+def _arguments(
+    x: Tensor, packed: Tensor, bias: Tensor | None, y: Tensor, r: Tensor | None, mask: Tensor | None, c: int, k: int,
+    resample: str, then: tuple[Any, ...],
+) -> tuple[Any, ...]:  # fmt: skip
+    """Of scaled_conv2d in csrc/bind/arguments.h."""
+    n, cin, h, w = x.shape
+    _, bias_scale, slope, norm, eps, eps_mode = then
+    pool = resample == "pool"
+    return (
+        x, packed, bias, y, r, mask, DTYPES[x.dtype], 0 if bias is None else DTYPES[bias.dtype], n, h, w, cin, c, k,
+        RESAMPLES["none" if pool else resample], pool, ieee(x, k), bias_scale, 1.0 if slope is None else slope,
+        NORMS[norm], eps, eps_mode == "inside",
+    )  # fmt: skip
+
+
+def _packed(weight: Tensor, like: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
+    weight = weight.contiguous()
+    c, cin, k, _ = weight.shape
+    codes = DTYPES[weight.dtype], DTYPES[like.dtype]
+    rest = c, cin, k, RESAMPLES[resample], adjoint, ieee(like, k), scale
+    packed = like.new_empty(cuda.launch("pack_weight_elements", weight, None, *codes, *rest))
+    cuda.launch("pack_weight", weight, packed, *codes, *rest)
+    return packed
+
+
+def convolve(
+    x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool, then: tuple[Any, ...] = NOTHING
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """(y, r, mask) of a whole layer."""
+    bias, _, slope, norm, _, _ = then
+    pool = resample == "pool"
+    family = "none" if pool else resample
+    c, k = weight.shape[1] if adjoint else weight.shape[0], weight.shape[2]
+    n, _, h, w = x.shape
+    h, w = (2 * h, 2 * w) if family == "up" else (h // 2, w // 2) if family == "down" else (h, w)
+    y = layout.empty((n, c, h // 2, w // 2) if pool else (n, c, h, w), x, True)
+    r = None if norm == "none" else layout.empty((n, 1, h, w), x, False, torch.float32)
+    mask = layout.empty((n, (c + 7) // 8, h, w), x, True, torch.uint8) if pool and slope is not None else None
+    packed = _packed(weight, x, scale, family, adjoint)
+    dense = layout.dense(x, True)
+    bias = layout.contiguous(bias)
+    cuda.launch("scaled_conv2d", *_arguments(dense, packed, bias, y, r, mask, c, k, resample, then))
+    return layout.conform(y, x), r, None if mask is None else layout.conform(mask, x)
+
+
+def _unsupported_conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> str | None:
+    return unsupported_product(x, weight.shape[1] if adjoint else weight.shape[0], weight.shape[2], resample)
+
+
+# None of this has been measured on a device: where the user names no backend, torch's convolutions run.
+
+
+@implement("cuda", "conv", supports=_unsupported_conv, automatic=aten.conv.conv)
+def conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
+    return convolve(x, weight, scale, resample, adjoint)[0]
+
+
+def _unsupported_layer(x: Tensor, weight: Tensor, *others: Any) -> str | None:
+    *_, resample, _, norm, _, _ = others
+    if resample == "pool" and norm != "none":
+        return "it has no 2x2 mean after a pixel norm"
+    return unsupported_product(x, weight.shape[0], weight.shape[2], resample)
+
+
+def _automatic_layer(
+    x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str,
+    slope: float | None, norm: str, eps: float, eps_mode: str,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    """torch's convolution with the epilogue's kernel."""
+    pool = resample == "pool"
+    on_weight, on_epilogue = precision.split_scale(weight_scale, x.dtype)
+    u = aten.conv.conv(x, weight, on_weight, "none" if pool else resample, False)
+    return cuda.ops.bias_act_forward(u, bias, on_epilogue, bias_scale, slope, norm, eps, eps_mode, pool)
+
+
+@implement("cuda", "scaled_conv2d_forward", supports=_unsupported_layer, automatic=_automatic_layer)
+def scaled_conv2d_forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str,
+    slope: float | None, norm: str, eps: float, eps_mode: str,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    return convolve(x, weight, weight_scale, resample, False, (bias, bias_scale, slope, norm, eps, eps_mode))
