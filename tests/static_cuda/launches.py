@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from static import networks
-from static_cuda import record
+from static.chips import CHIPS
+from static_cuda import gate, record
 
 from pggan_fast.backends import registry
 
@@ -21,11 +22,13 @@ CHANNELS = (1, 3, 16, 17, 24, 32, 40, 64, 100, 128, 512)
 
 
 @functools.cache
-def calls(dtype: str) -> list[record.Call]:
+def calls(dtype: str, shared_block: int) -> list[record.Call]:
+    """Of the backend, where a block may have that many bytes of shared memory: what it takes depends on it."""
+    chip = next(cc for cc in gate.RUNS if CHIPS[cc].shared_block == shared_block)
     kind, precision = getattr(torch, dtype.removesuffix(IEEE)), "ieee" if dtype.endswith(IEEE) else "tf32"
     runs = networks.model_runs(kind, RESOLUTIONS)
     runs += [run for size in SIZES for run in networks.op_runs(kind, CHANNELS, size)]
-    with record.recorded() as found, networks.chosen(_cuda), _products(precision):
+    with record.recorded(chip) as found, networks.chosen(_cuda), _products(precision):
         for run in runs:
             run()
     return list(dict.fromkeys(found))
@@ -33,7 +36,8 @@ def calls(dtype: str) -> list[record.Call]:
 
 def by_kernel(chip: int, dtypes: Iterable[str] = DTYPES) -> dict[str, list[record.Launch]]:
     found: dict[str, list[record.Launch]] = {}
-    for launch in record.launches_of([call for dtype in dtypes for call in calls(dtype)], chip):
+    called = [call for dtype in dtypes for call in calls(dtype, CHIPS[chip].shared_block)]
+    for launch in record.launches_of(called, chip):
         found.setdefault(launch.kernel, []).append(launch)
     return found
 

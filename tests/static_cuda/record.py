@@ -102,14 +102,16 @@ Call = tuple[Any, ...]  # a function of _cuda and its arguments, tensors as addr
 
 
 @contextmanager
-def recorded() -> Iterator[list[Call]]:
-    """Inside, calls of the CUDA backend go to the list, and compute nothing."""
-    native, calls = for_chip(80), []
+def recorded(cc: int) -> Iterator[list[Call]]:
+    """Inside, calls of the CUDA backend go to the list, and compute nothing; questions are answered as on the chip."""
+    native, calls = for_chip(cc), []
 
     def call(name: str, *args: Any) -> Any:
         plain = [_address(a) if isinstance(a, Tensor) else 0 if a is None else a for a in args]
         calls.append((name, *plain))
-        return getattr(native, name)(0, 0, *plain) if name.endswith("_workspace") else None
+        answer = getattr(native, name)(0, 0, *plain)
+        native.emulator.take()
+        return answer
 
     before, cuda.emulator = cuda.emulator, call
     try:
