@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
+import grid
 import hypothesis
 import pytest
 import torch
+from allocators import wrap_allocators
 from torch import Tensor
 
-from pggan_fast.backends import layout
 from pggan_fast.backends.triton import availability
 
 if availability.interpreted():  # Triton's interpreter is wrong for bfloat16
@@ -22,6 +23,21 @@ if availability.interpreted():  # Triton's interpreter is wrong for bfloat16
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def emulated_process() -> Iterator[None]:
+    """Under PGGAN_TEST_EMULATOR=1, backend "cuda" is the host emulator's (tests/emulator) for the whole process."""
+    if not grid.EMULATED:
+        yield
+        return
+    sys.path.append(str(Path(__file__).parent / "emulator"))
+    import emulate
+
+    if reason := emulate.why_missing():
+        pytest.skip(f"the CUDA kernels cannot be emulated: {reason}")
+    with emulate.emulated():
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -44,15 +60,4 @@ def spoil(t: Tensor) -> Tensor:
 @pytest.fixture
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:
     """Outputs hold NaN before a kernel writes them, so that an element never written shows in every comparison."""
-    real_empty, real_new_empty = layout.empty, torch.Tensor.new_empty
-
-    def empty(*args: Any, **options: Any) -> Tensor:
-        return spoil(real_empty(*args, **options))
-
-    def new_empty(self: Tensor, *args: Any, **options: Any) -> Tensor:
-        return spoil(real_new_empty(self, *args, **options))
-
-    for name, module in list(sys.modules.items()):  # modules that hold the allocator by its name too
-        if name.startswith("pggan_fast") and getattr(module, "empty", None) is real_empty:
-            monkeypatch.setattr(module, "empty", empty)
-    monkeypatch.setattr(torch.Tensor, "new_empty", new_empty)
+    wrap_allocators(monkeypatch, spoil)

@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import itertools
 import math
+import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,12 +40,14 @@ WIDE = 128  # channel counts from here on come with few pixels only
 FEW = 8
 
 # Backends of CUDA tensors alone: tests/gpu runs them. Under TRITON_INTERPRET=1 the Triton kernels run on the CPU's
-# tensors; the process is theirs alone.
+# tensors, under PGGAN_TEST_EMULATOR=1 the CUDA kernels; the process is theirs alone.
 DEVICE_ONLY = ("triton", "cuda")
+EMULATED = os.environ.get("PGGAN_TEST_EMULATOR") == "1"
+SLOW_MOTION = EMULATED or interpreted()
 BACKENDS_UNDER_TEST = (
-    ["triton"]
-    if interpreted()
-    else [name for name in BACKENDS if name not in DEVICE_ONLY and unavailable(name) is None and ops_of(name)]
+    [name for name in BACKENDS if name not in DEVICE_ONLY and unavailable(name) is None and ops_of(name)]
+    if not SLOW_MOTION
+    else ["cuda" if EMULATED else "triton"]
 )
 DOUBLE_BACKENDS = [name for name in BACKENDS_UNDER_TEST if name not in DEVICE_ONLY]  # that have float64 kernels
 RUNNABLE = [(b, d) for b in BACKENDS_UNDER_TEST for d in DTYPES if d != torch.float64 or b in DOUBLE_BACKENDS]
@@ -70,8 +73,8 @@ def too_large(case: Case) -> bool:
 
 
 def covers(axes: Mapping[str, Sequence[Any]], cost: Callable[[Case], float], limit: float, times: int) -> list[Case]:
-    """`times` covers with other random choices: each pair in other company. One is what an interpreter can carry."""
-    return [case for seed in range(1 if interpreted() else times) for case in cover(axes, cost, limit, seed)]
+    """`times` covers with other random choices: each pair in other company. One is what slow motion can carry."""
+    return [case for seed in range(1 if SLOW_MOTION else times) for case in cover(axes, cost, limit, seed)]
 
 
 def cover(axes: Mapping[str, Sequence[Any]], cost: Callable[[Case], float], limit: float, seed: int = 0) -> list[Case]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pggan_fast import ops
-from pggan_fast.backends import cpu, layout, registry
+from pggan_fast.backends import layout, native, registry
 
 
 def missing_pairs(axes: dict[str, Any], cases: list[grid.Case]) -> list[str]:
@@ -60,7 +60,7 @@ def test_a_cover_without_one_case_is_seen() -> None:
 def test_allocations_are_poisoned_wherever_a_backend_makes_them() -> None:
     like = torch.zeros(1)
     assert layout.empty((1, 2, 2, 2), like, True).isnan().all()
-    assert cpu.empty((1, 2, 2, 2), like, True).isnan().all()
+    assert native.empty((1, 2, 2, 2), like, True).isnan().all()
     assert like.new_empty(3).isnan().all()
     assert layout.empty((1, 1, 2, 2), like, True, torch.uint8).eq(0xA5).all()
 

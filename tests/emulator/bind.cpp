@@ -1,22 +1,90 @@
-// The emulator's controls, beside the kernels' bindings in one module.
+// The emulator's controls, in the module of the kernels' bindings.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "machine.h"
+#include "seeded.h"
+#include "shadow.h"
+#include "traffic.h"
+
 namespace py = pybind11;
-extern "C" {
-void cusim_config(uint32_t seed, int policy, int check, int stats, int late);
-void cusim_memory(uintptr_t p, size_t bytes, int init, const char* name);
-void cusim_forget(uintptr_t p);
-int cusim_nerrors();
-const char* cusim_error(int i);
-const char* cusim_stats();
+
+namespace {
+
+void configure(uint32_t seed, int order, bool traffic, int multiprocessors, int shared_limit) {
+  cusim::settings = {seed, order, traffic, multiprocessors, shared_limit};
+  cusim::counts = {};
+  cusim::forget_traffic();
 }
 
+py::list traffic() {
+  py::list places;
+  for (const cusim::Traffic& t : cusim::traffic()) {
+    if (t.requests == 0) continue;
+    py::dict place;
+    place["site"] = t.site;
+    place["space"] = t.shared ? "shared" : "global";
+    place["kind"] = t.write ? "write" : "read";
+    place["bytes"] = t.bytes;
+    place["requests"] = t.requests;
+    place["sectors"] = t.sectors;
+    place["wavefronts"] = t.wavefronts;
+    place["ideal"] = t.ideal;
+    places.append(place);
+  }
+  return places;
+}
+
+py::dict counts() {
+  const cusim::Unique unique = cusim::unique_bytes();
+  py::dict all;
+  all["accesses"] = cusim::counts.accesses;
+  all["switches"] = cusim::counts.switches;
+  all["threads"] = cusim::counts.threads;
+  all["mma"] = cusim::counts.mma;
+  all["read"] = unique.read;
+  all["written"] = unique.written;
+  return all;
+}
+
+void check(cudaError_t error) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // the next launch is judged by itself
+  throw std::runtime_error(cudaGetErrorString(error));
+}
+
+template <class T>
+T* at(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// f(device, stream, in, out, zeros, correct) of seeded.h's faults, and f(device, stream, in, out) of its probes
+void bind_seeded(py::module_ faults, py::module_ probes) {
+  for (const auto& list : {seeded::memory_faults(), seeded::shared_faults(), seeded::thread_faults()}) {
+    for (const seeded::Kernel& kernel : list) {
+      faults.def(kernel.name, [&](int, uintptr_t, uintptr_t in, uintptr_t out, uintptr_t zeros, bool correct) {
+        check(kernel.run(correct, {at<float>(in), at<float>(out), at<float>(zeros)}));
+      });
+    }
+  }
+  for (const seeded::Probe& probe : seeded::probes()) {
+    probes.def(probe.name, [&](int, uintptr_t, uintptr_t in, uintptr_t out) {
+      check(probe.run(at<uint32_t>(in), at<uint32_t>(out)));
+    });
+  }
+}
+
+}  // namespace
+
 void bind_emulator(py::module_ m) {
-  m.def("configure", [](uint32_t seed, int policy, bool check, bool stats, bool late) { cusim_config(seed, policy, check, stats, late); },
-        py::arg("seed") = 1, py::arg("policy") = 0, py::arg("check") = true, py::arg("stats") = false, py::arg("late") = true);
-  m.def("memory", [](uintptr_t p, size_t n, bool init, const std::string& name) { cusim_memory(p, n, init, name.c_str()); });
-  m.def("forget", &cusim_forget);
-  m.def("errors", [] { std::vector<std::string> e; for (int i = 0; i < cusim_nerrors(); i++) e.push_back(cusim_error(i)); return e; });
-  m.def("traffic", [] { return std::string(cusim_stats()); });
+  const cusim::Settings usual;
+  m.def("configure", &configure, py::kw_only(), py::arg("seed") = usual.seed, py::arg("order") = usual.order,
+        py::arg("traffic") = usual.traffic, py::arg("multiprocessors") = usual.multiprocessors,
+        py::arg("shared_limit") = usual.shared_limit);
+  m.def("add_memory", &cusim::add_memory);
+  m.def("forget_memory", &cusim::forget_memory);
+  m.def("take_faults", &cusim::take_faults);
+  m.def("traffic", &traffic);
+  m.def("counts", &counts);
+  bind_seeded(m.def_submodule("faults"), m.def_submodule("probes"));
 }

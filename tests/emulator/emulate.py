@@ -8,19 +8,28 @@ import importlib.util
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.append(str(Path(__file__).resolve().parent))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+import grid
+from allocators import wrap_allocators
+
 from pggan_fast.backends import cuda
 from pggan_fast.backends.launch import addresses
 
 FIFO, LIFO, RANDOM = range(3)  # the order in which threads and blocks run
+CPU = torch.device("cpu")
+QUERIES = ("_workspace", "_elements", "_rows")  # functions that count and launch nothing
 
 
 class Fault(AssertionError):
@@ -41,46 +50,158 @@ def module() -> Any:
     return found
 
 
-def call(name: str, *args: Any) -> Any:
-    """Call a native function on CPU tensors, which are device memory for that long; raises Fault."""
-    m = module()
-    function = getattr(m, name)
-    if name.endswith("_workspace"):
-        return function(0, 0, *addresses(args, torch.device("cpu")))
-    storages = {t.untyped_storage().data_ptr(): t for t in args if isinstance(t, Tensor) and t.numel()}
-    for start, t in storages.items():
-        m.emulator.memory(start, t.untyped_storage().nbytes(), True, f"{tuple(t.shape)}")
+def why_missing() -> str | None:
+    """Why the emulator cannot be built here: no CUDA toolkit, whose headers it takes. A kernel that does not compile
+    is no reason, but an error."""
+    import compiled
+
     try:
-        result = function(0, 0, *addresses(args, torch.device("cpu")))
-    except RuntimeError as error:
-        raise Fault("\n".join(located(m.emulator.errors())) or str(error)) from error
-    finally:
-        for start in storages:
-            m.emulator.forget(start)
-    if errors := m.emulator.errors():
-        raise Fault("\n".join(located(errors)))
-    return result
+        compiled.cuda_headers()
+    except compiled.recipe.BuildError as error:
+        return str(error)
+    module()
+    return None
 
 
-def located(errors: list[str]) -> list[str]:
+class Emulator:
+    """What the kernels have done since `emulated()` began."""
+
+    def traffic(self) -> list[dict[str, Any]]:
+        """With `stats`: modelled traffic by place and space, what weighs most first.
+
+        `at` is file:line; `bytes` is what lanes asked for, in `requests` of a warp; these took `sectors` of 32 bytes of
+        device memory or `wavefronts` of shared memory's banks, where `ideal` of them could have done.
+        """
+        places = module().emulator.traffic()
+        names = sources(place["site"] for place in places)
+        for place in places:
+            place["at"] = names[place.pop("site")]
+        return sorted(places, key=lambda place: -max(place["sectors"], place["wavefronts"]))
+
+    def counts(self) -> dict[str, int]:
+        """accesses, switches of fibers, threads, mma; with `stats` the different bytes read and written."""
+        return dict(module().emulator.counts())
+
+
+_lock = threading.Lock()  # the emulator has one machine
+_settings: dict[str, Any] = {}  # of the innermost emulated(); empty: the usual ones
+_names: dict[int, str] = {}  # of places
+# Outputs that no kernel has got yet: their weak references and their versions at allocation
+_fresh: dict[int, tuple[weakref.ref[Tensor], int | None]] = {}
+
+
+def call(name: str, *args: Any) -> Any:
+    """Call a function of `_cuda` on CPU tensors, which are device memory for that long; raises Fault."""
+    function = getattr(module(), name)
+    if name.endswith(QUERIES):
+        return function(0, 0, *addresses(args, CPU))
+    return launch(function, *args)
+
+
+def launch(function: Callable[..., Any], *args: Any) -> None:
+    """Call a native function on tensors whose elements, and no byte more, are device memory."""
+    native = module().emulator
+    tensors = [(i, arg) for i, arg in enumerate(args) if isinstance(arg, Tensor) and arg.numel()]
+    error = None
+    with _lock:
+        for begin, end, fresh, name in extents(tensors):
+            native.add_memory(begin, end - begin, not fresh, name)
+        try:
+            function(0, 0, *addresses(args, CPU))
+        except RuntimeError as refused:
+            error = refused
+        finally:
+            native.forget_memory()
+            faults = native.take_faults()
+    for _, t in tensors:
+        _fresh.pop(id(t), None)
+    if faults or error:
+        raise Fault("\n".join(located(faults)) or str(error)) from error
+
+
+def extents(tensors: list[tuple[int, Tensor]]) -> list[tuple[int, int, bool, str]]:
+    """(begin, end, whether nobody has written there, name) of the tensors' elements; what overlaps is one."""
+    found: list[tuple[int, int, bool, str]] = []
+    parts = []
+    for i, t in tensors:
+        begin, *_ = addresses((t,), CPU)
+        last = sum((n - 1) * stride for n, stride in zip(t.shape, t.stride(), strict=True))
+        name = f"argument {i} {str(t.dtype).removeprefix('torch.')}{list(t.shape)}"
+        parts.append((begin, begin + (last + 1) * t.itemsize, is_fresh(t), name))
+    for begin, end, fresh, name in sorted(parts):
+        if found and begin < found[-1][1]:
+            first, until, all_fresh, names = found.pop()
+            found.append((first, max(end, until), fresh and all_fresh, f"{names} and {name}"))
+        else:
+            found.append((begin, end, fresh, name))
+    return found
+
+
+def allocated(t: Tensor) -> None:
+    """Remember an output that no kernel has written."""
+    key = id(t)
+    _fresh[key] = weakref.ref(t, lambda _: _fresh.pop(key, None)), version(t)
+
+
+def is_fresh(t: Tensor) -> bool:
+    """Whether nobody but a poisoner has written to `t` since it was allocated."""
+    if id(t) not in _fresh:
+        return False
+    unchanged = version(t) is not None and version(t) == _fresh[id(t)][1]
+    return unchanged or bool(t.isnan().all() if t.is_floating_point() else (t == t.flatten()[0]).all())
+
+
+def version(t: Tensor) -> int | None:
+    return None if t.is_inference() else t._version
+
+
+def sources(sites: Iterable[int]) -> dict[int, str]:
+    """Where these places in the module are: file:line, and where that was inlined in a kernel."""
+    unknown = sorted({site for site in sites if site not in _names})
+    if unknown:
+        tool = ["addr2line", "-e", module().__spec__.origin, "-a", "-i", *map(hex, unknown)]
+        told = subprocess.run(tool, capture_output=True, text=True, check=True).stdout
+        for site, answer in zip(unknown, re.split(r"^0x[0-9a-f]+\n", told, flags=re.MULTILINE)[1:], strict=True):
+            lines = [line.split(" ")[0].rpartition("/")[2] for line in answer.splitlines()]
+            ours = list(dict.fromkeys(line for line in lines if ".cu" in line))
+            _names[site] = " in ".join(ours[:2]) or lines[0]
+    return _names
+
+
+def located(faults: list[str]) -> list[str]:
     """Messages with file:line in place of addresses."""
-
-    def source(match: re.Match[str]) -> str:
-        tool = ["addr2line", "-e", module().__spec__.origin, "-i", match[1]]
-        lines = subprocess.run(tool, capture_output=True, text=True, check=False).stdout.split()
-        ours = [line for line in lines if ".cu" in line]
-        return "at " + (ours or lines or [match[1]])[0].rpartition("/")[2]
-
-    return [re.sub(r"@(0x[0-9a-f]+)", source, message) for message in errors]
+    address = re.compile(r"@(0x[0-9a-f]+)")
+    names = sources(int(site, 16) for fault in faults for site in address.findall(fault))
+    return [address.sub(lambda match: f"at {names[int(match[1], 16)]}", fault) for fault in faults]
 
 
 @contextmanager
-def emulated(policy: int = FIFO, seed: int = 1, stats: bool = False) -> Iterator[Any]:
-    """Inside, `backend="cuda"` takes CPU tensors; yields the emulator's controls."""
-    m = module()
-    m.emulator.configure(seed=seed, policy=policy, stats=stats)
-    before, cuda.emulator = cuda.emulator, call
+def emulated(
+    policy: int = FIFO, seed: int = 1, stats: bool = False, *, multiprocessors: int = 3, shared_limit: int = 227 * 1024
+) -> Iterator[Emulator]:
+    """Inside, `backend="cuda"` takes CPU tensors; may be nested, with other settings.
+
+    Outputs that the package allocates are uninitialised for the first kernel that gets them.
+    """
+    global _settings
+    native = module().emulator
+    mine = {
+        "seed": seed, "order": policy, "traffic": stats, "multiprocessors": multiprocessors,
+        "shared_limit": shared_limit,
+    }  # fmt: skip
+    outer, _settings = _settings, mine
+    native.configure(**mine)
     try:
-        yield m.emulator
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cuda, "emulator", call)
+            wrap_allocators(patch, allocated)
+            yield Emulator()
     finally:
-        cuda.emulator = before
+        _settings = outer
+        native.configure(**outer)
+
+
+def check(op: str, inputs: Any, options: Any, *, policy: int = FIFO, **judged: Any) -> None:
+    """grid.check with backend "cuda", emulated."""
+    with emulated(policy):
+        grid.check(op, inputs, options, "cuda", **judged)

@@ -38,7 +38,7 @@ def products(case: grid.Case) -> float:
     return case["batch"] * case["cin"] * case["cout"] * case["k"] ** 2 * h * w * (4 if case["resample"] == "up" else 1)
 
 
-CASES = grid.covers(AXES, products, 4e6 if grid.interpreted() else 1.6e8, times=3)
+CASES = grid.covers(AXES, products, 4e6 if grid.SLOW_MOTION else 1.6e8, times=3)
 
 
 def arguments(case: grid.Case, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
