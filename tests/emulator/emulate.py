@@ -29,7 +29,6 @@ from pggan_fast.backends.launch import addresses
 
 FIFO, LIFO, RANDOM = range(3)  # the order in which threads and blocks run
 CPU = torch.device("cpu")
-QUERIES = ("_workspace", "_elements", "_rows")  # functions that count and launch nothing
 
 
 class Fault(AssertionError):
