@@ -64,8 +64,8 @@ DEVICE unsigned blend_features(const Taps<N>& taps, const Vec<float>& mean, floa
   return bits;
 }
 
-// A thread's part of a tile of `count` pixels from number `tile` on: vector `vector` of pixels `row`, `row` + `rows`, ...
-// All threads of a warp come here, since those of one pixel put the bits of a byte together.
+// A thread's part of a tile of `count` pixels from number `tile` on: vector `vector` of pixels `row`, `row` + `rows`
+// and so on. All threads of a warp come here, since those of one pixel put the bits of a byte together.
 template <class T, int N>
 DEVICE void blend_tile(const FromRgbFadeIn& a, const Taps<N>& taps, const float* means, float fade, int64_t tile,
                        int count, int64_t vector, int row, int rows) {
@@ -106,8 +106,8 @@ __global__ void __launch_bounds__(THREADS, 2) blend_rows(FromRgbFadeIn a) {
   const int64_t pixels = a.shape.n * a.shape.h * a.shape.w, vectors = (a.shape.c + 7) / 8 * (8 / N);
   for (int64_t start = 0; start < vectors; start += THREADS) {  // once, below 256 vectors
     const int span = int(vectors - start < THREADS ? vectors - start : THREADS), rows = THREADS / span;
-    const int row = threadIdx.x / span < rows ? threadIdx.x / span : TILE;  // no pixel for threads left over
-    const int64_t vector = start + threadIdx.x % span;
+    const int thread = int(threadIdx.x), row = thread / span < rows ? thread / span : TILE;  // left over: no pixel
+    const int64_t vector = start + thread % span;
     const auto taps = Taps<N>::read(a, vector * N);
     for (int64_t tile = blockIdx.x * int64_t(TILE); tile < pixels; tile += int64_t(gridDim.x) * TILE) {
       const int count = int(pixels - tile < TILE ? pixels - tile : TILE);

@@ -10,8 +10,8 @@ constexpr int K = MAX_IMAGE_CHANNELS;  // sums of a pixel; the weights of channe
 constexpr int SUMS = 4 * K;            // of upper left, lower left, upper right, lower right
 constexpr size_t SHARED_WITHOUT_ASKING = 48 * 1024;
 
-// `to` [N, c / N, K] in shared memory: factor * scale * weight, of channel N * v + j at [j, v], so that lanes which take
-// neighbouring vectors read neighbouring weights.
+// `to` [N, c / N, K] in shared memory: factor * scale * weight, of channel N * v + j at [j, v], so that lanes which
+// take neighbouring vectors read neighbouring weights.
 template <int N>
 DEVICE void stage_weights(const Pointwise& p, int64_t c, int64_t image_channels, float factor, float* to) {
   const int vectors = int(c / N);
