@@ -90,7 +90,9 @@ def test_odd_sizes_and_tails(resample: str, shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_layouts(dtype: torch.dtype, arranged: str) -> None:
     for channels in (1, 7, 16):
-        check_conv(numbers(2, channels, 5, 6, dtype=dtype, arranged=arranged), numbers(9, channels, 3, 3, seed=1), "none")
+        check_conv(
+            numbers(2, channels, 5, 6, dtype=dtype, arranged=arranged), numbers(9, channels, 3, 3, seed=1), "none"
+        )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -113,7 +115,9 @@ def test_schedules(resample: str, policy: int) -> None:
 
 
 @pytest.mark.parametrize("limit", [48, 99, 163, 227])
-@pytest.mark.parametrize(("cin", "c", "resample"), [(64, 64, "none"), (32, 64, "down"), (64, 32, "up"), (16, 16, "none")])
+@pytest.mark.parametrize(
+    ("cin", "c", "resample"), [(64, 64, "none"), (32, 64, "down"), (64, 32, "up"), (16, 16, "none")]
+)
 def test_tiles_fit_the_device(cin: int, c: int, resample: str, limit: int) -> None:
     """What is said not to fit is refused, and all else runs: the emulator refuses launches that ask for more."""
     x, w = numbers(1, cin, 18, 20, dtype=torch.float16), numbers(c, cin, 3, 3, seed=1)
@@ -169,7 +173,7 @@ def test_pool_means_and_bits(arranged: str, dtype: torch.dtype) -> None:
         bias = numbers(c, seed=2)
         check_layer(x, weight, bias, "pool", negative_slope=0.2)
         with emulate.emulated():
-            y, r, mask = cuda_layer.scaled_conv2d_forward(
+            _, r, mask = cuda_layer.scaled_conv2d_forward(
                 x, weight, bias, SCALE, 0.5, "pool", 0.2, "none", 0.0, "inside"
             )
         assert r is None
@@ -181,7 +185,9 @@ def test_pool_means_and_bits(arranged: str, dtype: torch.dtype) -> None:
 
 
 def test_a_pool_after_a_norm() -> None:
-    check_layer(numbers(1, 8, 4, 6), numbers(8, 8, 3, 3, seed=1), None, "pool", negative_slope=0.2, pixel_norm="after_act")
+    check_layer(
+        numbers(1, 8, 4, 6), numbers(8, 8, 3, 3, seed=1), None, "pool", negative_slope=0.2, pixel_norm="after_act"
+    )
 
 
 def test_no_pixels() -> None:
@@ -233,6 +239,33 @@ def test_any_shape(seed: int) -> None:
     x = numbers(n, c if adjoint else cin, h, w, dtype=dtype, arranged=arranged, seed=seed)
     weight = numbers(c, cin, k, k, dtype=rng.choice((dtype, torch.float32)), seed=seed + 1)
     check_conv(x, weight, resample, adjoint, policy=rng.randrange(3), seed=seed + 1, multiprocessors=rng.choice((1, 3)))
+
+
+@pytest.mark.parametrize(
+    ("resample", "norm", "slope", "dtype", "k"),
+    [
+        ("none", "after_act", 0.2, torch.float32, 3), ("up", "after_act", 0.2, torch.float16, 3),
+        ("down", "none", 0.2, torch.bfloat16, 3), ("pool", "none", 0.2, torch.float32, 3),
+        ("down", "before_act", 1.0, torch.float32, 1), ("up", "none", None, torch.float32, 1),
+        ("pool", "after_act", 0.2, torch.float16, 3),
+    ],
+)  # fmt: skip
+def test_derivatives_of_the_layer(resample: str, norm: str, slope: float | None, dtype: torch.dtype, k: int) -> None:
+    """Outputs, gradients and the gradients of a gradient's product, all by kernels of this backend."""
+    case = {"dtype": dtype, "layout": "channels_last"}
+    draw = grid.Numbers(case, 3, grid.is_kinked(slope))
+    scale = draw.scale(24 * k * k, True)
+    inputs = {
+        "x": draw.tensor(2, 24, 6, 8),
+        "weight": draw.tensor(16, 24, k, k),
+        "bias": draw.bias("same", 16, 2 * scale),
+    }
+    options = {
+        "weight_scale": scale, "bias_scale": 0.5, "resample": resample, "negative_slope": slope, "pixel_norm": norm,
+        "eps": 1e-8,
+    }  # fmt: skip
+    with emulate.emulated():
+        grid.check("scaled_conv2d", inputs, options, "cuda", data=["x"], seed=3)
 
 
 # Seeded faults: what a kernel that did something else would compute does not pass
@@ -291,7 +324,9 @@ def traffic(x: Tensor, w: Tensor, resample: str) -> tuple[list[dict[str, Any]], 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize(("cin", "c", "resample"), [(16, 16, "none"), (32, 16, "up"), (16, 32, "down"), (64, 64, "none")])
+@pytest.mark.parametrize(
+    ("cin", "c", "resample"), [(16, 16, "none"), (32, 16, "up"), (16, 32, "down"), (64, 64, "none")]
+)
 def test_traffic(cin: int, c: int, resample: str, dtype: torch.dtype) -> None:
     """Whole sectors, banks without conflicts, and the halo and the weights all that is read more than once."""
     x, w = numbers(1, cin, 64, 64, dtype=dtype), numbers(c, cin, 3, 3, seed=1)
