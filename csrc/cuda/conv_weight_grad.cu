@@ -253,8 +253,8 @@ __global__ void __launch_bounds__(Shares<k, STRIDE>::THREADS, 2)
   float* corner = out.data + (int64_t(blockIdx.x) * By::COUNT + group * By::EACH) * out.a * out.b;
   each_fragment<By::EACH>(sums, used, [&](const float(&d)[4], int i, int t, int m, int n) {
     float* to = corner + (t * out.a + a + m * 16 + lane / 4) * out.b + b + n * 16 + i % 2 * 8 + lane % 4 * 2;
-    *reinterpret_cast<float2*>(to) = {d[0], d[1]};
-    *reinterpret_cast<float2*>(to + 8 * out.b) = {d[2], d[3]};
+    Vec<float, 2>{{d[0], d[1]}}.write(to);
+    Vec<float, 2>{{d[2], d[3]}}.write(to + 8 * out.b);
   });
 }
 

@@ -221,3 +221,38 @@ def test_an_image_that_is_too_short_is_a_fault(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(cuda, "emulator", taller)
         with pytest.raises(emulate.Fault, match="OUT-OF-BOUNDS"):
             cuda_grad.conv_weight_grad(x, dy, SCALE, "none", 3, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("resample", ["none", "up", "down"])
+def test_memory_is_touched_in_whole_sectors(resample: str, dtype: torch.dtype) -> None:
+    """Less dw, a few numbers far apart; and fragments come from shared memory without bank conflicts."""
+    case = {**PLAIN, "resample": resample, "dtype": dtype, "cin": 32, "cout": 32, "height": 8, "width": 16, "batch": 1}
+    x, dy = draw(case, 0)
+    with emulate.emulated(stats=True) as emulator:
+        dw = torch.ops.pggan_fast.conv_weight_grad(x, dy, SCALE, resample, 3, torch.float32, "cuda")
+        places = emulator.traffic()
+    scattered = 0
+    for place in places:
+        if place["space"] == "global" and place["bytes"] != 32 * place["sectors"]:
+            assert place["kind"] == "write"
+            scattered += place["bytes"]
+        elif place["space"] == "shared" and place["kind"] == "read":
+            assert place["wavefronts"] == place["ideal"], place
+    assert scattered == dw.numel() * dw.itemsize
+
+
+LAYERS = grid.load("test_scaled_conv2d")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("resample", ["none", "up", "down", "pool"])
+def test_layers_in_every_order(resample: str, dtype: torch.dtype) -> None:
+    case = {
+        "dtype": dtype, "size": 5, "narrow": False, "layout": "channels_last", "batch": 3, "cin": 17, "cout": 24,
+        "k": 3, "resample": resample, "norm": "after_act", "eps_mode": "inside", "slope": 0.2, "bias": "float32",
+        "weights": "float32", "cotangent": "same",
+    }  # fmt: skip
+    inputs, options = LAYERS.arguments(case, 0)
+    with emulate.emulated():
+        grid.check("scaled_conv2d", inputs, options, "cuda", data=["x"], seed=0)
