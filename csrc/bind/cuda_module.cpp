@@ -90,6 +90,10 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
     return cudaDriverGetVersion(&version) == cudaSuccess ? version : 0;
   });
 
+  bind(m, "bias_act_forward", &arguments::bias_act_forward, &cuda::bias_act_forward);
+  bind(m, "bias_act_backward", &arguments::bias_act_backward, &cuda::bias_act_backward);
+  bind_workspace(m, "bias_act_backward_workspace", &arguments::bias_act_backward, &cuda::bias_act_backward_workspace);
+  bind(m, "masked_pool", &arguments::masked_pool, &cuda::masked_pool);
   bind(m, "fade_in_forward", &arguments::fade_in_forward, &cuda::fade_in_forward);
   bind(m, "fade_in_backward", &arguments::fade_in_backward, &cuda::fade_in_backward);
   bind(m, "fade_reals", &arguments::fade_reals, &cuda::fade_reals);

@@ -96,53 +96,67 @@ DEVICE void exchange(uint32_t& first, uint32_t& second, bool is_second, int lane
   (is_second ? first : second) = other;
 }
 
-// Of COUNT items of eight channels the lane t of four has channels 2 t and 2 t + 1, v[item][2]. at(item, channel): where
-// that channel is stored, or null. `whole`: items go in units of 16 bytes.
-template <class T, int COUNT, class At>
-DEVICE void store_halves(const float (&v)[COUNT][2], const At& at) {
+// A lane's channels of H pixels, v[pixel * N + n] = {8 n + 2 t, 8 n + 2 t + 1}, to where pixel_at(pixel) says, or nowhere
+// where that is null. Four lanes exchange theirs, so that each has 16 bytes of one pixel.
+template <class T, int N, int H, class PixelAt>
+DEVICE void store_halves(const float (&v)[H * N][2], int channels, const PixelAt& pixel_at) {
   const int t = int(threadIdx.x) & 3;
 #pragma unroll
-  for (int first = 0; first < COUNT; first += 4) {  // lane t gets all eight channels of item first + t
+  for (int first = 0; first < H * N; first += 4) {  // lane t gets all eight channels of first + t
     uint32_t w[4];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) w[i] = first + i < COUNT ? pair_of<T>(v[first + i][0], v[first + i][1]) : 0;
+    for (int i = 0; i < 4; ++i) w[i] = first + i < H * N ? pair_of<T>(v[first + i][0], v[first + i][1]) : 0;
     exchange(w[0], w[1], t & 1, 1);
     exchange(w[2], w[3], t & 1, 1);
     exchange(w[0], w[2], t & 2, 2);
     exchange(w[1], w[3], t & 2, 2);
-    T* to = first + t < COUNT ? at(first + t, 0) : nullptr;
-    if (to != nullptr) store128(to, {w[0], w[1], w[2], w[3]});
+    const int item = first + t, channel = item % N * 8;
+    T* pixel = item < H * N ? pixel_at(item / N) : nullptr;
+    if (pixel != nullptr && channel < channels) store128(pixel + channel, {w[0], w[1], w[2], w[3]});
   }
 }
 
-template <int COUNT, class At>
-DEVICE void store_floats(const float (&v)[COUNT][2], const At& at) {
+template <int N, int H, class PixelAt>
+DEVICE void store_floats(const float (&v)[H * N][2], int channels, const PixelAt& pixel_at) {
   const int t = int(threadIdx.x) & 3;
 #pragma unroll
-  for (int first = 0; first < COUNT; first += 2) {  // lanes 0 and 2 get the two halves of one item, 1 and 3 of the next
+  for (int first = 0; first < H * N; first += 2) {  // lanes 0 and 2 get both halves of `first`, 1 and 3 of the next
     uint32_t w[4];
     memcpy(w, v[first], 8);
     memcpy(w + 2, v[first + 1], 8);
     exchange(w[0], w[2], t & 1, 1);
     exchange(w[1], w[3], t & 1, 1);
-    float* to = at(first + (t & 1), t / 2 * 4);
-    if (to != nullptr) store128(to, {w[0], w[1], w[2], w[3]});
+    const int channel = (first % N + (t & 1)) * 8 + t / 2 * 4;
+    float* pixel = pixel_at(first / N);
+    if (pixel != nullptr && channel < channels) store128(pixel + channel, {w[0], w[1], w[2], w[3]});
   }
 }
 
-template <class T, int COUNT, class At>
-DEVICE void store_items(const float (&v)[COUNT][2], bool whole, const At& at) {
+template <class T, int N, int H, class PixelAt>
+DEVICE void store_elements(const float (&v)[H * N][2], int channels, const PixelAt& pixel_at) {
+  const int t = int(threadIdx.x) & 3;
+#pragma unroll
+  for (int h = 0; h < H; ++h) {
+    T* pixel = pixel_at(h);
+    if (pixel == nullptr) continue;
+    pixel += 2 * t;
+#pragma unroll
+    for (int i = 0; i < 2 * N; ++i) {
+      const int channel = i / 2 * 8 + i % 2;
+      if (channel + 2 * t < channels) pixel[channel] = narrow<T>(v[h * N + i / 2][i % 2]);
+    }
+  }
+}
+
+// `whole`: pixels are whole units of 16 bytes, on 16 bytes.
+template <class T, int N, int H, class PixelAt>
+DEVICE void store_pixels(const float (&v)[H * N][2], int channels, bool whole, const PixelAt& pixel_at) {
   if (!whole) {
-    const int t = int(threadIdx.x) & 3;
-#pragma unroll
-    for (int item = 0; item < COUNT; ++item)
-#pragma unroll
-      for (int j = 0; j < 2; ++j)
-        if (T* to = at(item, 2 * t + j)) *to = narrow<T>(v[item][j]);
+    store_elements<T, N, H>(v, channels, pixel_at);
   } else if constexpr (sizeof(T) == 2) {
-    store_halves<T>(v, at);
+    store_halves<T, N, H>(v, channels, pixel_at);
   } else {
-    store_floats(v, at);
+    store_floats<N, H>(v, channels, pixel_at);
   }
 }
 
@@ -150,14 +164,14 @@ DEVICE void store_items(const float (&v)[COUNT][2], bool whole, const At& at) {
 template <class T, int N>
 DEVICE void store_row(const float (&v)[N][4], T* row, int step, int pixels, int channels, bool whole) {
   const int g = int(threadIdx.x) / 4 % 8;
-  float items[2 * N][2];
+  float lane[2 * N][2];
 #pragma unroll
   for (int n = 0; n < N; ++n)
 #pragma unroll
-    for (int i = 0; i < 4; ++i) items[i / 2 * N + n][i & 1] = v[n][i];
-  store_items<T>(items, whole, [=](int item, int offset) -> T* {
-    const int pixel = g + item / N * 8, channel = item % N * 8 + offset;
-    return pixel < pixels && channel < channels ? row + pixel * step + channel : nullptr;
+    for (int i = 0; i < 4; ++i) lane[i / 2 * N + n][i & 1] = v[n][i];
+  store_pixels<T, N, 2>(lane, channels, whole, [=](int half) -> T* {
+    const int pixel = g + 8 * half;
+    return pixel < pixels ? row + pixel * step : nullptr;
   });
 }
 
@@ -165,7 +179,7 @@ DEVICE void store_row(const float (&v)[N][4], T* row, int step, int pixels, int 
 template <class T, int N>
 DEVICE void store_pooled(const float (&v)[2][N][4], T* row, int pixels, int channels, bool whole) {
   const int g = int(threadIdx.x) / 4 % 8, pixel = g / 2 + g % 2 * 4;
-  float items[N][2];
+  float lane[N][2];
 #pragma unroll
   for (int n = 0; n < N; ++n)
 #pragma unroll
@@ -176,12 +190,10 @@ DEVICE void store_pooled(const float (&v)[2][N][4], T* row, int pixels, int chan
         sum[half] = v[0][n][2 * half + j] + v[1][n][2 * half + j];
         sum[half] += __shfl_xor_sync(ALL_LANES, sum[half], 4);
       }
-      items[n][j] = 0.25f * (g % 2 ? sum[1] : sum[0]);
+      lane[n][j] = 0.25f * (g % 2 ? sum[1] : sum[0]);
     }
-  store_items<T>(items, whole, [=](int item, int offset) -> T* {
-    const int channel = 8 * item + offset;
-    return pixel < pixels && channel < channels ? row + pixel * channels + channel : nullptr;
-  });
+  store_pixels<T, N, 1>(lane, channels, whole,
+                        [=](int) -> T* { return pixel < pixels ? row + pixel * channels : nullptr; });
 }
 
 // One bit per sum > 0 of a row, `pixels` of 16: [pixel][ceil(channels / 8)] bytes from `row` on.

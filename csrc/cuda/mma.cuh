@@ -18,7 +18,7 @@ struct Operand {
 
 template <int N>
 DEVICE Operand<N> as_it_is(const uint32_t (&raw)[N]) {
-  Operand<N> out;
+  Operand<N> out{};
 #pragma unroll
   for (int i = 0; i < N; ++i) out.high[i] = raw[i];
   return out;
@@ -63,7 +63,7 @@ struct Tf32Product {
   using Element = float;
   template <int N>
   static DEVICE Operand<N> operand(const uint32_t (&raw)[N]) {
-    Operand<N> out;
+    Operand<N> out{};
 #pragma unroll
     for (int i = 0; i < N; ++i) out.high[i] = round_tf32(float_of(raw[i]));
     return out;
@@ -76,7 +76,8 @@ struct Tf32Product {
 };
 
 // float32 to about 2^-21: each factor is the sum of two TF32 numbers, and of the four products the one of both low
-// parts is too small to count. A third of TF32's rate, which is still more than float32 multiply-adds have.
+// parts is too small to count. A third of TF32's rate, which is still more than float32 multiply-adds have. Tensor cores
+// cut off what they add to a large sum: three times a step that would be seen, so steps are added by ordinary additions.
 struct IeeeProduct {
   using Element = float;
   template <int N>
@@ -94,9 +95,12 @@ struct IeeeProduct {
     return operand(raw);
   }
   static DEVICE void multiply(float (&d)[4], const Operand<4>& a, const Operand<2>& b) {
-    mma_tf32(d, a.low, b.high);  // small terms first
-    mma_tf32(d, a.high, b.low);
-    mma_tf32(d, a.high, b.high);
+    float step[4] = {};
+    mma_tf32(step, a.low, b.high);  // small terms first
+    mma_tf32(step, a.high, b.low);
+    mma_tf32(step, a.high, b.high);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) d[i] += step[i];
   }
 };
 

@@ -10,9 +10,9 @@ namespace pggan::cuda {
 namespace {
 
 constexpr int MAX_THREADS = 256;
-// Blocks a multiprocessor at least, of 8 * N outputs: where registers allow two without spilling.
-template <int N>
-constexpr int RESIDENT = N < 8 ? 2 : 1;
+// Blocks a multiprocessor at least, of 8 * N outputs: of few channels shared memory has room for several.
+template <class T, int N>
+constexpr int RESIDENT = N * sizeof(T) < 8 ? 3 : N * sizeof(T) < 16 ? 2 : 1;
 
 struct Problem {
   Taps taps;
@@ -154,7 +154,7 @@ DEVICE void compute_tile(const Problem& p, const unsigned char* tile, const unsi
 }
 
 template <class P, int N>
-__global__ void __launch_bounds__(MAX_THREADS, RESIDENT<N>) scaled_conv2d_kernel(const Problem p, int weight_size, int tile_size) {
+__global__ void __launch_bounds__(MAX_THREADS, RESIDENT<typename P::Element, N>) scaled_conv2d_kernel(const Problem p, int weight_size, int tile_size) {
   using T = typename P::Element;
   SHARED_DYNAMIC(weights);
   unsigned char* tiles = weights + weight_size;

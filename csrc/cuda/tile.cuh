@@ -93,6 +93,7 @@ template <class T>
 DEVICE void load_tile(unsigned char* to, const Tile& tile, const T* image, const Image& size, int row, int column) {
   constexpr int IN_UNIT = 16 / sizeof(T);
   const int count = tile.rows * tile.columns * tile.units;
+#pragma unroll 1
   for (int i = int(threadIdx.x); i < count; i += int(blockDim.x)) {
     const int pixel = tile.by_units.divide(i), channel = (i - pixel * tile.units) * IN_UNIT;
     const int r = tile.by_columns.divide(pixel), c = pixel - r * tile.columns;
@@ -111,6 +112,7 @@ DEVICE void load_tile(unsigned char* to, const Tile& tile, const T* image, const
 
 // The block copies `rows` rows of `units`, dense and on 16 bytes, asynchronously.
 DEVICE void load_rows(unsigned char* to, const void* from, int rows, int units, const Swizzle& swizzle) {
+#pragma unroll 1
   for (int i = int(threadIdx.x); i < rows * units; i += int(blockDim.x))
     copy_async(to + swizzle(i) * 16, static_cast<const unsigned char*>(from) + int64_t(i) * 16, true);
 }

@@ -1,0 +1,124 @@
+// What the kernels of bias_act share: how threads take channels and pixels, and sums over pixels.
+#pragma once
+
+#include "common.cuh"
+
+namespace pggan::cuda {
+
+constexpr int THREADS = 256;
+
+// a / b, in 32 bits where they are enough: a division in 64 takes a hundred instructions.
+DEVICE int64_t divide(int64_t a, int64_t b) {
+  return (a | b) >> 32 ? a / b : int64_t(uint32_t(a) / uint32_t(b));
+}
+
+// One element, where 16 bytes of them are not aligned; otherwise as Vec.
+template <class T>
+struct One {
+  static constexpr int SIZE = 1;
+  float v[1];
+  static DEVICE One read(const T* from) { return {{widen(*from)}}; }
+  DEVICE void write(T* to) const { *to = narrow<T>(v[0]); }
+};
+
+// A thread takes SIZE channels from c on of pixel p: V, Vec<T> or One<T>, of a row...
+template <class T, class V>
+struct Rows {
+  using Element = T;
+  using Values = V;
+  static constexpr int SIZE = V::SIZE;
+  static constexpr bool side_by_side = true;  // neighbouring threads take neighbouring channels
+  static DEVICE V read(const void* x, const Shape& s, int64_t p, int64_t c) {
+    return V::read(static_cast<const T*>(x) + p * s.c + c);
+  }
+  static DEVICE void write(const V& v, void* x, const Shape& s, int64_t p, int64_t c) {
+    v.write(static_cast<T*>(x) + p * s.c + c);
+  }
+  static DEVICE int64_t byte(const Shape& s, int64_t p, int64_t c) { return p * ((s.c + 7) / 8) + c / 8; }
+};
+
+// ... or one element of each of the up to eight planes that share a byte of the mask.
+template <class T>
+struct Planes {
+  using Element = T;
+  struct Values {
+    float v[8];
+  };
+  static constexpr int SIZE = 8;
+  static constexpr bool side_by_side = false;
+  static DEVICE int64_t start(const Shape& s, int64_t p, int64_t plane, int64_t planes) {
+    const int64_t pixels = s.h * s.w, n = divide(p, pixels);
+    return (n * planes + plane) * pixels + p - n * pixels;
+  }
+  static DEVICE Values read(const void* x, const Shape& s, int64_t p, int64_t c) {
+    const T* from = static_cast<const T*>(x) + start(s, p, c, s.c);
+    Values out;
+#pragma unroll
+    for (int j = 0; j < SIZE; ++j) out.v[j] = c + j < s.c ? widen(from[j * (s.h * s.w)]) : 0.0f;
+    return out;
+  }
+  static DEVICE void write(const Values& v, void* x, const Shape& s, int64_t p, int64_t c) {
+    T* to = static_cast<T*>(x) + start(s, p, c, s.c);
+#pragma unroll
+    for (int j = 0; j < SIZE; ++j)
+      if (c + j < s.c) to[j * (s.h * s.w)] = narrow<T>(v.v[j]);
+  }
+  static DEVICE int64_t byte(const Shape& s, int64_t p, int64_t c) { return start(s, p, c / 8, (s.c + 7) / 8); }
+};
+
+// One channel and 1x1 planes are rows in either layout.
+inline bool in_rows(const Shape& s) { return s.channels_last || s.c == 1 || s.h * s.w == 1; }
+
+// f(Rows or Planes) for a tensor of this shape; `to_16`: all pointers are aligned to 16 bytes.
+template <class F>
+cudaError_t with_access(int dtype, const Shape& s, bool to_16, const F& f) {
+  return with_dtype(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    if (!in_rows(s)) return f(Planes<T>());
+    if (to_16 && s.c % Vec<T>::SIZE == 0) return f(Rows<T, Vec<T>>());
+    return f(Rows<T, One<T>>());
+  });
+}
+
+// The least power of two that is at least n, up to 32.
+inline int lanes_for(int64_t n) {
+  int lanes = 1;
+  while (lanes < n && lanes < 32) lanes *= 2;
+  return lanes;
+}
+
+DEVICE float leaky(float v, float slope) { return v > 0.0f ? v : slope * v; }
+
+// Sums x over the threads of a block that have the same lane, threadIdx.x % lanes, always in the same order; `lanes` is
+// a power of two up to 32. f(lane, j, sum of x[j]) is called once for each.
+template <int N, int MAX_THREADS, class F>
+DEVICE void sum_slots(float (&x)[N], int lanes, const F& f) {
+  SHARED(float, partial, MAX_THREADS * N);  // [warps, N, 32]
+  const int thread = int(threadIdx.x), lane = thread % 32, warps = int(blockDim.x) / 32;
+#pragma unroll
+  for (int j = 0; j < N; ++j) {
+    for (int apart = lanes; apart < 32; apart *= 2) x[j] += __shfl_xor_sync(0xffffffffu, x[j], apart);
+    if (lane < lanes) partial[(thread / 32 * N + j) * 32 + lane] = x[j];
+  }
+  __syncthreads();
+  for (int i = thread; i < N * lanes; i += int(blockDim.x)) {
+    float sum = 0.0f;
+    for (int warp = 0; warp < warps; ++warp) sum += partial[(warp * N + i / lanes) * 32 + i % lanes];
+    f(i % lanes, i / lanes, sum);
+  }
+}
+
+// Blocks that go on with stride over pixels, `at_once` pixels at a time: enough to fill the device some times over, few
+// enough that a second kernel adds their sums in no time.
+inline unsigned pixel_blocks(int64_t pixels, int64_t at_once, int64_t channel_blocks = 1) {
+  const int64_t blocks = ceil_div(pixels, at_once), most = ceil_div(16 * int64_t(multiprocessors()), channel_blocks);
+  return unsigned(blocks < most ? blocks : most);
+}
+
+// bias_act with a pixel norm, of tensors that have elements; its backward pass leaves sums of dv over pixels in
+// `workspace` [norm_backward_rows, C].
+cudaError_t norm_forward(const BiasActForward&, cudaStream_t);
+cudaError_t norm_backward(const BiasActBackward&, cudaStream_t);
+int64_t norm_backward_rows(const BiasActBackward&);
+
+}  // namespace pggan::cuda

@@ -1,0 +1,409 @@
+// bias_act with a pixel norm, forward and backward, in one pass over memory; ops/bias_act.py has the formulas. With
+// t' = k * (mean_c(dy * y) + dr * r / C): dv = r * (dy - y * t') masked (norm after), or
+// r * (dy masked - (y unmasked) * t') (norm before): so the terms cancel before they are multiplied.
+//
+// Rows: `lanes` neighbouring threads share a pixel, and hold their channels of it between the sum over channels and
+// what follows it; where there are too many, a warp reads them twice. Planes: a thread per pixel and slice of channels,
+// which reads twice; a block's pixels stay in the cache.
+#include <type_traits>
+
+#include "bias_act.cuh"
+
+namespace pggan::cuda {
+namespace {
+
+constexpr int KEPT_MAX = 16;  // elements a thread holds of each tensor
+constexpr int BATCH = 4;      // channels of a slice that are read before any of them is written
+constexpr int64_t MOST_CHANNELS = int64_t(1) << 30;  // so that their number plus a block's step is an int
+
+struct Forward {
+  const void* bias;
+  int bias_dtype, channels;
+  float scale, bias_scale, slope, eps;
+  bool after, eps_inside;
+
+  DEVICE float shift(int c) const { return bias ? bias_scale * read_parameter(bias, bias_dtype, c) : 0.0f; }
+  // The activation of u; adds the square of what is normalised. r > 0, so that y is r * the activation either way.
+  DEVICE float activate(float u, float shift, float& squares) const {
+    const float v = scale * u + shift, act = leaky(v, slope);
+    squares += after ? act * act : v * v;
+    return act;
+  }
+  DEVICE float factor(float squares) const {
+    const float mean = squares / float(channels);
+    return eps_inside ? 1.0f / sqrtf(mean + eps) : 1.0f / (sqrtf(mean) + eps);
+  }
+};
+
+struct Backward {
+  const float *r, *dr;
+  int channels;
+  float scale, slope, unslope, eps;  // unslope = 1 / slope
+  bool after, eps_inside;
+
+  // r of pixel p, and t' from the sum over channels of dy * y.
+  DEVICE void read(int64_t p, float dot, float& factor, float& t) const {
+    factor = r[p];
+    const float rest = 1.0f - eps * factor;  // rms * r
+    const float k = eps_inside ? 1.0f : rest > 0.0f ? 1.0f / rest : 0.0f;
+    t = k * ((dot + (dr ? dr[p] * factor : 0.0f)) / float(channels));
+  }
+  DEVICE float element(float dy, float y, float factor, float t) const {
+    const bool positive = y > 0.0f;
+    if (after) return factor * ((positive ? 1.0f : slope) * (dy - y * t));
+    return factor * ((positive ? dy : slope * dy) - (positive ? y : unslope * y) * t);
+  }
+};
+
+// The sum over neighbouring threads, `lanes` of them, in each.
+DEVICE float sum_lanes(float x, int lanes) {
+  for (int apart = lanes / 2; apart > 0; apart /= 2) x += __shfl_xor_sync(0xffffffffu, x, apart);
+  return x;
+}
+
+// u and y [pixels, channels]; a thread has KEPT times V::SIZE channels.
+template <class T, class V, int KEPT>
+__global__ void __launch_bounds__(THREADS, 1)
+    forward_rows_kernel(Forward f, const T* u, T* y, float* r, int64_t pixels, int lanes) {
+  constexpr int SIZE = V::SIZE;
+  const int lane = threadIdx.x % lanes, slots = THREADS / lanes;
+  float shift[KEPT][SIZE];
+#pragma unroll
+  for (int k = 0; k < KEPT; ++k)
+#pragma unroll
+    for (int j = 0; j < SIZE; ++j) {
+      const int c = (k * lanes + lane) * SIZE + j;
+      shift[k][j] = c < f.channels ? f.shift(c) : 0.0f;
+    }
+  for (int64_t first = int64_t(blockIdx.x) * slots; first < pixels; first += int64_t(gridDim.x) * slots) {
+    const int64_t p = first + threadIdx.x / lanes, row = p * f.channels;
+    const int end = p < pixels ? f.channels : 0;  // whole warps go on or stop
+    V v[KEPT];
+    float squares = 0.0f;
+#pragma unroll
+    for (int k = 0; k < KEPT; ++k) {
+      const int c = (k * lanes + lane) * SIZE;
+      if (c < end) v[k] = V::read(u + row + c);
+    }
+#pragma unroll
+    for (int k = 0; k < KEPT; ++k)
+      if ((k * lanes + lane) * SIZE < end)
+#pragma unroll
+        for (int j = 0; j < SIZE; ++j) v[k].v[j] = f.activate(v[k].v[j], shift[k][j], squares);
+    const float factor = f.factor(sum_lanes(squares, lanes));
+    if (lane == 0 && end) r[p] = factor;
+#pragma unroll
+    for (int k = 0; k < KEPT; ++k) {
+      const int c = (k * lanes + lane) * SIZE;
+      if (c >= end) continue;
+#pragma unroll
+      for (int j = 0; j < SIZE; ++j) v[k].v[j] *= factor;
+      v[k].write(y + row + c);
+    }
+  }
+}
+
+// A warp per pixel, whose channels are read twice.
+template <class T, class V>
+__global__ void __launch_bounds__(32) forward_long_rows_kernel(Forward f, const T* u, T* y, float* r, int64_t pixels) {
+  constexpr int SIZE = V::SIZE;
+  const int lane = int(threadIdx.x);
+  for (int64_t p = blockIdx.x; p < pixels; p += gridDim.x) {
+    const int64_t row = p * f.channels;
+    float squares = 0.0f;
+    for (int c = lane * SIZE; c < f.channels; c += 32 * SIZE) {
+      const V v = V::read(u + row + c);
+#pragma unroll
+      for (int j = 0; j < SIZE; ++j) f.activate(v.v[j], f.shift(c + j), squares);
+    }
+    const float factor = f.factor(warp_sum(squares));
+    if (lane == 0) r[p] = factor;
+    for (int c = lane * SIZE; c < f.channels; c += 32 * SIZE) {
+      V v = V::read(u + row + c);
+#pragma unroll
+      for (int j = 0; j < SIZE; ++j) v.v[j] = factor * f.activate(v.v[j], f.shift(c + j), squares);
+      v.write(y + row + c);
+    }
+  }
+}
+
+// sums [blocks, channels] of dv, or null.
+template <class T, class V, int KEPT>
+__global__ void __launch_bounds__(THREADS, 1)
+    backward_rows_kernel(Backward b, const T* dy, const T* y, T* du, float* sums, int64_t pixels, int lanes) {
+  constexpr int SIZE = V::SIZE;
+  const int lane = threadIdx.x % lanes, slots = THREADS / lanes;
+  float sum[KEPT * SIZE] = {};
+  for (int64_t first = int64_t(blockIdx.x) * slots; first < pixels; first += int64_t(gridDim.x) * slots) {
+    const int64_t p = first + threadIdx.x / lanes, row = p * b.channels;
+    const int end = p < pixels ? b.channels : 0;  // whole warps go on or stop
+    V g[KEPT], out[KEPT];
+    float dot = 0.0f;
+#pragma unroll
+    for (int k = 0; k < KEPT; ++k) {
+      const int c = (k * lanes + lane) * SIZE;
+      if (c >= end) continue;
+      g[k] = V::read(dy + row + c);
+      out[k] = V::read(y + row + c);
+    }
+#pragma unroll
+    for (int k = 0; k < KEPT; ++k)
+      if ((k * lanes + lane) * SIZE < end)
+#pragma unroll
+        for (int j = 0; j < SIZE; ++j) dot += g[k].v[j] * out[k].v[j];
+    dot = sum_lanes(dot, lanes);
+    if (!end) continue;
+    float factor, t;
+    b.read(p, dot, factor, t);
+#pragma unroll
+    for (int k = 0; k < KEPT; ++k) {
+      const int c = (k * lanes + lane) * SIZE;
+      if (c >= end) continue;
+#pragma unroll
+      for (int j = 0; j < SIZE; ++j) {
+        const float dv = b.element(g[k].v[j], out[k].v[j], factor, t);
+        sum[k * SIZE + j] += dv;
+        g[k].v[j] = b.scale * dv;
+      }
+      g[k].write(du + row + c);
+    }
+  }
+  if (!sums) return;
+  sum_slots<KEPT * SIZE, THREADS>(sum, lanes, [&](int l, int i, float total) {
+    const int c = (i / SIZE * lanes + l) * SIZE + i % SIZE;
+    if (c < b.channels) sums[int64_t(blockIdx.x) * b.channels + c] = total;
+  });
+}
+
+// A warp per pixel, whose channels are read twice; a thread adds to its own part of the block's row of sums.
+template <class T, class V>
+__global__ void __launch_bounds__(32)
+    backward_long_rows_kernel(Backward b, const T* dy, const T* y, T* du, float* sums, int64_t pixels) {
+  constexpr int SIZE = V::SIZE;
+  const int lane = int(threadIdx.x);
+  if (sums) sums += int64_t(blockIdx.x) * b.channels;
+  for (int64_t p = blockIdx.x; p < pixels; p += gridDim.x) {
+    const int64_t row = p * b.channels;
+    float dot = 0.0f, factor, t;
+    for (int c = lane * SIZE; c < b.channels; c += 32 * SIZE) {
+      const V g = V::read(dy + row + c), out = V::read(y + row + c);
+#pragma unroll
+      for (int j = 0; j < SIZE; ++j) dot += g.v[j] * out.v[j];
+    }
+    b.read(p, warp_sum(dot), factor, t);
+    for (int c = lane * SIZE; c < b.channels; c += 32 * SIZE) {
+      V g = V::read(dy + row + c);
+      const V out = V::read(y + row + c);
+#pragma unroll
+      for (int j = 0; j < SIZE; ++j) {
+        const float dv = b.element(g.v[j], out.v[j], factor, t);
+        if (sums) sums[c + j] = (p == blockIdx.x ? 0.0f : sums[c + j]) + dv;
+        g.v[j] = b.scale * dv;
+      }
+      g.write(du + row + c);
+    }
+  }
+}
+
+// Blocks of 32 pixels by `slices` warps, which share the channels among them.
+
+// Sums over the slices, the same in each; two barriers, so that calls may follow one another.
+DEVICE float sum_slices(float x, int slices) {
+  SHARED(float, partial, 32 * 32);  // [slices, 32]
+  partial[threadIdx.x] = x;
+  __syncthreads();
+  float sum = 0.0f;
+  for (int slice = 0; slice < slices; ++slice) sum += partial[slice * 32 + threadIdx.x % 32];
+  __syncthreads();
+  return sum;
+}
+
+// A thread's pixel and channels: c, c + slices, ...
+struct Column {
+  int64_t plane;
+  int channels, slices, slice;
+  DEVICE Column(int64_t pixels_of_plane, int channels_)
+      : plane(pixels_of_plane), channels(channels_), slices(int(blockDim.x) / 32), slice(int(threadIdx.x) / 32) {}
+  DEVICE int64_t start(int64_t p) const { return divide(p, plane) * (channels - 1) * plane + p; }  // of channel 0
+  DEVICE int channel(int c, int i) const { return c + i * slices; }
+
+  // BATCH channels from c on of x at channel 0 of a pixel; zeros beyond the last, and without a pixel.
+  template <class T>
+  DEVICE void read(const T* x, int c, bool inside, float (&v)[BATCH]) const {
+#pragma unroll
+    for (int i = 0; i < BATCH; ++i)
+      v[i] = inside && channel(c, i) < channels ? widen(x[channel(c, i) * plane]) : 0.0f;
+  }
+};
+
+template <class T>
+__global__ void __launch_bounds__(1024, 1)
+    forward_planes_kernel(Forward f, const T* u, T* y, float* r, int64_t pixels, int64_t plane) {
+  const Column at(plane, f.channels);
+  for (int64_t first = int64_t(blockIdx.x) * 32; first < pixels; first += int64_t(gridDim.x) * 32) {
+    const int64_t p = first + threadIdx.x % 32, start = at.start(p);
+    const bool inside = p < pixels;
+    float v[BATCH], squares = 0.0f;
+    for (int c = at.slice; c < f.channels; c += BATCH * at.slices) {
+      at.read(u + start, c, inside, v);
+#pragma unroll
+      for (int i = 0; i < BATCH; ++i)
+        if (at.channel(c, i) < f.channels) f.activate(v[i], f.shift(at.channel(c, i)), squares);
+    }
+    const float factor = f.factor(sum_slices(squares, at.slices));
+    if (!inside) continue;
+    if (at.slice == 0) r[p] = factor;
+    for (int c = at.slice; c < f.channels; c += BATCH * at.slices) {
+      at.read(u + start, c, true, v);
+#pragma unroll
+      for (int i = 0; i < BATCH; ++i) {
+        const int channel = at.channel(c, i);
+        if (channel < f.channels)
+          y[start + channel * plane] = narrow<T>(factor * f.activate(v[i], f.shift(channel), squares));
+      }
+    }
+  }
+}
+
+// sums [blocks, channels] of dv, or null; one warp adds to a channel's.
+template <class T>
+__global__ void __launch_bounds__(1024, 1)
+    backward_planes_kernel(Backward b, const T* dy, const T* y, T* du, float* sums, int64_t pixels, int64_t plane) {
+  const Column at(plane, b.channels);
+  if (sums) sums += int64_t(blockIdx.x) * b.channels;
+  for (int64_t first = int64_t(blockIdx.x) * 32; first < pixels; first += int64_t(gridDim.x) * 32) {
+    const int64_t p = first + threadIdx.x % 32, start = at.start(p);
+    const bool inside = p < pixels, fresh = first == int64_t(blockIdx.x) * 32;
+    float g[BATCH], out[BATCH], dot = 0.0f, factor = 0.0f, t = 0.0f;
+    for (int c = at.slice; c < b.channels; c += BATCH * at.slices) {
+      at.read(dy + start, c, inside, g);
+      at.read(y + start, c, inside, out);
+#pragma unroll
+      for (int i = 0; i < BATCH; ++i) dot += g[i] * out[i];
+    }
+    dot = sum_slices(dot, at.slices);
+    if (inside) b.read(p, dot, factor, t);
+    for (int c = at.slice; c < b.channels; c += BATCH * at.slices) {
+      at.read(dy + start, c, inside, g);
+      at.read(y + start, c, inside, out);
+#pragma unroll
+      for (int i = 0; i < BATCH; ++i) {
+        const int channel = at.channel(c, i);
+        if (channel >= b.channels) break;  // for the whole warp
+        const float dv = b.element(g[i], out[i], factor, t);  // 0 outside
+        if (inside) du[start + channel * plane] = narrow<T>(b.scale * dv);
+        if (!sums) continue;
+        const float sum = warp_sum(dv);
+        if (threadIdx.x % 32 == 0) sums[channel] = (fresh ? 0.0f : sums[channel]) + sum;
+      }
+    }
+  }
+}
+
+enum class Form { planes, rows, long_rows };
+
+// Which kernels a shape and its alignment ask for, and their launch.
+struct Plan {
+  Form form;
+  int size, kept;  // elements at a time, and how many times, of a thread in rows
+  int64_t pixels;
+  unsigned blocks, threads;
+  int lanes;
+
+  Plan(const Shape& s, int dtype, bool to_16) : pixels(s.n * s.h * s.w) {
+    const int vector = dtype == F32 ? 4 : 8;
+    size = to_16 && s.c % vector == 0 ? vector : 1;
+    lanes = lanes_for(ceil_div(s.c, size));
+    const int64_t times = ceil_div(s.c, 32 * size);
+    kept = times <= 1 ? 1 : times == 2 ? 2 : 4;
+    if (!in_rows(s)) {
+      form = Form::planes;
+      const int64_t tiles = ceil_div(pixels, 32);
+      const int slices = tiles < 2 * multiprocessors() ? 32 : 8;  // more where pixels alone do not fill the device
+      threads = unsigned(32 * (s.c < slices ? s.c : slices));
+      blocks = pixel_blocks(pixels, 32);
+    } else if (times > kept || kept * size > KEPT_MAX || (kept > 1 && size == 1)) {
+      form = Form::long_rows;
+      threads = 32;
+      blocks = pixel_blocks(pixels, 1);
+    } else {
+      form = Form::rows;
+      threads = THREADS;
+      blocks = pixel_blocks(pixels, THREADS / lanes);
+    }
+  }
+};
+
+// f(V(), KEPT as a type) for rows of T by this plan.
+template <class T, class F>
+cudaError_t with_vectors(const Plan& plan, const F& f) {
+  using std::integral_constant;
+  if (plan.size == 1) return f(One<T>(), integral_constant<int, 1>());
+  if (plan.kept == 1 || plan.form == Form::long_rows) return f(Vec<T>(), integral_constant<int, 1>());
+  if constexpr (4 * Vec<T>::SIZE <= KEPT_MAX)
+    if (plan.kept == 4) return f(Vec<T>(), integral_constant<int, 4>());
+  return f(Vec<T>(), integral_constant<int, 2>());
+}
+
+Plan plan_of(const BiasActBackward& a) {
+  return Plan(a.shape, a.dtype, aligned(a.dy) && aligned(a.y) && aligned(a.du));
+}
+
+}  // namespace
+
+cudaError_t norm_forward(const BiasActForward& a, cudaStream_t stream) {
+  const Shape& s = a.shape;
+  if (s.c > MOST_CHANNELS) return cudaErrorInvalidValue;
+  const Plan plan(s, a.dtype, aligned(a.u) && aligned(a.y));
+  const Forward f{a.bias, a.bias_dtype, int(s.c), float(a.scale), float(a.bias_scale), float(a.slope), float(a.eps),
+                  a.norm == NORM_AFTER_ACT, a.eps_inside};
+  float* r = static_cast<float*>(a.r);
+  return with_dtype(a.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const T* u = static_cast<const T*>(a.u);
+    T* y = static_cast<T*>(a.y);
+    if (plan.form == Form::planes) {
+      RUN(forward_planes_kernel<T>, plan.blocks, plan.threads, 0, stream, f, u, y, r, plan.pixels, s.h * s.w);
+      return cudaSuccess;
+    }
+    return with_vectors<T>(plan, [&](auto v, auto kept) {
+      using V = decltype(v);
+      if (plan.form == Form::rows)
+        RUN((forward_rows_kernel<T, V, kept.value>), plan.blocks, THREADS, 0, stream, f, u, y, r, plan.pixels, plan.lanes);
+      else
+        RUN((forward_long_rows_kernel<T, V>), plan.blocks, 32, 0, stream, f, u, y, r, plan.pixels);
+      return cudaSuccess;
+    });
+  });
+}
+
+int64_t norm_backward_rows(const BiasActBackward& a) { return plan_of(a).blocks; }
+
+cudaError_t norm_backward(const BiasActBackward& a, cudaStream_t stream) {
+  const Shape& s = a.shape;
+  if (s.c > MOST_CHANNELS) return cudaErrorInvalidValue;
+  const Plan plan = plan_of(a);
+  const Backward b{static_cast<const float*>(a.r), static_cast<const float*>(a.dr), int(s.c), float(a.scale),
+                   float(a.slope), float(1.0 / a.slope), float(a.eps), a.norm == NORM_AFTER_ACT, a.eps_inside};
+  float* sums = a.db ? a.workspace : nullptr;
+  return with_dtype(a.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const T *dy = static_cast<const T*>(a.dy), *y = static_cast<const T*>(a.y);
+    T* du = static_cast<T*>(a.du);
+    if (plan.form == Form::planes) {
+      RUN(backward_planes_kernel<T>, plan.blocks, plan.threads, 0, stream, b, dy, y, du, sums, plan.pixels, s.h * s.w);
+      return cudaSuccess;
+    }
+    return with_vectors<T>(plan, [&](auto v, auto kept) {
+      using V = decltype(v);
+      if (plan.form == Form::rows)
+        RUN((backward_rows_kernel<T, V, kept.value>), plan.blocks, THREADS, 0, stream, b, dy, y, du, sums, plan.pixels,
+            plan.lanes);
+      else
+        RUN((backward_long_rows_kernel<T, V>), plan.blocks, 32, 0, stream, b, dy, y, du, sums, plan.pixels);
+      return cudaSuccess;
+    });
+  });
+}
+
+}  // namespace pggan::cuda
