@@ -83,7 +83,7 @@ struct Vec {
   static DEVICE Vec read(const T* from) {
     T t[SIZE];
     const auto raw = load_word<typename Word<sizeof t>::Type>(from);
-    memcpy(t, &raw, sizeof t);
+    memcpy(static_cast<void*>(t), &raw, sizeof t);
     Vec out;
 #pragma unroll
     for (int j = 0; j < SIZE; ++j) out.v[j] = widen(t[j]);

@@ -57,8 +57,8 @@ constexpr int units_of(int64_t channels, int element_size) {
 
 constexpr int padded_bytes(int units) { return int(ceil_div(units, 8)) * 128; }  // the swizzle moves within 8 units
 
-// A tile of an image, [rows, columns] pixels of `units`, halo included. With stride 2 even columns come before odd ones:
-// those that neighbouring outputs read are neighbours.
+// A tile of an image, [rows, columns] pixels of `units`, halo included. With stride 2 even columns come before odd
+// ones: those that neighbouring outputs read are neighbours.
 struct Tile {
   int rows, columns, units, stride;
   Swizzle swizzle;

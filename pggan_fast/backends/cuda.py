@@ -26,7 +26,7 @@ except ImportError as error:
     _missing = str(error)
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-# In tests: calls the functions of the host emulator on CPU tensors, in place of a device.
+# In tests: calls the functions of the host emulator on CPU tensors, or notes them for meta tensors; no device.
 emulator: Callable[..., Any] | None = None
 
 
@@ -62,7 +62,7 @@ def unsupported(x: Tensor, *others: Any) -> str | None:
     if x.dtype not in DTYPES:
         return f"it has no kernels for {x.dtype}; use backend='aten' or 'reference'"
     if emulator is not None:
-        return None if x.is_cpu else f"the emulator runs on CPU tensors, got {x.device}"
+        return None if x.is_cpu or x.is_meta else f"the emulator runs on CPU tensors, got {x.device}"
     if not x.is_cuda:
         return f"it needs tensors on a CUDA device, got {x.device}"
     if _capability(x.device) < (8, 0):

@@ -1,4 +1,4 @@
-"""Every launch of whole networks and training steps, on meta tensors: the shapes that users run, none of the work."""
+"""Every launch of whole networks and training steps by Triton: the shapes that users run, none of the work."""
 
 from __future__ import annotations
 
@@ -9,19 +9,13 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from pggan_fast.benchmarks.cases import default_batch
-from static.gate import CHIPS
+from static import networks
+from static.chips import CHIPS
 from static.record import Launch, recorded
 from torch import Tensor
 
-from pggan_fast import ops
 from pggan_fast.backends import registry
 from pggan_fast.backends.triton import availability
-from pggan_fast.models import Discriminator, Generator
-from pggan_fast.ops import _register
-from pggan_fast.training.losses import g_loss, wgan_gp_d_loss
-
-RESOLUTIONS = tuple(2**i for i in range(2, 11))
 
 
 @contextmanager
@@ -35,26 +29,20 @@ def triton_forced(shared: int | None = None) -> Iterator[None]:
     def supported(x: Tensor, *others: Any) -> str | None:
         return None if x.dtype in availability.DTYPES else "dtype"
 
-    def choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> Callable[..., Any]:
+    def implementation(op: str, args: tuple[Any, ...]) -> Callable[..., Any] | None:
         found = registry._TABLE.get(("triton", op))
-        if found is not None:
-            by_device = found.supports in (availability.unsupported, availability.unsupported_product)
-            supports = supported if by_device else found.supports
-            if supports(*args) is None:
-                return found.run
-        return registry._TABLE["aten", op].run
+        if found is None:
+            return None
+        by_device = found.supports in (availability.unsupported, availability.unsupported_product)
+        return found.run if (supported if by_device else found.supports)(*args) is None else None
 
-    held = {
-        "unsupported": supported,
-        "unsupported_product": supported,
-    }  # by the modules of the backend, under these names
+    # By the modules of the backend, under these names
+    held = {"unsupported": supported, "unsupported_product": supported}
     if shared is not None:
         held["shared_memory"] = lambda device: shared
     modules = [m for name, m in sys.modules.items() if name.startswith("pggan_fast.backends.triton.")]
     with ExitStack() as patches:
-        patches.enter_context(patch.object(registry, "choose", choose))
-        patches.enter_context(patch.object(_register, "_needs_dispatcher", lambda x: False))
-        patches.enter_context(patch.object(torch, "is_autocast_enabled", lambda *device: False))
+        patches.enter_context(networks.chosen(implementation))
         for module in modules:
             for name, value in held.items():
                 if module is not availability and hasattr(module, name):
@@ -62,79 +50,17 @@ def triton_forced(shared: int | None = None) -> Iterator[None]:
         yield
 
 
-def launches_of(run: Callable[[], Any], cc: int) -> list[Launch]:
+def launches_of(run: networks.Run, cc: int) -> list[Launch]:
     with triton_forced(CHIPS[cc].shared_block), recorded() as launches:
         run()
     return launches
 
 
 def model_launches(
-    dtype: torch.dtype, cc: int, resolutions: Sequence[int] = RESOLUTIONS, batch: int | None = None
+    dtype: torch.dtype, cc: int, resolutions: Sequence[int] = networks.RESOLUTIONS, batch: int | None = None
 ) -> list[Launch]:
-    """A D step with gradient penalty and a G step while each resolution fades in, and a forward of each network."""
-    with torch.device("meta"):
-        top = max(resolutions)
-        G, D = Generator(top), Discriminator(top)  # parameters in float32, as in mixed-precision training
-    run = {r: lambda r=r: _steps(G, D, r, batch or default_batch(r, torch.device("cuda")), dtype) for r in resolutions}
-    return [launch for step in run.values() for launch in launches_of(step, cc)]
+    return [launch for run in networks.model_runs(dtype, resolutions, batch) for launch in launches_of(run, cc)]
 
 
-def _steps(G: Any, D: Any, resolution: int, batch: int, dtype: torch.dtype) -> None:
-    z = torch.empty(batch, G.latent_dim, dtype=dtype, device="meta")
-    reals = torch.empty(batch, 3, resolution, resolution, dtype=dtype, device="meta")
-    alpha = torch.empty((), device="meta")
-    for fading in (alpha, 1.0):
-        with torch.no_grad():
-            fakes = G(z, resolution=resolution, alpha=fading)
-        wgan_gp_d_loss(D, reals, fakes, None, alpha=fading).backward()
-        g_loss(D, G(z, resolution=resolution, alpha=fading), None, alpha=fading).backward()
-
-
-def op_launches(dtype: torch.dtype, cc: int, channels: Sequence[int] = (24, 64)) -> list[Launch]:
-    """What the networks do not use: planes, pooling, the other norm, few channels, images that are faded in place."""
-    runs: list[Callable[[], Any]] = [lambda c=c, cl=cl: _ops(c, cl, dtype) for c in channels for cl in (True, False)]
-    runs.append(lambda: _ops(1, True, dtype, 2))  # an int 1 is compiled in
-    if dtype != torch.float32:  # exact products with 64-bit indices spill a little, at sizes that no network has
-        runs.append(lambda: _many_pixels(dtype))
-    return [launch for run in runs for launch in launches_of(run, cc)]
-
-
-def _many_pixels(dtype: torch.dtype) -> None:
-    """2^31 pixels."""
-    x, w = (torch.empty(s, device="meta") for s in ((2, 16, 2**15, 2**15), (16, 16, 3, 3)))
-    y = ops.scaled_conv2d(x.to(dtype).requires_grad_(), w.requires_grad_(), weight_scale=0.1)
-    y.sum().backward()
-
-
-def _ops(c: int, channels_last: bool, dtype: torch.dtype, size: int = 64) -> None:
-    form = torch.channels_last if channels_last else torch.contiguous_format
-
-    def image(channels: int, side: int = size) -> Tensor:
-        return torch.empty(2, channels, side, side, dtype=dtype, device="meta", memory_format=form).requires_grad_()
-
-    def weights(*shape: int) -> Tensor:
-        return torch.empty(shape, device="meta").requires_grad_()
-
-    alpha, x = torch.empty((), device="meta"), image(c)
-    results = [
-        ops.scaled_conv2d(x, weights(c, c, 3, 3), weights(c), weight_scale=0.1, resample=how, negative_slope=0.2,
-                          pixel_norm=norm)
-        for how, norm in (("none", "after_act"), ("up", "before_act"), ("down", "none"), ("pool", "none"))
-    ]  # fmt: skip
-    norms = ("none", "after_act", "before_act")
-    results += [ops.bias_act(x, weights(c), negative_slope=0.2, pixel_norm=n, eps_mode="outside") for n in norms]
-    results.append(ops.minibatch_stddev(x, 2))
-    results.append(ops.minibatch_stddev(x, 2, grouping="adjacent", unbiased=True))
-    results += [ops.fade_in(x, image(c), alpha), ops.fade_in(image(3, size // 2), image(3), alpha)]
-    results.append(ops.fade_reals(image(3), alpha))
-    results.append(
-        ops.from_rgb_fade_in(image(3, 2 * size), x, weights(c, 3, 1, 1), weights(c), alpha, weight_scale=1.0)
-    )
-    results.append(
-        ops.to_rgb_fade_in(image(c, size // 2), x, weights(3, c, 1, 1), weights(3), weights(3, c, 1, 1), weights(3),
-                           alpha, weight_scale_low=1.0, weight_scale_high=1.0)
-    )  # fmt: skip
-    for y in results:
-        loss = y.float().sum()
-        (first,) = torch.autograd.grad(loss, x, create_graph=True, allow_unused=True)
-        (loss if first is None or not first.requires_grad else first.float().sum()).backward()
+def op_launches(dtype: torch.dtype, cc: int) -> list[Launch]:
+    return [launch for run in networks.op_runs(dtype) for launch in launches_of(run, cc)]

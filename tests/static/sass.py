@@ -32,12 +32,12 @@ def _triton_tools() -> Path:
 TRITON_TOOLS = _triton_tools()
 
 
+TOOLKIT = "/usr/local/cuda/bin"
+
+
 def tool(name: str) -> str | None:
     """NVIDIA's nvdisasm or cuobjdump: of Triton's package, else of the CUDA toolkit; None where neither has it."""
     return shutil.which(name, path=str(TRITON_TOOLS)) or shutil.which(name) or shutil.which(name, path=TOOLKIT)
-
-
-TOOLKIT = "/usr/local/cuda/bin"
 
 
 def run_tool(name: str, *options: str, cubin: bytes) -> str:
