@@ -11,14 +11,14 @@ from pggan_fast.backends import aten, cuda
 from pggan_fast.backends.cuda_layer import MAX_CHANNELS, RESAMPLES, ieee
 from pggan_fast.backends.layout import dense
 from pggan_fast.backends.native import DTYPES
-from pggan_fast.backends.registry import Limit, implement
+from pggan_fast.backends.registry import implement
 
 
 def _unsupported(x: Tensor, dy: Tensor, *others: Any) -> str | None:
     reason = cuda.unsupported(x)
     channels = max(x.shape[1], dy.shape[1])
     if reason is None and channels > MAX_CHANNELS:
-        return Limit(f"it handles convolutions of at most {MAX_CHANNELS} channels, got {channels}")
+        return f"it convolves at most {MAX_CHANNELS} channels, got {channels}; use backend='triton' or 'aten'"
     return reason
 
 
