@@ -158,15 +158,16 @@ def version(t: Tensor) -> int | None:
 
 
 def sources(sites: Iterable[int]) -> dict[int, str]:
-    """Where these places in the module are: file:line, and where that was inlined in a kernel."""
+    """Where these places in the module are: file:line, and of what a header has the line of the kernel too."""
     unknown = sorted({site for site in sites if site not in _names})
     if unknown:
         tool = ["addr2line", "-e", module().__spec__.origin, "-a", "-i", *map(hex, unknown)]
         told = subprocess.run(tool, capture_output=True, text=True, check=True).stdout
         for site, answer in zip(unknown, re.split(r"^0x[0-9a-f]+\n", told, flags=re.MULTILINE)[1:], strict=True):
             lines = [line.split(" ")[0].rpartition("/")[2] for line in answer.splitlines()]
-            ours = list(dict.fromkeys(line for line in lines if ".cu" in line))
-            _names[site] = " in ".join(ours[:2]) or lines[0]
+            ours = [line for line in lines if ".cu" in line]
+            kernels = [line for line in ours if ".cu:" in line]
+            _names[site] = " in ".join(dict.fromkeys([*ours[:1], *kernels[:1]])) or lines[0]
     return _names
 
 
