@@ -52,9 +52,14 @@ lint: $(STAMP)
 # of the kernels and by those that every backend shares, less those in float64.
 INTERPRET := TRITON_INTERPRET=1 $(RUN) -m pytest -n auto tests/kernels tests/ops --ignore=tests/ops/test_derivatives.py
 
+# The CUDA kernels on the host, in a process of their own too; where there is no nvcc all of it skips.
+EMULATE := PGGAN_TEST_EMULATOR=1 $(RUN) -m pytest -n auto tests/emulator tests/ops --ignore=tests/ops/test_derivatives.py
+REST := $(RUN) -m pytest --ignore=tests/kernels --ignore=tests/emulator
+
 test: lint $(CUDA_STAMP)
 	$(INTERPRET) -m 'not slow' $(PYTEST_ARGS)
-	$(RUN) -m pytest -m 'not slow' --ignore=tests/kernels $(PYTEST_ARGS)
+	$(EMULATE) -m 'not slow' $(PYTEST_ARGS)
+	$(REST) -m 'not slow' $(PYTEST_ARGS)
 
 # The oldest Triton that the kernels are for, beside the one in .venv: tests/static compiles with it too.
 OLDEST_TRITON := build/triton-3.6
@@ -65,7 +70,8 @@ $(OLDEST_TRITON): | $(STAMP)
 
 test-long: lint $(CUDA_STAMP) $(OLDEST_TRITON)
 	$(INTERPRET) $(PYTEST_ARGS)
-	$(RUN) -m pytest --ignore=tests/kernels $(PYTEST_ARGS)
+	$(EMULATE) $(PYTEST_ARGS)
+	$(REST) $(PYTEST_ARGS)
 
 gpu:
 	@BENCH_ARGS="$(BENCH_ARGS)" PYTEST_ARGS="$(PYTEST_ARGS)" scripts/gpu.sh "$(PYTHON)" $(STAGES)

@@ -64,7 +64,7 @@ setup(
     **packages(),
     ext_modules=[
         Extension("pggan_fast._cpu", files("csrc/cpu/*.cpp", "csrc/bind/cpu_module.cpp"),
-                  depends=files("csrc/cpu/*.h", "csrc/build.py")),
+                  depends=files("csrc/*.h", "csrc/bind/*.h", "csrc/cpu/*.h", "csrc/build.py")),
         Extension("pggan_fast._cuda", files("csrc/cuda/*.cu", "csrc/bind/cuda_module.cpp"),
                   depends=files("csrc/cuda/*.cuh", "csrc/cuda/*.h")),
     ],

@@ -36,6 +36,7 @@ def emulated_process() -> Iterator[None]:
 
     if reason := emulate.why_missing():
         pytest.skip(f"the CUDA kernels cannot be emulated: {reason}")
+    torch.backends.cudnn.allow_tf32 = False  # products as exact as the CPU's, which they are compared with
     with emulate.emulated():
         yield
 

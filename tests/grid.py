@@ -44,6 +44,7 @@ FEW = 8
 DEVICE_ONLY = ("triton", "cuda")
 EMULATED = os.environ.get("PGGAN_TEST_EMULATOR") == "1"
 SLOW_MOTION = EMULATED or interpreted()
+CONVOLVED = tuple(c for c in CHANNELS if c <= 64 or not EMULATED)  # the CUDA kernels convolve no more
 BACKENDS_UNDER_TEST = (
     [name for name in BACKENDS if name not in DEVICE_ONLY and unavailable(name) is None and ops_of(name)]
     if not SLOW_MOTION

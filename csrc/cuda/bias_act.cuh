@@ -12,26 +12,17 @@ DEVICE int64_t divide(int64_t a, int64_t b) {
   return (a | b) >> 32 ? a / b : int64_t(uint32_t(a) / uint32_t(b));
 }
 
-// One element, where 16 bytes of them are not aligned; otherwise as Vec.
-template <class T>
-struct One {
-  static constexpr int SIZE = 1;
-  float v[1];
-  static DEVICE One read(const T* from) { return {{widen(*from)}}; }
-  DEVICE void write(T* to) const { *to = narrow<T>(v[0]); }
-};
-
-// A thread takes SIZE channels from c on of pixel p: V, Vec<T> or One<T>, of a row...
-template <class T, class V>
+// A thread takes SIZE channels from c on of pixel p: N neighbours of a row, 16 bytes of them or one...
+template <class T, int N>
 struct Rows {
   using Element = T;
-  using Values = V;
-  static constexpr int SIZE = V::SIZE;
+  using Values = Vec<T, N>;
+  static constexpr int SIZE = N;
   static constexpr bool side_by_side = true;  // neighbouring threads take neighbouring channels
-  static DEVICE V read(const void* x, const Shape& s, int64_t p, int64_t c) {
-    return V::read(static_cast<const T*>(x) + p * s.c + c);
+  static DEVICE Values read(const void* x, const Shape& s, int64_t p, int64_t c) {
+    return Values::read(static_cast<const T*>(x) + p * s.c + c);
   }
-  static DEVICE void write(const V& v, void* x, const Shape& s, int64_t p, int64_t c) {
+  static DEVICE void write(const Values& v, void* x, const Shape& s, int64_t p, int64_t c) {
     v.write(static_cast<T*>(x) + p * s.c + c);
   }
   static DEVICE int64_t byte(const Shape& s, int64_t p, int64_t c) { return p * ((s.c + 7) / 8) + c / 8; }
@@ -41,9 +32,7 @@ struct Rows {
 template <class T>
 struct Planes {
   using Element = T;
-  struct Values {
-    float v[8];
-  };
+  using Values = Vec<T, 8>;
   static constexpr int SIZE = 8;
   static constexpr bool side_by_side = false;
   static DEVICE int64_t start(const Shape& s, int64_t p, int64_t plane, int64_t planes) {
@@ -75,8 +64,8 @@ cudaError_t with_access(int dtype, const Shape& s, bool to_16, const F& f) {
   return with_dtype(dtype, [&](auto zero) {
     using T = decltype(zero);
     if (!in_rows(s)) return f(Planes<T>());
-    if (to_16 && s.c % Vec<T>::SIZE == 0) return f(Rows<T, Vec<T>>());
-    return f(Rows<T, One<T>>());
+    if (to_16 && s.c % Vec<T>::SIZE == 0) return f(Rows<T, Vec<T>::SIZE>());
+    return f(Rows<T, 1>());
   });
 }
 

@@ -61,18 +61,18 @@ DEVICE float sum_lanes(float x, int lanes) {
   return x;
 }
 
-// u and y [pixels, channels]; a thread has KEPT times V::SIZE channels.
-template <class T, class V, int KEPT>
+// u and y [pixels, channels]; a thread has KEPT times N channels.
+template <class T, int N, int KEPT>
 __global__ void __launch_bounds__(THREADS, 1)
     forward_rows_kernel(Forward f, const T* u, T* y, float* r, int64_t pixels, int lanes) {
-  constexpr int SIZE = V::SIZE;
+  using V = Vec<T, N>;
   const int lane = threadIdx.x % lanes, slots = THREADS / lanes;
-  float shift[KEPT][SIZE];
+  float shift[KEPT][N];
 #pragma unroll
   for (int k = 0; k < KEPT; ++k)
 #pragma unroll
-    for (int j = 0; j < SIZE; ++j) {
-      const int c = (k * lanes + lane) * SIZE + j;
+    for (int j = 0; j < N; ++j) {
+      const int c = (k * lanes + lane) * N + j;
       shift[k][j] = c < f.channels ? f.shift(c) : 0.0f;
     }
   for (int64_t first = int64_t(blockIdx.x) * slots; first < pixels; first += int64_t(gridDim.x) * slots) {
@@ -82,58 +82,58 @@ __global__ void __launch_bounds__(THREADS, 1)
     float squares = 0.0f;
 #pragma unroll
     for (int k = 0; k < KEPT; ++k) {
-      const int c = (k * lanes + lane) * SIZE;
+      const int c = (k * lanes + lane) * N;
       if (c < end) v[k] = V::read(u + row + c);
     }
 #pragma unroll
     for (int k = 0; k < KEPT; ++k)
-      if ((k * lanes + lane) * SIZE < end)
+      if ((k * lanes + lane) * N < end)
 #pragma unroll
-        for (int j = 0; j < SIZE; ++j) v[k].v[j] = f.activate(v[k].v[j], shift[k][j], squares);
+        for (int j = 0; j < N; ++j) v[k].v[j] = f.activate(v[k].v[j], shift[k][j], squares);
     const float factor = f.factor(sum_lanes(squares, lanes));
     if (lane == 0 && end) r[p] = factor;
 #pragma unroll
     for (int k = 0; k < KEPT; ++k) {
-      const int c = (k * lanes + lane) * SIZE;
+      const int c = (k * lanes + lane) * N;
       if (c >= end) continue;
 #pragma unroll
-      for (int j = 0; j < SIZE; ++j) v[k].v[j] *= factor;
+      for (int j = 0; j < N; ++j) v[k].v[j] *= factor;
       v[k].write(y + row + c);
     }
   }
 }
 
 // A warp per pixel, whose channels are read twice.
-template <class T, class V>
+template <class T, int N>
 __global__ void __launch_bounds__(32) forward_long_rows_kernel(Forward f, const T* u, T* y, float* r, int64_t pixels) {
-  constexpr int SIZE = V::SIZE;
+  using V = Vec<T, N>;
   const int lane = int(threadIdx.x);
   for (int64_t p = blockIdx.x; p < pixels; p += gridDim.x) {
     const int64_t row = p * f.channels;
     float squares = 0.0f;
-    for (int c = lane * SIZE; c < f.channels; c += 32 * SIZE) {
+    for (int c = lane * N; c < f.channels; c += 32 * N) {
       const V v = V::read(u + row + c);
 #pragma unroll
-      for (int j = 0; j < SIZE; ++j) f.activate(v.v[j], f.shift(c + j), squares);
+      for (int j = 0; j < N; ++j) f.activate(v.v[j], f.shift(c + j), squares);
     }
     const float factor = f.factor(warp_sum(squares));
     if (lane == 0) r[p] = factor;
-    for (int c = lane * SIZE; c < f.channels; c += 32 * SIZE) {
+    for (int c = lane * N; c < f.channels; c += 32 * N) {
       V v = V::read(u + row + c);
 #pragma unroll
-      for (int j = 0; j < SIZE; ++j) v.v[j] = factor * f.activate(v.v[j], f.shift(c + j), squares);
+      for (int j = 0; j < N; ++j) v.v[j] = factor * f.activate(v.v[j], f.shift(c + j), squares);
       v.write(y + row + c);
     }
   }
 }
 
 // sums [blocks, channels] of dv, or null.
-template <class T, class V, int KEPT>
+template <class T, int N, int KEPT>
 __global__ void __launch_bounds__(THREADS, 1)
     backward_rows_kernel(Backward b, const T* dy, const T* y, T* du, float* sums, int64_t pixels, int lanes) {
-  constexpr int SIZE = V::SIZE;
+  using V = Vec<T, N>;
   const int lane = threadIdx.x % lanes, slots = THREADS / lanes;
-  float sum[KEPT * SIZE] = {};
+  float sum[KEPT * N] = {};
   for (int64_t first = int64_t(blockIdx.x) * slots; first < pixels; first += int64_t(gridDim.x) * slots) {
     const int64_t p = first + threadIdx.x / lanes, row = p * b.channels;
     const int end = p < pixels ? b.channels : 0;  // whole warps go on or stop
@@ -141,61 +141,61 @@ __global__ void __launch_bounds__(THREADS, 1)
     float dot = 0.0f;
 #pragma unroll
     for (int k = 0; k < KEPT; ++k) {
-      const int c = (k * lanes + lane) * SIZE;
+      const int c = (k * lanes + lane) * N;
       if (c >= end) continue;
       g[k] = V::read(dy + row + c);
       out[k] = V::read(y + row + c);
     }
 #pragma unroll
     for (int k = 0; k < KEPT; ++k)
-      if ((k * lanes + lane) * SIZE < end)
+      if ((k * lanes + lane) * N < end)
 #pragma unroll
-        for (int j = 0; j < SIZE; ++j) dot += g[k].v[j] * out[k].v[j];
+        for (int j = 0; j < N; ++j) dot += g[k].v[j] * out[k].v[j];
     dot = sum_lanes(dot, lanes);
     if (!end) continue;
     float factor, t;
     b.read(p, dot, factor, t);
 #pragma unroll
     for (int k = 0; k < KEPT; ++k) {
-      const int c = (k * lanes + lane) * SIZE;
+      const int c = (k * lanes + lane) * N;
       if (c >= end) continue;
 #pragma unroll
-      for (int j = 0; j < SIZE; ++j) {
+      for (int j = 0; j < N; ++j) {
         const float dv = b.element(g[k].v[j], out[k].v[j], factor, t);
-        sum[k * SIZE + j] += dv;
+        sum[k * N + j] += dv;
         g[k].v[j] = b.scale * dv;
       }
       g[k].write(du + row + c);
     }
   }
   if (!sums) return;
-  sum_slots<KEPT * SIZE, THREADS>(sum, lanes, [&](int l, int i, float total) {
-    const int c = (i / SIZE * lanes + l) * SIZE + i % SIZE;
+  sum_slots<KEPT * N, THREADS>(sum, lanes, [&](int l, int i, float total) {
+    const int c = (i / N * lanes + l) * N + i % N;
     if (c < b.channels) sums[int64_t(blockIdx.x) * b.channels + c] = total;
   });
 }
 
 // A warp per pixel, whose channels are read twice; a thread adds to its own part of the block's row of sums.
-template <class T, class V>
+template <class T, int N>
 __global__ void __launch_bounds__(32)
     backward_long_rows_kernel(Backward b, const T* dy, const T* y, T* du, float* sums, int64_t pixels) {
-  constexpr int SIZE = V::SIZE;
+  using V = Vec<T, N>;
   const int lane = int(threadIdx.x);
   if (sums) sums += int64_t(blockIdx.x) * b.channels;
   for (int64_t p = blockIdx.x; p < pixels; p += gridDim.x) {
     const int64_t row = p * b.channels;
     float dot = 0.0f, factor, t;
-    for (int c = lane * SIZE; c < b.channels; c += 32 * SIZE) {
+    for (int c = lane * N; c < b.channels; c += 32 * N) {
       const V g = V::read(dy + row + c), out = V::read(y + row + c);
 #pragma unroll
-      for (int j = 0; j < SIZE; ++j) dot += g.v[j] * out.v[j];
+      for (int j = 0; j < N; ++j) dot += g.v[j] * out.v[j];
     }
     b.read(p, warp_sum(dot), factor, t);
-    for (int c = lane * SIZE; c < b.channels; c += 32 * SIZE) {
+    for (int c = lane * N; c < b.channels; c += 32 * N) {
       V g = V::read(dy + row + c);
       const V out = V::read(y + row + c);
 #pragma unroll
-      for (int j = 0; j < SIZE; ++j) {
+      for (int j = 0; j < N; ++j) {
         const float dv = b.element(g.v[j], out.v[j], factor, t);
         if (sums) sums[c + j] = (p == blockIdx.x ? 0.0f : sums[c + j]) + dv;
         g.v[j] = b.scale * dv;
@@ -334,15 +334,16 @@ struct Plan {
   }
 };
 
-// f(V(), KEPT as a type) for rows of T by this plan.
+// f(N, KEPT), both as types, for rows of T by this plan.
 template <class T, class F>
 cudaError_t with_vectors(const Plan& plan, const F& f) {
-  using std::integral_constant;
-  if (plan.size == 1) return f(One<T>(), integral_constant<int, 1>());
-  if (plan.kept == 1 || plan.form == Form::long_rows) return f(Vec<T>(), integral_constant<int, 1>());
-  if constexpr (4 * Vec<T>::SIZE <= KEPT_MAX)
-    if (plan.kept == 4) return f(Vec<T>(), integral_constant<int, 4>());
-  return f(Vec<T>(), integral_constant<int, 2>());
+  constexpr std::integral_constant<int, 1> one{};
+  constexpr std::integral_constant<int, Vec<T>::SIZE> vector{};
+  if (plan.size == 1) return f(one, one);
+  if (plan.kept == 1 || plan.form == Form::long_rows) return f(vector, one);
+  if constexpr (4 * vector <= KEPT_MAX)
+    if (plan.kept == 4) return f(vector, std::integral_constant<int, 4>());
+  return f(vector, std::integral_constant<int, 2>());
 }
 
 Plan plan_of(const BiasActBackward& a) {
@@ -366,12 +367,11 @@ cudaError_t norm_forward(const BiasActForward& a, cudaStream_t stream) {
       RUN(forward_planes_kernel<T>, plan.blocks, plan.threads, 0, stream, f, u, y, r, plan.pixels, s.h * s.w);
       return cudaSuccess;
     }
-    return with_vectors<T>(plan, [&](auto v, auto kept) {
-      using V = decltype(v);
+    return with_vectors<T>(plan, [&](auto n, auto kept) {
       if (plan.form == Form::rows)
-        RUN((forward_rows_kernel<T, V, kept.value>), plan.blocks, THREADS, 0, stream, f, u, y, r, plan.pixels, plan.lanes);
+        RUN((forward_rows_kernel<T, n.value, kept.value>), plan.blocks, THREADS, 0, stream, f, u, y, r, plan.pixels, plan.lanes);
       else
-        RUN((forward_long_rows_kernel<T, V>), plan.blocks, 32, 0, stream, f, u, y, r, plan.pixels);
+        RUN((forward_long_rows_kernel<T, n.value>), plan.blocks, 32, 0, stream, f, u, y, r, plan.pixels);
       return cudaSuccess;
     });
   });
@@ -394,13 +394,12 @@ cudaError_t norm_backward(const BiasActBackward& a, cudaStream_t stream) {
       RUN(backward_planes_kernel<T>, plan.blocks, plan.threads, 0, stream, b, dy, y, du, sums, plan.pixels, s.h * s.w);
       return cudaSuccess;
     }
-    return with_vectors<T>(plan, [&](auto v, auto kept) {
-      using V = decltype(v);
+    return with_vectors<T>(plan, [&](auto n, auto kept) {
       if (plan.form == Form::rows)
-        RUN((backward_rows_kernel<T, V, kept.value>), plan.blocks, THREADS, 0, stream, b, dy, y, du, sums, plan.pixels,
+        RUN((backward_rows_kernel<T, n.value, kept.value>), plan.blocks, THREADS, 0, stream, b, dy, y, du, sums, plan.pixels,
             plan.lanes);
       else
-        RUN((backward_long_rows_kernel<T, V>), plan.blocks, 32, 0, stream, b, dy, y, du, sums, plan.pixels);
+        RUN((backward_long_rows_kernel<T, n.value>), plan.blocks, 32, 0, stream, b, dy, y, du, sums, plan.pixels);
       return cudaSuccess;
     });
   });

@@ -83,7 +83,7 @@ struct Vec {
   static DEVICE Vec read(const T* from) {
     T t[SIZE];
     const auto raw = load_word<typename Word<sizeof t>::Type>(from);
-    memcpy(t, &raw, sizeof t);
+    memcpy(static_cast<void*>(t), &raw, sizeof t);
     Vec out;
 #pragma unroll
     for (int j = 0; j < SIZE; ++j) out.v[j] = widen(t[j]);
@@ -121,7 +121,8 @@ DEVICE float read_parameter(const void* p, int dtype, int64_t i) {
   return static_cast<const float*>(p)[i];
 }
 
-DEVICE float read_alpha(const float* alpha) { return fminf(fmaxf(*alpha, 0.0f), 1.0f); }
+// Clamped to [0, 1]; NaN stays NaN.
+DEVICE float read_alpha(const float* alpha) { return *alpha < 0.0f ? 0.0f : *alpha > 1.0f ? 1.0f : *alpha; }
 
 // Exactly high at 1 and exactly low at 0, where both are finite.
 DEVICE float blend(float low, float high, float alpha) { return low * (1.0f - alpha) + high * alpha; }

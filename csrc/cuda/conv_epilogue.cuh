@@ -96,8 +96,8 @@ DEVICE void exchange(uint32_t& first, uint32_t& second, bool is_second, int lane
   (is_second ? first : second) = other;
 }
 
-// A lane's channels of H pixels, v[pixel * N + n] = {8 n + 2 t, 8 n + 2 t + 1}, to where pixel_at(pixel) says, or nowhere
-// where that is null. Four lanes exchange theirs, so that each has 16 bytes of one pixel.
+// A lane's channels of H pixels, v[pixel * N + n] = {8 n + 2 t, 8 n + 2 t + 1}, to where pixel_at(pixel) says, or
+// nowhere where that is null. Four lanes exchange theirs, so that each has 16 bytes of one pixel.
 template <class T, int N, int H, class PixelAt>
 DEVICE void store_halves(const float (&v)[H * N][2], int channels, const PixelAt& pixel_at) {
   const int t = int(threadIdx.x) & 3;

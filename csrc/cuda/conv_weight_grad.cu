@@ -1,13 +1,15 @@
-// conv_weight_grad: the weight gradient of convolutions of at most 64 channels, one pass over x and dy on tensor cores.
+// conv_weight_grad: the weight gradient of convolutions of few channels, on tensor cores, in one pass over x and dy.
 //
-// One of the two images is the centre and the other its surroundings; pixel p of the centre meets STRIDE * p + tap:
-//     sums[tap][a][b] = sum over p of centre[p, a] * around[STRIDE * p + tap - k / 2, b]
-// dy is the centre and STRIDE 1 without resampling and 2 for "down". "up" is the same with x in the centre: the pairs of
-// pixels that meet are those of "down" from the other side. A kernel of k taps and the box of two pixels make k + 1 taps
-// with stride 2, of which the second kernel adds for each element of dw the 2x2 that hold it.
+// One of the two images is the centre; its pixel p meets pixels STRIDE * p + tap - k / 2 of the image around it:
 //
-// A block takes 32 channels of either image and a range of tiles of the centre. Its sums stay in registers: warps share
-// out the taps, and among those of the same taps the pixels.
+//   sums[tap][a][b] = sum over p of centre[p][a] * around[STRIDE * p + tap - k / 2][b]
+//
+// dy is the centre, with STRIDE 2 for "down" and else 1. For "up" it is x, with STRIDE 2: the pixels that meet are
+// those of "down", seen from the other side. With STRIDE 2 there are k + 1 taps a direction, for k and for two pixels
+// that are averaged or alike; an element of dw is the sum of 2x2 taps. The second kernel adds these and the blocks.
+//
+// A block takes 32 channels of either image and consecutive tiles of the centre; its sums stay in registers. Warps
+// share out the taps, and those of the same taps the pixels. The order of all sums depends on the device alone.
 #include <algorithm>
 #include <type_traits>
 
@@ -16,9 +18,9 @@
 namespace pggan::cuda {
 namespace {
 
-constexpr int SLICE = 32;       // channels of one image in a block
-constexpr int PITCH = 40;       // elements from pixel to pixel in shared memory: no bank conflicts, 16 bits or 32
-constexpr int SUM_LANES = 8;    // of the second kernel: threads that share the sums of one element
+constexpr int SLICE = 32;     // channels of one image in a block
+constexpr int PITCH = 40;     // elements from pixel to pixel in shared memory: fragments come without bank conflicts
+constexpr int SUM_LANES = 8;  // of the second kernel: threads that share one element's sum
 
 // Tiles [0, count) of the centre, row by row, sample by sample: `each` in a row for a block.
 struct Tiles {
@@ -26,22 +28,23 @@ struct Tiles {
   int rows, columns;  // in one sample
 };
 
-// sums [blocks, TAPS, TAPS, a, b], channels padded to multiples of 16
+// [blocks, taps, taps, a, b], channels padded to multiples of 16.
 struct Sums {
   float* data;
   int a, b;
 };
 
+// How warps share out the work.
 template <int k, int STRIDE>
 struct Shares {
   static constexpr int SIDE = k + STRIDE - 1, COUNT = SIDE * SIDE;
-  static constexpr int EACH = k == 3 && STRIDE == 1 ? 3 : STRIDE;  // of a warp, neighbours in a row
+  static constexpr int EACH = k == 3 && STRIDE == 1 ? 3 : STRIDE;  // taps of a warp, neighbours in a row
   static constexpr int GROUPS = COUNT / EACH;
   static constexpr int PARTS = GROUPS == 3 ? 2 : 8 / GROUPS;  // of the pixels
   static constexpr int THREADS = 32 * GROUPS * PARTS;
 };
 
-// Where a column lies in a row of WIDTH. With stride 2 the even columns come first: of one tap, neighbours are neighbours.
+// Where a column lies in a row of WIDTH. With stride 2 even columns come first: those of one tap are neighbours.
 template <int WIDTH, int STRIDE>
 DEVICE int place(int column) {
   return STRIDE == 1 ? column : (column & 1) * (WIDTH / 2) + column / 2;
@@ -91,38 +94,17 @@ struct Fragments {
       out[n] = P::operand(half);
     }
   }
-
-  static DEVICE void add(float (&d)[4], const Operand<4>& a, const Operand<2>& b) {
-    if constexpr (std::is_same_v<P, IeeeProduct>) {
-      // Tensor cores cut off what they add to, and thousands of products follow: these begin at zero.
-      float sum[4] = {};
-      P::multiply(sum, a, b);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) d[i] += sum[i];
-    } else {
-      P::multiply(d, a, b);
-    }
-  }
 };
 
-// Channels [first, first + 16 * tiles) of a rectangle of pixels to shared memory, zeros outside the image and past its
-// channels.
+// The block loads channels [first, first + 16 * tiles) of the rectangle of pixels from (row, column) on.
 template <class T, int HEIGHT, int WIDTH, int STRIDE, int THREADS>
-DEVICE void read_tile(T* to, const T* image, const Image& size, int64_t sample, int row, int column, int first,
-                      int tiles) {
-  constexpr int VEC = 16 / sizeof(T);
-  const int log = (sizeof(T) == 2 ? 0 : 1) + tiles;  // of the vectors in a pixel
-  image += sample * size.height * size.width * size.channels;
-  for (int i = threadIdx.x; i < HEIGHT * WIDTH << log; i += THREADS) {
-    const int pixel = i >> log, in_slice = (i & ((1 << log) - 1)) * VEC, channel = first + in_slice;
-    const int r = pixel / WIDTH, c = pixel % WIDTH, y = row + r, x = column + c;
-    const bool real = unsigned(y) < unsigned(size.height) && unsigned(x) < unsigned(size.width) && channel < size.channels;
-    const T* from = image + (real ? (int64_t(y) * size.width + x) * size.channels + channel : 0);
-    T* at = to + (r * WIDTH + place<WIDTH, STRIDE>(c)) * PITCH + in_slice;
-    if (size.whole)
-      copy_async(at, from, real);
-    else
-      Vec<T>::read_some(from, real ? size.channels - channel : 0).write(at);
+DEVICE void load_slice(T* to, const T* image, const Image& size, int row, int column, int first, int tiles) {
+  constexpr int IN_UNIT = 16 / sizeof(T);
+  const int log = (sizeof(T) == 2 ? 0 : 1) + tiles;  // of the units in a pixel
+  for (int i = int(threadIdx.x); i < HEIGHT * WIDTH << log; i += THREADS) {
+    const int pixel = i >> log, channel = (i & ((1 << log) - 1)) * IN_UNIT, r = pixel / WIDTH, c = pixel % WIDTH;
+    T* unit = to + (r * WIDTH + place<WIDTH, STRIDE>(c)) * PITCH + channel;
+    load_unit(unit, image, size, row + r, column + c, first + channel);
   }
 }
 
@@ -145,6 +127,11 @@ struct Cursor {
   }
 };
 
+template <class T>
+DEVICE const T* sample_of(const T* images, const Image& size, int64_t sample) {
+  return images + sample * size.height * size.width * size.channels;
+}
+
 // 16 x 16 channels of the slices in use, the same for all threads.
 struct Used {
   int a, b;
@@ -153,6 +140,10 @@ struct Used {
 // The sums of a warp: [taps][16 a][16 b] as two fragments of 16 x 8
 template <int EACH>
 using Accumulators = float[EACH][SLICE / 16][SLICE / 16][2][4];
+
+// Exact products have a second register for each of an operand's; steps side by side would take too many.
+template <class P>
+constexpr int UNROLLED = std::is_same_v<P, IeeeProduct> ? 1 : 8;
 
 template <class P, int k, int STRIDE>
 DEVICE void add_tile(Accumulators<Shares<k, STRIDE>::EACH>& sums, const typename P::Element* tile, int group, int part,
@@ -163,7 +154,7 @@ DEVICE void add_tile(Accumulators<Shares<k, STRIDE>::EACH>& sums, const typename
   using F = Fragments<P>;
   const int tap = group * By::EACH;
   const T* around = tile + On::AROUND + tap / By::SIDE * On::AROUND_WIDTH * PITCH;
-#pragma unroll
+#pragma unroll(UNROLLED<P>)
   for (int step = 0; step < On::PIXELS / F::K / By::PARTS; ++step) {
     const int pixel = (step * By::PARTS + part) * F::K;
     const int row = pixel / TILE_COLUMNS * STRIDE * On::AROUND_WIDTH, column = pixel % TILE_COLUMNS;
@@ -181,7 +172,7 @@ DEVICE void add_tile(Accumulators<Shares<k, STRIDE>::EACH>& sums, const typename
 #pragma unroll
         for (int m = 0; m < SLICE / 16; ++m)
           if (m < used.a)
-            for (int i = 0; i < 2; ++i) F::add(sums[t][m][n][i], a[m], b[i]);
+            for (int i = 0; i < 2; ++i) P::multiply(sums[t][m][n][i], a[m], b[i]);
       }
     }
   }
@@ -216,29 +207,27 @@ DEVICE bool add_parts(Accumulators<By::EACH>& sums, float* shared, int group, in
   return part == By::PARTS - 1;
 }
 
-// Blocks a multiprocessor: the registers of exact products are too many for two.
-template <class P>
-constexpr int RESIDENT = std::is_same_v<P, IeeeProduct> ? 1 : 2;
-
 template <class P, int k, int STRIDE>
-__global__ void __launch_bounds__(Shares<k, STRIDE>::THREADS, RESIDENT<P>)
+__global__ void __launch_bounds__(Shares<k, STRIDE>::THREADS, 2)
     conv_weight_grad_kernel(const typename P::Element* centre, Image centre_size, const typename P::Element* around,
                             Image around_size, Tiles tiles, Sums out) {
   using T = typename P::Element;
   using On = Layout<T, k, STRIDE>;
   using By = Shares<k, STRIDE>;
   SHARED_DYNAMIC(bytes);
-  T* shared = reinterpret_cast<T*>(bytes);  // two tiles: one is read while the other is worked on
-  const int group = threadIdx.x / 32 % By::GROUPS, part = threadIdx.x / 32 / By::GROUPS;
+  T* shared = reinterpret_cast<T*>(bytes);  // two tiles: one is loaded while the other is added
+  const int lane = threadIdx.x % 32, group = threadIdx.x / 32 % By::GROUPS, part = threadIdx.x / 32 / By::GROUPS;
   const int slices = (out.b + SLICE - 1) / SLICE;
   const int a = blockIdx.y / slices * SLICE, b = blockIdx.y % slices * SLICE;
   const Used used{out.a - a > 16 ? 2 : 1, out.b - b > 16 ? 2 : 1};
 
-  const auto read = [&](T* to, const Cursor& at) {
+  const auto load = [&](T* to, const Cursor& at) {
     const int row = at.row * On::HEIGHT, column = at.column * TILE_COLUMNS;
-    read_tile<T, On::HEIGHT, TILE_COLUMNS, 1, By::THREADS>(to, centre, centre_size, at.sample, row, column, a, used.a);
-    read_tile<T, On::AROUND_HEIGHT, On::AROUND_WIDTH, STRIDE, By::THREADS>(
-        to + On::AROUND, around, around_size, at.sample, row * STRIDE - k / 2, column * STRIDE - k / 2, b, used.b);
+    load_slice<T, On::HEIGHT, TILE_COLUMNS, 1, By::THREADS>(to, sample_of(centre, centre_size, at.sample), centre_size,
+                                                            row, column, a, used.a);
+    load_slice<T, On::AROUND_HEIGHT, On::AROUND_WIDTH, STRIDE, By::THREADS>(
+        to + On::AROUND, sample_of(around, around_size, at.sample), around_size, row * STRIDE - k / 2,
+        column * STRIDE - k / 2, b, used.b);
     copy_commit();
   };
 
@@ -246,11 +235,11 @@ __global__ void __launch_bounds__(Shares<k, STRIDE>::THREADS, RESIDENT<P>)
   const int64_t first = blockIdx.x * tiles.each, left = tiles.count - first;
   const int64_t count = left < tiles.each ? left : tiles.each;
   Cursor at = Cursor::at(first, tiles);
-  read(shared, at);
+  load(shared, at);
   for (int64_t i = 0; i < count; ++i) {
     if (i + 1 < count) {
       at.next(tiles);
-      read(shared + (i + 1) % 2 * On::SIZE, at);
+      load(shared + (i + 1) % 2 * On::SIZE, at);
       copy_wait<1>();
     } else {
       copy_wait<0>();
@@ -261,12 +250,11 @@ __global__ void __launch_bounds__(Shares<k, STRIDE>::THREADS, RESIDENT<P>)
   }
 
   if (!add_parts<By>(sums, reinterpret_cast<float*>(bytes), group, part, used)) return;
-  const int lane = threadIdx.x % 32;
   float* corner = out.data + (int64_t(blockIdx.x) * By::COUNT + group * By::EACH) * out.a * out.b;
   each_fragment<By::EACH>(sums, used, [&](const float(&d)[4], int i, int t, int m, int n) {
     float* to = corner + (t * out.a + a + m * 16 + lane / 4) * out.b + b + n * 16 + i % 2 * 8 + lane % 4 * 2;
-    to[0] = d[0], to[1] = d[1];
-    to[8 * out.b] = d[2], to[8 * out.b + 1] = d[3];
+    Vec<float, 2>{{d[0], d[1]}}.write(to);
+    Vec<float, 2>{{d[2], d[3]}}.write(to + 8 * out.b);
   });
 }
 
@@ -282,7 +270,7 @@ DEVICE void write(const Gradient& dw, int i, float x) {
   if (dw.dtype == F32) static_cast<float*>(dw.data)[i] = x;
 }
 
-// dw from the blocks' sums, [element][a][b] by 32 for each block here, the blocks shared out among SUM_LANES.
+// dw from the blocks' sums: a block of this kernel takes 32 of its elements [k * k, a, b], one a warp's lane.
 __global__ void __launch_bounds__(32 * SUM_LANES)
     add_blocks_kernel(Sums in, int64_t blocks, Gradient dw, int stride, bool up) {
   SHARED(float, shared, 32 * SUM_LANES);
@@ -325,8 +313,9 @@ Plan plan_of(const ConvWeightGrad& a) {
   const int64_t tiles = a.n * rows * columns, work = tiles * slices, processors = multiprocessors();
   // One block a multiprocessor until it has four tiles, for its sums cost as much as some tiles; then two.
   const int64_t each = std::max(ceil_div(work, 2 * processors), std::min<int64_t>(4, ceil_div(work, processors)));
-  return {up ? a.x : a.dy, up ? a.dy : a.x, centre, around, {tiles, each, int(rows), int(columns)}, sums, stride, slices,
-          tiles > 0 ? ceil_div(tiles, each) : 0};
+  const int64_t blocks = tiles > 0 ? ceil_div(tiles, each) : 0;
+  return {up ? a.x : a.dy, up ? a.dy : a.x, centre, around, {tiles, each, int(rows), int(columns)},
+          sums, stride, slices, blocks};
 }
 
 template <class P, int k, int STRIDE>
@@ -334,12 +323,13 @@ cudaError_t launch_sums(const Plan& plan, cudaStream_t stream) {
   using T = typename P::Element;
   using By = Shares<k, STRIDE>;
   constexpr int bytes = 2 * Layout<T, k, STRIDE>::SIZE * sizeof(T);
-  static_assert(By::PARTS == 1 || By::COUNT * SLICE * SLICE * 4 <= bytes, "the warps' sums take the place of the tiles");
-  const auto kernel = conv_weight_grad_kernel<P, k, STRIDE>;
-  const auto attribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
-  if (const auto failed = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), attribute, bytes)) return failed;
-  RUN(kernel, dim3(unsigned(plan.blocks), plan.slices), By::THREADS, bytes, stream, static_cast<const T*>(plan.centre),
-      plan.centre_size, static_cast<const T*>(plan.around), plan.around_size, plan.tiles, plan.sums);
+  static_assert(By::PARTS == 1 || By::COUNT * SLICE * SLICE * 4 <= bytes, "sums take the place of the tiles");
+  const auto kernel = reinterpret_cast<const void*>(conv_weight_grad_kernel<P, k, STRIDE>);
+  const auto failed = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  if (failed != cudaSuccess) return failed;
+  RUN((conv_weight_grad_kernel<P, k, STRIDE>), dim3(unsigned(plan.blocks), plan.slices), By::THREADS, bytes, stream,
+      static_cast<const T*>(plan.centre), plan.centre_size, static_cast<const T*>(plan.around), plan.around_size,
+      plan.tiles, plan.sums);
   return cudaSuccess;
 }
 

@@ -7,6 +7,7 @@ namespace {
 
 constexpr int THREADS = 256;
 constexpr int TILE = 256;              // pixels whose means a block keeps in shared memory
+constexpr int AHEAD = 2;               // pixels that a thread reads before it computes
 constexpr int K = MAX_IMAGE_CHANNELS;  // terms of a product; those of channels that the image lacks are zero
 
 // The convolution to channels [first, first + N).
@@ -63,47 +64,64 @@ DEVICE unsigned blend_features(const Taps<N>& taps, const Vec<float>& mean, floa
   return bits;
 }
 
+// A thread's part of a tile of `count` pixels from number `tile` on: vector `vector` of pixels `row`, `row` + `rows`
+// and so on. All threads of a warp come here, since those of one pixel put the bits of a byte together.
+template <class T, int N>
+DEVICE void blend_tile(const FromRgbFadeIn& a, const Taps<N>& taps, const float* means, float fade, int64_t tile,
+                       int count, int64_t vector, int row, int rows) {
+  constexpr int LANES = 8 / N;  // that share a byte of the mask
+  const int64_t c = a.shape.c, bytes = (c + 7) / 8;
+  const bool real = vector * N < c;
+  const T* high = static_cast<const T*>(a.high) + tile * c + vector * N;
+  T* y = static_cast<T*>(a.y) + tile * c + vector * N;
+  for (int start = 0; start < count; start += AHEAD * rows) {
+    Vec<T, N> v[AHEAD] = {};
+#pragma unroll
+    for (int p = 0; p < AHEAD; ++p) {
+      const int i = start + p * rows + row;
+      if (real && i < count) v[p] = Vec<T, N>::read(high + i * c);
+    }
+#pragma unroll
+    for (int p = 0; p < AHEAD; ++p) {
+      const int i = start + p * rows + row;
+      unsigned bits = 0;
+      if (real && i < count) {
+        bits = blend_features<N>(taps, Vec<float>::read(means + i * K), float(a.slope), fade, v[p]);
+        v[p].write(y + i * c);
+      }
+      bits <<= vector % LANES * N;
+#pragma unroll
+      for (int lane = 1; lane < LANES; lane *= 2) bits |= __shfl_xor_sync(0xffffffffu, bits, lane);
+      if (i < count && vector % LANES == 0) a.mask[(tile + i) * bytes + vector / LANES] = uint8_t(bits);
+    }
+  }
+}
+
 // Pixels as rows of channels. A pixel has `vectors` of N channels, a whole number of mask bytes: those past the last
 // channel hold nothing. Neighbouring threads take neighbouring vectors, a thread the same one of every pixel.
 template <class T, int N>
-__global__ void __launch_bounds__(THREADS) blend_rows(FromRgbFadeIn a) {
-  constexpr int LANES = 8 / N;  // that share a byte of the mask
+__global__ void __launch_bounds__(THREADS, 2) blend_rows(FromRgbFadeIn a) {
   SHARED(float, means, TILE * K);
-  const Shape& s = a.shape;
-  const float fade = read_alpha(a.alpha), slope = float(a.slope);
-  const int64_t pixels = s.n * s.h * s.w, bytes = (s.c + 7) / 8, vectors = bytes * LANES;
+  const float fade = read_alpha(a.alpha);
+  const int64_t pixels = a.shape.n * a.shape.h * a.shape.w, vectors = (a.shape.c + 7) / 8 * (8 / N);
   for (int64_t start = 0; start < vectors; start += THREADS) {  // once, below 256 vectors
     const int span = int(vectors - start < THREADS ? vectors - start : THREADS), rows = THREADS / span;
-    const int row = threadIdx.x / span;
-    const int64_t vector = start + threadIdx.x % span;
+    const int thread = int(threadIdx.x), row = thread / span < rows ? thread / span : TILE;  // left over: no pixel
+    const int64_t vector = start + thread % span;
     const auto taps = Taps<N>::read(a, vector * N);
     for (int64_t tile = blockIdx.x * int64_t(TILE); tile < pixels; tile += int64_t(gridDim.x) * TILE) {
+      const int count = int(pixels - tile < TILE ? pixels - tile : TILE);
       __syncthreads();  // the means of the tile before have been read
-      for (int i = threadIdx.x; i < TILE * K; i += THREADS)
-        if (tile + i / K < pixels) means[i] = mean_below<T>(a, tile + i / K, i % K);
+      for (int i = threadIdx.x; i < count * K; i += THREADS) means[i] = mean_below<T>(a, tile + i / K, i % K);
       __syncthreads();
-      for (int i = 0; i < TILE; i += rows) {
-        const int64_t pixel = tile + i + row;
-        unsigned bits = 0;
-        const bool real = row < rows && i + row < TILE && pixel < pixels;
-        if (real && vector * N < s.c) {
-          const int64_t at = pixel * s.c + vector * N;
-          auto high = Vec<T, N>::read(static_cast<const T*>(a.high) + at);
-          bits = blend_features<N>(taps, Vec<float>::read(means + (i + row) * K), slope, fade, high);
-          high.write(static_cast<T*>(a.y) + at);
-        }
-        bits <<= vector % LANES * N;
-#pragma unroll
-        for (int lane = 1; lane < LANES; lane *= 2) bits |= __shfl_xor_sync(0xffffffffu, bits, lane);
-        if (real && vector % LANES == 0) a.mask[pixel * bytes + vector / LANES] = uint8_t(bits);
-      }
+      blend_tile<T>(a, taps, means, fade, tile, count, vector, row, rows);
     }
   }
 }
 
 // Planes: a thread takes the eight channels of one byte of the mask, neighbouring threads neighbouring pixels.
 template <class T>
-__global__ void __launch_bounds__(THREADS) blend_planes(FromRgbFadeIn a) {
+__global__ void __launch_bounds__(THREADS, 2) blend_planes(FromRgbFadeIn a) {
   const Shape& s = a.shape;
   const float fade = read_alpha(a.alpha), slope = float(a.slope);
   const int64_t plane = s.h * s.w, pixels = s.n * plane, bytes = (s.c + 7) / 8;

@@ -32,7 +32,7 @@ Layout layout_of(const Args& a) {
   return {s.n / a.group, a.group, s.c * s.h * s.w, s.h * s.w, s.c, a.strided, s.channels_last};
 }
 
-// The sum over all threads of the block, in every thread; always in the same order.
+// The sum over all threads of the block, in every thread; always in the same order. Once a kernel.
 DEVICE float block_sum(float x) {
   SHARED(float, sums, THREADS / 32);
   x = warp_sum(x);
@@ -90,7 +90,7 @@ struct Members {
 
 // x into its channels of out; sums [groups, pieces] of s over a block's elements.
 template <class T, int N>
-__global__ void __launch_bounds__(THREADS) copy_and_sum(const T* __restrict__ x, T* __restrict__ out,
+__global__ void __launch_bounds__(THREADS, 4) copy_and_sum(const T* __restrict__ x, T* __restrict__ out,
                                                         float* __restrict__ sums, Layout l, int64_t pieces,
                                                         float divisor, float eps) {
   const int64_t group = blockIdx.x / pieces, i = (blockIdx.x % pieces * THREADS + threadIdx.x) * N;
@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(THREADS) copy_and_sum(const T* __restrict__ x,
 
 // A block's pixels of one sample's additional channel, from sums [groups, pieces].
 template <class T>
-__global__ void __launch_bounds__(THREADS) write_map(const float* __restrict__ sums, T* __restrict__ out, Layout l,
+__global__ void __launch_bounds__(THREADS, 4) write_map(const float* __restrict__ sums, T* __restrict__ out, Layout l,
                                                      int64_t pieces, int64_t blocks) {
   const int64_t sample = blockIdx.x / blocks, pixel = blockIdx.x % blocks * THREADS + threadIdx.x;
   const float* of_group = sums + l.group_of(sample) * pieces;
@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(THREADS) write_map(const float* __restrict__ s
 
 // sums [N] of dy's additional channel over a sample, one block each.
 template <class T>
-__global__ void __launch_bounds__(THREADS) sum_map(const T* __restrict__ dy, float* __restrict__ sums, Layout l) {
+__global__ void __launch_bounds__(THREADS, 4) sum_map(const T* __restrict__ dy, float* __restrict__ sums, Layout l) {
   float sum = 0.0f;
   for (int64_t i = threadIdx.x; i < l.plane; i += THREADS) sum += widen(dy[l.map(blockIdx.x, i)]);
   sum = block_sum(sum);
@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(THREADS) sum_map(const T* __restrict__ dy, flo
 
 // dx = dy + q * d / s, q = the sum of the additional channel's gradient over the group / (divisor * elements).
 template <class T, int N>
-__global__ void __launch_bounds__(THREADS) add_gradient(const T* __restrict__ dy, const T* __restrict__ x,
+__global__ void __launch_bounds__(THREADS, 4) add_gradient(const T* __restrict__ dy, const T* __restrict__ x,
                                                         const float* __restrict__ sums, T* __restrict__ dx, Layout l,
                                                         int64_t pieces, float divisor, float eps) {
   const int64_t group = blockIdx.x / pieces, i = (blockIdx.x % pieces * THREADS + threadIdx.x) * N;

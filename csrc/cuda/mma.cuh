@@ -1,7 +1,7 @@
 // Products on tensor cores, one interface for every element type and precision.
 //
 // A k-step is 32 bytes of channels in every type, 16 halves or 8 floats: ldmatrix moves rows of 16 bytes whatever they
-// hold, and of floats it gives each lane just what m16n8k8 wants from it. So kernels address bytes, and are written once.
+// hold, and of floats it gives each lane just what m16n8k8 wants from it. So kernels address bytes, in one source.
 #pragma once
 
 #include "common.cuh"
@@ -25,7 +25,7 @@ DEVICE Operand<N> as_it_is(const uint32_t (&raw)[N]) {
 }
 
 // A product has the type of its elements; operand(registers from memory), and packed_operand of what has been rounded
-// when it was packed (pack_weight); multiply: d += a * b, d [16, 8] in lanes (row l / 4 and + 8, columns 2 (l % 4), + 1).
+// when it was packed (pack_weight); multiply: d += a * b, d [16, 8] in lanes (rows l / 4, + 8, columns 2 (l % 4), + 1).
 struct HalfProduct {
   using Element = Half;
   template <int N>
@@ -76,8 +76,9 @@ struct Tf32Product {
 };
 
 // float32 to about 2^-21: each factor is the sum of two TF32 numbers, and of the four products the one of both low
-// parts is too small to count. A third of TF32's rate, which is still more than float32 multiply-adds have. Tensor cores
-// cut off what they add to a large sum: three times a step that would be seen, so steps are added by ordinary additions.
+// parts is too small to count. A third of TF32's rate, which is still more than float32 multiply-adds have. Tensor
+// cores cut off what they add to a large sum: three times a step that would be seen, so ordinary additions add steps.
+// What is infinite comes out as NaN: infinity less its high part is none.
 struct IeeeProduct {
   using Element = float;
   template <int N>

@@ -1,8 +1,8 @@
 // scaled_conv2d: convolutions of at most 64 channels, with their resampling and the layer's epilogue, on tensor cores.
 //
-// Blocks stay: each keeps all weights in shared memory, and takes tile after tile of outputs, while the input of its next
-// tile is on its way. An input pixel is read once for all taps, phases and output channels. A warp multiplies two rows
-// of 16 pixels, shifted by tap, with the weights of all output channels, so that a pixel's norm is in its registers.
+// Blocks stay: each keeps all weights in shared memory, and takes tile after tile of outputs, while the input of its
+// next tile is on its way. An input pixel is read once for all taps, phases and output channels. A warp multiplies two
+// rows of 16 pixels, shifted by tap, with the weights of all output channels: a pixel's norm is in its registers.
 #include "conv_epilogue.cuh"
 #include "tile.cuh"
 
@@ -73,8 +73,8 @@ DEVICE void multiply_rows(float (&sums)[2][N][4], const Operand<4>& upper, const
   }
 }
 
-// The sums of the warp's two rows of outputs in phase (a, b), all taps and channels. Where taps meet the same row of the
-// tile, it is read once: the lower row's at one tap is the upper row's at the tap `stride` below.
+// The sums of the warp's two rows of outputs in phase (a, b), all taps and channels. Where taps meet the same row of
+// the tile, it is read once: the lower row's at one tap is the upper row's at the tap `stride` below.
 template <class P, int N>
 DEVICE void convolve(float (&sums)[2][N][4], const Problem& p, const unsigned char* tile, const unsigned char* weights,
                      int a, int b) {
@@ -118,10 +118,12 @@ DEVICE void finish(float (&sums)[2][N][4], const Problem& p, const float* bias, 
   T* y = static_cast<T*>(p.y);
   float r[2][2] = {};
   add_bias(sums, bias, channels);
-  if (p.mask != nullptr)
+  if (p.mask != nullptr) {
+    uint8_t* mask = p.mask + ((image_row + at.i) * width + at.j) * ((channels + 7) / 8);
 #pragma unroll
     for (int row = 0; row < 2; ++row)
-      store_mask(sums[row], p.mask + ((image_row + at.i + row) * width + at.j) * ((channels + 7) / 8), pixels, channels);
+      store_mask(sums[row], mask + row * width * ((channels + 7) / 8), pixels, channels);
+  }
   activate(sums, r, e);
   if (p.pool) {
     T* to = y + ((image_row + at.i) / 2 * (width / 2) + at.j / 2) * channels;
@@ -154,7 +156,8 @@ DEVICE void compute_tile(const Problem& p, const unsigned char* tile, const unsi
 }
 
 template <class P, int N>
-__global__ void __launch_bounds__(MAX_THREADS, RESIDENT<typename P::Element, N>) scaled_conv2d_kernel(const Problem p, int weight_size, int tile_size) {
+__global__ void __launch_bounds__(MAX_THREADS, RESIDENT<typename P::Element, N>)
+    scaled_conv2d_kernel(const Problem p, int weight_size, int tile_size) {
   using T = typename P::Element;
   SHARED_DYNAMIC(weights);
   unsigned char* tiles = weights + weight_size;

@@ -57,8 +57,8 @@ constexpr int units_of(int64_t channels, int element_size) {
 
 constexpr int padded_bytes(int units) { return int(ceil_div(units, 8)) * 128; }  // the swizzle moves within 8 units
 
-// A tile of an image, [rows, columns] pixels of `units`, halo included. With stride 2 even columns come before odd ones:
-// those that neighbouring outputs read are neighbours.
+// A tile of an image, [rows, columns] pixels of `units`, halo included. With stride 2 even columns come before odd
+// ones: those that neighbouring outputs read are neighbours.
 struct Tile {
   int rows, columns, units, stride;
   Swizzle swizzle;
@@ -87,8 +87,21 @@ struct Image {
       : height(int(h)), width(int(w)), channels(int(c)), whole(c * element_size % 16 == 0 && aligned(data)) {}
 };
 
-// The block copies the tile whose first pixel is (row, column) of `image`, both of them possibly outside: zeros there and
-// in the channels of the padding. Behind the threads' backs where pixels are whole units, up to their copy_wait.
+// One unit from `channel` on of pixel (y, x), which may be outside: zeros there and past the image's channels. Behind
+// the thread's back where pixels are whole units, up to its copy_wait.
+template <class T>
+DEVICE void load_unit(void* to, const T* image, const Image& size, int y, int x, int channel) {
+  const bool inside = unsigned(y) < unsigned(size.height) && unsigned(x) < unsigned(size.width);
+  const bool real = inside && channel < size.channels;
+  const T* from = image + (real ? (int64_t(y) * size.width + x) * size.channels + channel : 0);
+  if (size.whole) {
+    copy_async(to, from, real);
+  } else {
+    Vec<T>::read_some(from, real ? size.channels - channel : 0).write(static_cast<T*>(to));
+  }
+}
+
+// The block loads the tile whose first pixel is (row, column) of `image`, both of them possibly outside.
 template <class T>
 DEVICE void load_tile(unsigned char* to, const Tile& tile, const T* image, const Image& size, int row, int column) {
   constexpr int IN_UNIT = 16 / sizeof(T);
@@ -97,16 +110,8 @@ DEVICE void load_tile(unsigned char* to, const Tile& tile, const T* image, const
   for (int i = int(threadIdx.x); i < count; i += int(blockDim.x)) {
     const int pixel = tile.by_units.divide(i), channel = (i - pixel * tile.units) * IN_UNIT;
     const int r = tile.by_columns.divide(pixel), c = pixel - r * tile.columns;
-    const int y = row + r, x = column + c;
     const int u = (r * tile.columns + tile.place(c)) * tile.units + i - pixel * tile.units;
-    void* unit = to + tile.swizzle(u) * 16;
-    const bool real = unsigned(y) < unsigned(size.height) && unsigned(x) < unsigned(size.width) && channel < size.channels;
-    const T* from = image + (real ? (int64_t(y) * size.width + x) * size.channels + channel : 0);
-    if (size.whole) {
-      copy_async(unit, from, real);
-    } else {
-      Vec<T>::read_some(from, real ? size.channels - channel : 0).write(static_cast<T*>(unit));
-    }
+    load_unit(to + tile.swizzle(u) * 16, image, size, row + r, column + c, channel);
   }
 }
 

@@ -10,8 +10,8 @@ constexpr int K = MAX_IMAGE_CHANNELS;  // sums of a pixel; the weights of channe
 constexpr int SUMS = 4 * K;            // of upper left, lower left, upper right, lower right
 constexpr size_t SHARED_WITHOUT_ASKING = 48 * 1024;
 
-// `to` [N, c / N, K] in shared memory: factor * scale * weight, of channel N * v + j at [j, v], so that lanes which take
-// neighbouring vectors read neighbouring weights.
+// `to` [N, c / N, K] in shared memory: factor * scale * weight, of channel N * v + j at [j, v], so that lanes which
+// take neighbouring vectors read neighbouring weights.
 template <int N>
 DEVICE void stage_weights(const Pointwise& p, int64_t c, int64_t image_channels, float factor, float* to) {
   const int vectors = int(c / N);
@@ -70,13 +70,13 @@ DEVICE int sum_and_share(float (&v)[SUMS], int lane) {
 
 // a.shape is the image's. N channels are read at a time, neighbours unless N is 1.
 template <class T, int N, int LANES>
-__global__ void __launch_bounds__(THREADS) blend_rgb(ToRgbFadeIn a) {
+__global__ void __launch_bounds__(THREADS, 2) blend_rgb(ToRgbFadeIn a) {
   SHARED_DYNAMIC(memory);
-  SHARED(float, bias, K);
   const Shape& s = a.shape;
   const float fade = read_alpha(a.alpha);
   float* w_low = reinterpret_cast<float*>(memory);  // [c_low, K]
   float* w_high = w_low + a.c_low * K;              // [c_high, K]
+  float* bias = w_high + a.c_high * K;              // [K]
   stage_weights<N>(a.low, a.c_low, s.c, 1.0f - fade, w_low);
   stage_weights<N>(a.high, a.c_high, s.c, fade, w_high);
   if (threadIdx.x < s.c) bias[threadIdx.x] = blend(bias_of(a.low, threadIdx.x), bias_of(a.high, threadIdx.x), fade);
@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(THREADS) blend_rgb(ToRgbFadeIn a) {
 
 template <class T, int N, int LANES>
 cudaError_t run(const ToRgbFadeIn& a, cudaStream_t stream) {
-  const size_t shared = (a.c_low + a.c_high) * K * sizeof(float);
+  const size_t shared = (a.c_low + a.c_high + 1) * K * sizeof(float);
   if (shared > SHARED_WITHOUT_ASKING) {
     const auto kernel = reinterpret_cast<const void*>(blend_rgb<T, N, LANES>);
     const cudaError_t refused =

@@ -30,8 +30,12 @@ def unsupported_product(x: Tensor, c: int, k: int, resample: str) -> str | None:
         return reason
     if max(c, x.shape[1]) > MAX_CHANNELS:
         return f"it convolves at most {MAX_CHANNELS} channels, got {x.shape[1]} to {c}; use backend='triton' or 'aten'"
-    if x.numel() and not cuda.launch("scaled_conv2d_rows", *_arguments(x, x, None, x, None, None, c, k, resample, NOTHING)):
-        return f"its weights and a tile of x take more shared memory than the device has, for {x.shape[1]} to {c} channels"
+    if x.numel() and not cuda.launch(
+        "scaled_conv2d_rows", *_arguments(x, x, None, x, None, None, c, k, resample, NOTHING)
+    ):
+        return (
+            f"its weights and a tile of x take more shared memory than the device has, for {x.shape[1]} to {c} channels"
+        )
     return None
 
 

@@ -29,7 +29,6 @@ from pggan_fast.backends.launch import addresses
 
 FIFO, LIFO, RANDOM = range(3)  # the order in which threads and blocks run
 CPU = torch.device("cpu")
-QUERIES = ("_workspace", "_elements", "_rows")  # functions that count and launch nothing
 
 
 class Fault(AssertionError):
@@ -92,31 +91,30 @@ _fresh: dict[int, tuple[weakref.ref[Tensor], int | None]] = {}
 
 def call(name: str, *args: Any) -> Any:
     """Call a function of `_cuda` on CPU tensors, which are device memory for that long; raises Fault."""
-    function = getattr(module(), name)
-    if name.endswith(QUERIES):
-        return function(0, 0, *addresses(args, CPU))
-    return launch(function, *args)
+    return launch(getattr(module(), name), *args)
 
 
-def launch(function: Callable[..., Any], *args: Any) -> None:
+def launch(function: Callable[..., Any], *args: Any) -> Any:
     """Call a native function on tensors whose elements, and no byte more, are device memory."""
     native = module().emulator
     tensors = [(i, arg) for i, arg in enumerate(args) if isinstance(arg, Tensor) and arg.numel()]
-    error = None
+    error = result = None
     with _lock:
         for begin, end, fresh, name in extents(tensors):
             native.add_memory(begin, end - begin, not fresh, name)
         try:
-            function(0, 0, *addresses(args, CPU))
+            result = function(0, 0, *addresses(args, CPU))
         except RuntimeError as refused:
             error = refused
         finally:
             native.forget_memory()
             faults = native.take_faults()
-    for _, t in tensors:
-        _fresh.pop(id(t), None)
     if faults or error:
         raise Fault("\n".join(located(faults)) or str(error)) from error
+    if result is None:  # else it only counted, and launched nothing
+        for _, t in tensors:
+            _fresh.pop(id(t), None)
+    return result
 
 
 def extents(tensors: list[tuple[int, Tensor]]) -> list[tuple[int, int, bool, str]]:

@@ -54,11 +54,20 @@ unsigned char* allocate(size_t bytes, const char* name) {
 
 // "global float32[2, 3] +16", "shared tile +0"
 std::string place(const Region& region, uintptr_t address) {
-  if (!region.shared()) return text("global %s +%ld", region.name().c_str(), long(address - region.begin()));
+  if (!region.shared()) return text("global %s %+ld", region.name().c_str(), long(address - region.begin()));
   for (const Array& a : arrays) {
     if (address >= a.begin && address < a.end + GAP) return text("shared %s +%ld", a.name, long(address - a.begin));
   }
   return "shared memory before its first array";
+}
+
+// An array that an address just misses.
+const Region* nearby(uintptr_t address) {
+  constexpr uintptr_t CLOSE = 64;  // what allocators leave between two
+  for (const auto& region : memory) {
+    if (address + CLOSE > region->begin() && address < region->end() + CLOSE) return region.get();
+  }
+  return nullptr;
 }
 
 int block_of(const Access& a) {
@@ -167,6 +176,7 @@ void tell_race(const Region& region, uintptr_t address, const Access& before, co
 }
 
 void fail_outside(const Region* region, uintptr_t address, size_t bytes, Kind kind, uint32_t site) {
+  if (region == nullptr) region = nearby(address);
   const std::string where = region != nullptr ? place(*region, address) : text("%#lx, no device memory", long(address));
   fail(Fault::out_of_bounds, text("%s of %zu bytes: %s ", verb(kind), bytes, where.c_str()) + at(site));
 }

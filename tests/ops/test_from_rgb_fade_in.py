@@ -8,7 +8,7 @@ import torch
 
 AXES = {
     **grid.COMMON,
-    "channels": grid.CHANNELS,
+    "channels": grid.CONVOLVED,
     "other_layout": grid.LAYOUTS,
     "image_channels": (3, 1, 4),
     "alpha": (0.3125, 0.0, 1.0),

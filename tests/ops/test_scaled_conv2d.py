@@ -15,8 +15,8 @@ from pggan_fast import ops, reference
 
 AXES = {
     **grid.COMMON,
-    "cin": grid.CHANNELS,
-    "cout": grid.CHANNELS,
+    "cin": grid.CONVOLVED,
+    "cout": grid.CONVOLVED,
     "k": (3, 1),
     "resample": grid.RESAMPLE,
     **grid.EPILOGUE,

@@ -8,8 +8,8 @@ import torch
 
 AXES = {
     **grid.COMMON,
-    "cin": grid.CHANNELS,
-    "cout": grid.CHANNELS,  # channels of x_low and of x_high
+    "cin": grid.CONVOLVED,
+    "cout": grid.CONVOLVED,  # channels of x_low and of x_high
     "other_layout": grid.LAYOUTS,
     "image_channels": (3, 1, 4),
     "alpha": (0.3125, 0.0, 1.0),
