@@ -78,7 +78,7 @@ KERNELS = {
         "conv_weight_grad", "scaled_conv2d", CONV, 1.1, ("column * STRIDE - k / 2, b,", "column * STRIDE, b,")
     ),
     # elements of dw [c, cin, k, k] from sums [k, k, c, cin]: a sector each
-    "add_blocks_kernel": Entry("conv_weight_grad", "scaled_conv2d", CONV, 4.5, ("sum * dw.scale", "sum")),
+    "add_blocks_kernel": Entry("conv_weight_grad", "scaled_conv2d", CONV, 4.5, ("side + x + tap", "side + y + tap")),
     "blend_same": Entry(
         "fade_in", "fade_in", {**FADE, "up": False}, 1.05, ("blend(v.v[j], u.v[j], a)", "blend(u.v[j], v.v[j], a)")
     ),
