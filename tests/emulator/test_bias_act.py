@@ -1,4 +1,4 @@
-"""bias_act's CUDA kernels on the host: against float64 formulas, every form of memory, three schedules, seeded faults."""
+"""bias_act's CUDA kernels on the host: float64 formulas, every form of memory, three schedules, seeded faults."""
 
 from __future__ import annotations
 
@@ -71,12 +71,17 @@ def test_shapes(dtype: torch.dtype, memory: str, c: int) -> None:
             check(u, bias, rng.choice(SLOPES[:3]), norm, rng.choice(MODES), pool, with_dr=rng.random() < 0.5)
 
 
-# Enough pixels for blocks to go on with stride: a tensor of C channels in rows is taken 256 / lanes pixels at a time, by
-# up to 48 blocks on the emulator's device.
+# Enough pixels for blocks to go on with stride: a tensor of C channels in rows is taken 256 / lanes pixels at a time,
+# by up to 48 blocks on the emulator's device.
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize(
     ("c", "h", "w", "dtype"),
-    [(3, 90, 74, torch.float16), (16, 70, 98, torch.float16), (64, 32, 34, torch.bfloat16), (64, 25, 33, torch.float32)],
+    [
+        (3, 90, 74, torch.float16),
+        (16, 70, 98, torch.float16),
+        (64, 32, 34, torch.bfloat16),
+        (64, 25, 33, torch.float32),
+    ],
 )
 def test_many_pixels(policy: int, c: int, h: int, w: int, dtype: torch.dtype) -> None:
     for (memory, norm), pool in itertools.product(
@@ -200,7 +205,8 @@ SECOND_ORDER = [
     (dtype, memory, norm, slope, mode)
     for (dtype, memory), (norm, slope, mode) in itertools.product(
         ((torch.float32, "channels_last"), (torch.float16, "sliced"), (torch.bfloat16, "nchw")),
-        (("none", 0.2, "inside"), ("after_act", 0.2, "inside"), ("before_act", 0.2, "outside"), ("after_act", None, "inside")),
+        (("none", 0.2, "inside"), ("after_act", 0.2, "inside"), ("before_act", 0.2, "outside"),
+         ("after_act", None, "inside")),
     )
 ]  # fmt: skip
 
@@ -308,7 +314,7 @@ def test_a_flipped_bit_is_caught(memory_format: torch.memory_format) -> None:
 def test_a_workspace_too_small_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     real = emulate.call
     monkeypatch.setattr(
-        emulate, "call", lambda name, *args: (real(name, *args) - 1 if name.endswith("_workspace") else real(name, *args))
+        emulate, "call", lambda name, *args: real(name, *args) - 1 if name.endswith("_workspace") else real(name, *args)
     )
     for memory_format, norm in itertools.product(FORMATS, NORMS[:2]):
         u = random_tensor(2, 17, 6, 10, memory_format=memory_format)
@@ -323,5 +329,5 @@ def test_a_pool_after_a_norm_is_refused() -> None:
 
 
 def test_the_public_op_says_what_it_lacks() -> None:
-    with emulate.emulated(), pytest.raises(RuntimeError, match="no kernels for torch.float64"):
+    with emulate.emulated(), pytest.raises(RuntimeError, match=r"no kernels for torch\.float64"):
         ops.bias_act(torch.ones(1, 8, 2, 2, dtype=torch.float64), backend="cuda")
