@@ -23,6 +23,10 @@ struct Forward {
   bool after, eps_inside;
 
   DEVICE float shift(int c) const { return bias ? bias_scale * read_parameter(bias, bias_dtype, c) : 0.0f; }
+  template <int N>
+  DEVICE void read_shift(int c, float (&v)[N]) const {
+    read_bias(bias, bias_dtype, c, channels, bias_scale, v);
+  }
   // The activation of u; adds the square of what is normalised. r > 0, so that y is r * the activation either way.
   DEVICE float activate(float u, float shift, float& squares) const {
     const float v = scale * u + shift, act = leaky(v, slope);
@@ -69,12 +73,7 @@ __global__ void __launch_bounds__(THREADS, 1)
   const int lane = threadIdx.x % lanes, slots = THREADS / lanes;
   float shift[KEPT][N];
 #pragma unroll
-  for (int k = 0; k < KEPT; ++k)
-#pragma unroll
-    for (int j = 0; j < N; ++j) {
-      const int c = (k * lanes + lane) * N + j;
-      shift[k][j] = c < f.channels ? f.shift(c) : 0.0f;
-    }
+  for (int k = 0; k < KEPT; ++k) f.read_shift((k * lanes + lane) * N, shift[k]);
   for (int64_t first = int64_t(blockIdx.x) * slots; first < pixels; first += int64_t(gridDim.x) * slots) {
     const int64_t p = first + threadIdx.x / lanes, row = p * f.channels;
     const int end = p < pixels ? f.channels : 0;  // whole warps go on or stop
@@ -113,15 +112,20 @@ __global__ void __launch_bounds__(32) forward_long_rows_kernel(Forward f, const 
     float squares = 0.0f;
     for (int c = lane * N; c < f.channels; c += 32 * N) {
       const V v = V::read(u + row + c);
+      float shift[N], of_vector = 0.0f;  // short sums round less
+      f.read_shift(c, shift);
 #pragma unroll
-      for (int j = 0; j < N; ++j) f.activate(v.v[j], f.shift(c + j), squares);
+      for (int j = 0; j < N; ++j) f.activate(v.v[j], shift[j], of_vector);
+      squares += of_vector;
     }
     const float factor = f.factor(warp_sum(squares));
     if (lane == 0) r[p] = factor;
     for (int c = lane * N; c < f.channels; c += 32 * N) {
       V v = V::read(u + row + c);
+      float shift[N];
+      f.read_shift(c, shift);
 #pragma unroll
-      for (int j = 0; j < N; ++j) v.v[j] = factor * f.activate(v.v[j], f.shift(c + j), squares);
+      for (int j = 0; j < N; ++j) v.v[j] = factor * f.activate(v.v[j], shift[j], squares);
       v.write(y + row + c);
     }
   }
@@ -169,8 +173,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     }
   }
   if (!sums) return;
-  sum_slots<KEPT * N, THREADS>(sum, lanes, [&](int l, int i, float total) {
-    const int c = (i / N * lanes + l) * N + i % N;
+  sum_slots<N, THREADS>(sum, lanes, [&](int c, float total) {
     if (c < b.channels) sums[int64_t(blockIdx.x) * b.channels + c] = total;
   });
 }
@@ -187,8 +190,10 @@ __global__ void __launch_bounds__(32)
     float dot = 0.0f, factor, t;
     for (int c = lane * N; c < b.channels; c += 32 * N) {
       const V g = V::read(dy + row + c), out = V::read(y + row + c);
+      float of_vector = 0.0f;
 #pragma unroll
-      for (int j = 0; j < N; ++j) dot += g.v[j] * out.v[j];
+      for (int j = 0; j < N; ++j) of_vector += g.v[j] * out.v[j];
+      dot += of_vector;
     }
     b.read(p, warp_sum(dot), factor, t);
     for (int c = lane * N; c < b.channels; c += 32 * N) {
@@ -207,13 +212,14 @@ __global__ void __launch_bounds__(32)
 
 // Blocks of 32 pixels by `slices` warps, which share the channels among them.
 
+DEVICE float sum_batch(const float (&x)[BATCH]) { return (x[0] + x[1]) + (x[2] + x[3]); }
+
 // Sums over the slices, the same in each; two barriers, so that calls may follow one another.
 DEVICE float sum_slices(float x, int slices) {
   SHARED(float, partial, 32 * 32);  // [slices, 32]
   partial[threadIdx.x] = x;
   __syncthreads();
-  float sum = 0.0f;
-  for (int slice = 0; slice < slices; ++slice) sum += partial[slice * 32 + threadIdx.x % 32];
+  const float sum = sum_in_four(partial + threadIdx.x % 32, slices, 32);
   __syncthreads();
   return sum;
 }
@@ -243,14 +249,14 @@ __global__ void __launch_bounds__(1024, 1)
   for (int64_t first = int64_t(blockIdx.x) * 32; first < pixels; first += int64_t(gridDim.x) * 32) {
     const int64_t p = first + threadIdx.x % 32, start = at.start(p);
     const bool inside = p < pixels;
-    float v[BATCH], squares = 0.0f;
+    float v[BATCH], squares[BATCH] = {};
     for (int c = at.slice; c < f.channels; c += BATCH * at.slices) {
       at.read(u + start, c, inside, v);
 #pragma unroll
       for (int i = 0; i < BATCH; ++i)
-        if (at.channel(c, i) < f.channels) f.activate(v[i], f.shift(at.channel(c, i)), squares);
+        if (at.channel(c, i) < f.channels) f.activate(v[i], f.shift(at.channel(c, i)), squares[i]);
     }
-    const float factor = f.factor(sum_slices(squares, at.slices));
+    const float factor = f.factor(sum_slices(sum_batch(squares), at.slices));
     if (!inside) continue;
     if (at.slice == 0) r[p] = factor;
     for (int c = at.slice; c < f.channels; c += BATCH * at.slices) {
@@ -259,7 +265,7 @@ __global__ void __launch_bounds__(1024, 1)
       for (int i = 0; i < BATCH; ++i) {
         const int channel = at.channel(c, i);
         if (channel < f.channels)
-          y[start + channel * plane] = narrow<T>(factor * f.activate(v[i], f.shift(channel), squares));
+          y[start + channel * plane] = narrow<T>(factor * f.activate(v[i], f.shift(channel), squares[i]));
       }
     }
   }
@@ -274,14 +280,14 @@ __global__ void __launch_bounds__(1024, 1)
   for (int64_t first = int64_t(blockIdx.x) * 32; first < pixels; first += int64_t(gridDim.x) * 32) {
     const int64_t p = first + threadIdx.x % 32, start = at.start(p);
     const bool inside = p < pixels, fresh = first == int64_t(blockIdx.x) * 32;
-    float g[BATCH], out[BATCH], dot = 0.0f, factor = 0.0f, t = 0.0f;
+    float g[BATCH], out[BATCH], dots[BATCH] = {}, factor = 0.0f, t = 0.0f;
     for (int c = at.slice; c < b.channels; c += BATCH * at.slices) {
       at.read(dy + start, c, inside, g);
       at.read(y + start, c, inside, out);
 #pragma unroll
-      for (int i = 0; i < BATCH; ++i) dot += g[i] * out[i];
+      for (int i = 0; i < BATCH; ++i) dots[i] += g[i] * out[i];
     }
-    dot = sum_slices(dot, at.slices);
+    const float dot = sum_slices(sum_batch(dots), at.slices);
     if (inside) b.read(p, dot, factor, t);
     for (int c = at.slice; c < b.channels; c += BATCH * at.slices) {
       at.read(dy + start, c, inside, g);
