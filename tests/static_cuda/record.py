@@ -55,10 +55,11 @@ def module() -> Any:
     compiler = recipe.cxx()
     kernels, host = [*common, f"-I{HERE}"], [*common, *recipe.python_flags()]
     objects = [recipe.Object(s, f"{s.stem}.cu.o", compiler, [*kernels, "-x", "c++"]) for s in programs.sources()]
-    objects.append(recipe.Object(EMULATOR / "cusim.cpp", "cusim.o", compiler, [*common, f"-I{EMULATOR}"]))
-    binding = ROOT / "csrc" / "bind" / "cuda_module.cpp"
-    for source, folder in ((HERE / "recorder.cpp", HERE), (binding, HERE)):
-        objects.append(recipe.Object(source, f"{source.stem}.o", compiler, [*host, f"-I{folder}"]))
+    for source in sorted(EMULATOR.glob("*.cpp")):
+        if source.stem != "bind":
+            objects.append(recipe.Object(source, f"{source.stem}.o", compiler, [*common, f"-I{EMULATOR}"]))
+    for source in (HERE / "recorder.cpp", ROOT / "csrc" / "bind" / "cuda_module.cpp"):
+        objects.append(recipe.Object(source, f"{source.stem}.o", compiler, [*host, f"-I{HERE}"]))
     return recipe.Module(objects, compiler, ["-shared"])
 
 
