@@ -55,11 +55,10 @@ def module() -> Any:
     compiler = recipe.cxx()
     kernels, host = [*common, f"-I{HERE}"], [*common, *recipe.python_flags()]
     objects = [recipe.Object(s, f"{s.stem}.cu.o", compiler, [*kernels, "-x", "c++"]) for s in programs.sources()]
-    for source in sorted(EMULATOR.glob("*.cpp")):
-        if source.stem != "bind":
-            objects.append(recipe.Object(source, f"{source.stem}.o", compiler, [*common, f"-I{EMULATOR}"]))
-    for source in (HERE / "recorder.cpp", ROOT / "csrc" / "bind" / "cuda_module.cpp"):
-        objects.append(recipe.Object(source, f"{source.stem}.o", compiler, [*host, f"-I{HERE}"]))
+    machine = [source for source in sorted(EMULATOR.glob("*.cpp")) if source.stem != "bind"]
+    objects += [recipe.Object(s, f"{s.stem}.o", compiler, [*common, f"-I{EMULATOR}"]) for s in machine]
+    bound = (HERE / "recorder.cpp", ROOT / "csrc" / "bind" / "cuda_module.cpp")
+    objects += [recipe.Object(s, f"{s.stem}.o", compiler, [*host, f"-I{HERE}"]) for s in bound]
     return recipe.Module(objects, compiler, ["-shared"])
 
 
