@@ -160,7 +160,8 @@ __global__ void __launch_bounds__(ADD_THREADS)
   float sum[1] = {};
   if (c < channels) {
 #pragma unroll 4
-    for (int64_t row = threadIdx.x / lanes; row < rows; row += ADD_THREADS / lanes) sum[0] += workspace[row * channels + c];
+    for (int64_t row = threadIdx.x / lanes; row < rows; row += ADD_THREADS / lanes)
+      sum[0] += workspace[row * channels + c];
   }
   sum_slots<1, ADD_THREADS>(sum, lanes, [&](int lane, float total) {
     if (first + lane < channels) db[first + lane] = bias_scale * total;
@@ -171,8 +172,8 @@ __global__ void __launch_bounds__(ADD_THREADS)
 cudaError_t add_rows(const BiasActBackward& a, int64_t rows, cudaStream_t stream) {
   if (!a.db) return cudaSuccess;
   const int lanes = lanes_for(a.shape.c);
-  RUN(add_rows_kernel, unsigned(ceil_div(a.shape.c, lanes)), ADD_THREADS, 0, stream, a.workspace, rows, a.shape.c, lanes,
-      float(a.bias_scale), static_cast<float*>(a.db));
+  RUN(add_rows_kernel, unsigned(ceil_div(a.shape.c, lanes)), ADD_THREADS, 0, stream, a.workspace, rows, a.shape.c,
+      lanes, float(a.bias_scale), static_cast<float*>(a.db));
   return cudaSuccess;
 }
 

@@ -90,7 +90,7 @@ DEVICE void read_scaled(const T* from, float scale, float (&v)[N]) {
   }
 }
 
-// v = bias_scale times channels [c, c + N) of a bias [channels], c a multiple of N; zeros beyond the last, and without.
+// v = scale times channels [c, c + N) of a bias [channels], c a multiple of N; zeros beyond the last, and without one.
 template <int N>
 DEVICE void read_bias(const void* bias, int dtype, int64_t c, int64_t channels, float scale, float (&v)[N]) {
   const bool to_16 = reinterpret_cast<uintptr_t>(bias) % 16 == 0;
@@ -114,8 +114,8 @@ DEVICE float sum_in_four(const float* x, int count, int step) {
 }
 
 // Sums x over the threads of a block that have the same lane, threadIdx.x % lanes, always in the same order; `lanes` is
-// a power of two up to 32. x are vectors of N; f(c, sum) is called once for each c = (vector * lanes + lane) * N + j, by
-// neighbouring threads for neighbours.
+// a power of two up to 32. x are vectors of N; f(c, sum) is called once for each c = (vector * lanes + lane) * N + j,
+// by neighbouring threads for neighbours.
 template <int N, int MAX_THREADS, int COUNT, class F>
 DEVICE void sum_slots(float (&x)[COUNT], int lanes, const F& f) {
   constexpr int STRIDE = 32 + (N > 1 ? 32 / N : 0);  // so that threads read from different banks

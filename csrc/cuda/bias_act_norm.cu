@@ -1,13 +1,11 @@
-// bias_act with a pixel norm, forward and backward, in one pass over memory; ops/bias_act.py has the formulas. With
-// t' = k * (mean_c(dy * y) + dr * r / C): dv = r * (dy - y * t') masked (norm after), or
-// r * (dy masked - (y unmasked) * t') (norm before): so the terms cancel before they are multiplied.
+// bias_act with a pixel norm, forward and backward, in one pass over memory.
 //
 // Rows: `lanes` neighbouring threads share a pixel, and hold their channels of it between the sum over channels and
 // what follows it; where there are too many, a warp reads them twice. Planes: a thread per pixel and slice of channels,
 // which reads twice; a block's pixels stay in the cache.
 #include <type_traits>
 
-#include "bias_act.cuh"
+#include "pixel_norm.cuh"
 
 namespace pggan::cuda {
 namespace {
@@ -15,49 +13,6 @@ namespace {
 constexpr int KEPT_MAX = 16;  // elements a thread holds of each tensor
 constexpr int BATCH = 4;      // channels of a slice that are read before any of them is written
 constexpr int64_t MOST_CHANNELS = int64_t(1) << 30;  // so that their number plus a block's step is an int
-
-struct Forward {
-  const void* bias;
-  int bias_dtype, channels;
-  float scale, bias_scale, slope, eps;
-  bool after, eps_inside;
-
-  DEVICE float shift(int c) const { return bias ? bias_scale * read_parameter(bias, bias_dtype, c) : 0.0f; }
-  template <int N>
-  DEVICE void read_shift(int c, float (&v)[N]) const {
-    read_bias(bias, bias_dtype, c, channels, bias_scale, v);
-  }
-  // The activation of u; adds the square of what is normalised. r > 0, so that y is r * the activation either way.
-  DEVICE float activate(float u, float shift, float& squares) const {
-    const float v = scale * u + shift, act = leaky(v, slope);
-    squares += after ? act * act : v * v;
-    return act;
-  }
-  DEVICE float factor(float squares) const {
-    const float mean = squares / float(channels);
-    return eps_inside ? 1.0f / sqrtf(mean + eps) : 1.0f / (sqrtf(mean) + eps);
-  }
-};
-
-struct Backward {
-  const float *r, *dr;
-  int channels;
-  float scale, slope, unslope, eps;  // unslope = 1 / slope
-  bool after, eps_inside;
-
-  // r of pixel p, and t' from the sum over channels of dy * y.
-  DEVICE void read(int64_t p, float dot, float& factor, float& t) const {
-    factor = r[p];
-    const float rest = 1.0f - eps * factor;  // rms * r
-    const float k = eps_inside ? 1.0f : rest > 0.0f ? 1.0f / rest : 0.0f;
-    t = k * ((dot + (dr ? dr[p] * factor : 0.0f)) / float(channels));
-  }
-  DEVICE float element(float dy, float y, float factor, float t) const {
-    const bool positive = y > 0.0f;
-    if (after) return factor * ((positive ? 1.0f : slope) * (dy - y * t));
-    return factor * ((positive ? dy : slope * dy) - (positive ? y : unslope * y) * t);
-  }
-};
 
 // The sum over neighbouring threads, `lanes` of them, in each.
 DEVICE float sum_lanes(float x, int lanes) {
@@ -68,7 +23,7 @@ DEVICE float sum_lanes(float x, int lanes) {
 // u and y [pixels, channels]; a thread has KEPT times N channels.
 template <class T, int N, int KEPT>
 __global__ void __launch_bounds__(THREADS, 1)
-    forward_rows_kernel(Forward f, const T* u, T* y, float* r, int64_t pixels, int lanes) {
+    forward_rows_kernel(NormForward f, const T* u, T* y, float* r, int64_t pixels, int lanes) {
   using V = Vec<T, N>;
   const int lane = threadIdx.x % lanes, slots = THREADS / lanes;
   float shift[KEPT][N];
@@ -104,7 +59,8 @@ __global__ void __launch_bounds__(THREADS, 1)
 
 // A warp per pixel, whose channels are read twice.
 template <class T, int N>
-__global__ void __launch_bounds__(32) forward_long_rows_kernel(Forward f, const T* u, T* y, float* r, int64_t pixels) {
+__global__ void __launch_bounds__(32)
+    forward_long_rows_kernel(NormForward f, const T* u, T* y, float* r, int64_t pixels) {
   using V = Vec<T, N>;
   const int lane = int(threadIdx.x);
   for (int64_t p = blockIdx.x; p < pixels; p += gridDim.x) {
@@ -134,7 +90,7 @@ __global__ void __launch_bounds__(32) forward_long_rows_kernel(Forward f, const 
 // sums [blocks, channels] of dv, or null.
 template <class T, int N, int KEPT>
 __global__ void __launch_bounds__(THREADS, 1)
-    backward_rows_kernel(Backward b, const T* dy, const T* y, T* du, float* sums, int64_t pixels, int lanes) {
+    backward_rows_kernel(NormBackward b, const T* dy, const T* y, T* du, float* sums, int64_t pixels, int lanes) {
   using V = Vec<T, N>;
   const int lane = threadIdx.x % lanes, slots = THREADS / lanes;
   float sum[KEPT * N] = {};
@@ -181,7 +137,7 @@ __global__ void __launch_bounds__(THREADS, 1)
 // A warp per pixel, whose channels are read twice; a thread adds to its own part of the block's row of sums.
 template <class T, int N>
 __global__ void __launch_bounds__(32)
-    backward_long_rows_kernel(Backward b, const T* dy, const T* y, T* du, float* sums, int64_t pixels) {
+    backward_long_rows_kernel(NormBackward b, const T* dy, const T* y, T* du, float* sums, int64_t pixels) {
   using V = Vec<T, N>;
   const int lane = int(threadIdx.x);
   if (sums) sums += int64_t(blockIdx.x) * b.channels;
@@ -244,7 +200,7 @@ struct Column {
 
 template <class T>
 __global__ void __launch_bounds__(1024, 1)
-    forward_planes_kernel(Forward f, const T* u, T* y, float* r, int64_t pixels, int64_t plane) {
+    forward_planes_kernel(NormForward f, const T* u, T* y, float* r, int64_t pixels, int64_t plane) {
   const Column at(plane, f.channels);
   for (int64_t first = int64_t(blockIdx.x) * 32; first < pixels; first += int64_t(gridDim.x) * 32) {
     const int64_t p = first + threadIdx.x % 32, start = at.start(p);
@@ -274,7 +230,7 @@ __global__ void __launch_bounds__(1024, 1)
 // sums [blocks, channels] of dv, or null; one warp adds to a channel's.
 template <class T>
 __global__ void __launch_bounds__(1024, 1)
-    backward_planes_kernel(Backward b, const T* dy, const T* y, T* du, float* sums, int64_t pixels, int64_t plane) {
+    backward_planes_kernel(NormBackward b, const T* dy, const T* y, T* du, float* sums, int64_t pixels, int64_t plane) {
   const Column at(plane, b.channels);
   if (sums) sums += int64_t(blockIdx.x) * b.channels;
   for (int64_t first = int64_t(blockIdx.x) * 32; first < pixels; first += int64_t(gridDim.x) * 32) {
@@ -362,8 +318,7 @@ cudaError_t norm_forward(const BiasActForward& a, cudaStream_t stream) {
   const Shape& s = a.shape;
   if (s.c > MOST_CHANNELS) return cudaErrorInvalidValue;
   const Plan plan(s, a.dtype, aligned(a.u) && aligned(a.y));
-  const Forward f{a.bias, a.bias_dtype, int(s.c), float(a.scale), float(a.bias_scale), float(a.slope), float(a.eps),
-                  a.norm == NORM_AFTER_ACT, a.eps_inside};
+  const NormForward f(a);
   float* r = static_cast<float*>(a.r);
   return with_dtype(a.dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -375,7 +330,8 @@ cudaError_t norm_forward(const BiasActForward& a, cudaStream_t stream) {
     }
     return with_vectors<T>(plan, [&](auto n, auto kept) {
       if (plan.form == Form::rows)
-        RUN((forward_rows_kernel<T, n.value, kept.value>), plan.blocks, THREADS, 0, stream, f, u, y, r, plan.pixels, plan.lanes);
+        RUN((forward_rows_kernel<T, n.value, kept.value>), plan.blocks, THREADS, 0, stream, f, u, y, r, plan.pixels,
+            plan.lanes);
       else
         RUN((forward_long_rows_kernel<T, n.value>), plan.blocks, 32, 0, stream, f, u, y, r, plan.pixels);
       return cudaSuccess;
@@ -389,8 +345,7 @@ cudaError_t norm_backward(const BiasActBackward& a, cudaStream_t stream) {
   const Shape& s = a.shape;
   if (s.c > MOST_CHANNELS) return cudaErrorInvalidValue;
   const Plan plan = plan_of(a);
-  const Backward b{static_cast<const float*>(a.r), static_cast<const float*>(a.dr), int(s.c), float(a.scale),
-                   float(a.slope), float(1.0 / a.slope), float(a.eps), a.norm == NORM_AFTER_ACT, a.eps_inside};
+  const NormBackward b(a);
   float* sums = a.db ? a.workspace : nullptr;
   return with_dtype(a.dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -402,8 +357,8 @@ cudaError_t norm_backward(const BiasActBackward& a, cudaStream_t stream) {
     }
     return with_vectors<T>(plan, [&](auto n, auto kept) {
       if (plan.form == Form::rows)
-        RUN((backward_rows_kernel<T, n.value, kept.value>), plan.blocks, THREADS, 0, stream, b, dy, y, du, sums, plan.pixels,
-            plan.lanes);
+        RUN((backward_rows_kernel<T, n.value, kept.value>), plan.blocks, THREADS, 0, stream, b, dy, y, du, sums,
+            plan.pixels, plan.lanes);
       else
         RUN((backward_long_rows_kernel<T, n.value>), plan.blocks, 32, 0, stream, b, dy, y, du, sums, plan.pixels);
       return cudaSuccess;

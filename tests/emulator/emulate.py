@@ -1,4 +1,8 @@
-"""`backend="cuda"` on CPU tensors: inside `emulated()` the CUDA kernels run on the host, every access checked."""
+"""`backend="cuda"` on CPU tensors: inside `emulated()` the CUDA kernels run on the host, every access checked.
+
+It runs C++ that g++ compiled. It cannot prove inline PTX and what ptxas makes of it, rounding inside matrix products,
+approximate instructions, or that a device's weaker order of memory suffices; and it has no time.
+"""
 
 from __future__ import annotations
 

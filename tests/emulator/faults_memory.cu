@@ -33,6 +33,23 @@ __global__ void copy_past_the_end(Memory m) {
 }
 
 template <bool correct>
+__global__ void small_copy_past_the_end(Memory m) {
+  uint64_t piece;
+  memcpy(&piece, m.in + COUNT - (correct ? 2 : 0), sizeof piece);
+  m.out[threadIdx.x] = float(piece);
+}
+
+struct Eight {
+  float v[8];
+};
+
+template <bool correct>
+__global__ void structure_past_the_end(Memory m) {
+  const Eight piece = *reinterpret_cast<const Eight*>(m.in + COUNT - (correct ? 8 : 4));
+  m.out[threadIdx.x] = piece.v[threadIdx.x % 8];
+}
+
+template <bool correct>
 __global__ void shared_past_the_end(Memory m) {
   SHARED(float, tile, THREADS);
   tile[threadIdx.x + (correct ? 0 : 1)] = m.in[threadIdx.x];
@@ -143,10 +160,13 @@ const Kernel KERNELS[] = {
     SEEDED(write_past_the_end, 1, THREADS, 0),
     SEEDED(write_before_the_start, 1, THREADS, 0),
     SEEDED(copy_past_the_end, 1, 1, 0),
+    SEEDED(small_copy_past_the_end, 1, 1, 0),
+    SEEDED(structure_past_the_end, 1, 8, 0),
     SEEDED(shared_past_the_end, 1, THREADS, 0),
     SEEDED(dynamic_past_the_end, 1, THREADS, THREADS * sizeof(float)),
     SEEDED(private_of_another_thread, 1, 32, 0),
-    {"host_pointer", [](bool correct, Memory m) { return correct ? run_host_pointer<true>(m) : run_host_pointer<false>(m); }},
+    {"host_pointer",
+     [](bool correct, Memory m) { return correct ? run_host_pointer<true>(m) : run_host_pointer<false>(m); }},
     SEEDED(misaligned_load, 1, THREADS, 0),
     SEEDED(misaligned_store, 1, 16, 0),
     SEEDED(store_to_shared, 1, 1, 0),

@@ -68,7 +68,8 @@ KERNELS = {
     ),
     # u twice, and the bias anew for each warp, from the cache
     "forward_planes_kernel": Entry(
-        "bias_act_norm", "bias_act", NORM, 1.95, ("sum_slices(squares, at.slices)", "squares"), NCHW
+        "bias_act_norm", "bias_act", NORM, 1.95,
+        ("sum_slices(sum_batch(squares), at.slices)", "sum_batch(squares)"), NCHW,
     ),
     # dy and y twice, and sums of each 32 pixels
     "backward_planes_kernel": Entry(

@@ -82,8 +82,8 @@ __global__ void sums(const uint32_t* in, uint32_t* out) {
   atomicAdd(reinterpret_cast<float*>(out + 2), float(x));
 }
 
-// Known traffic: in and out of 32 columns and 4 rows. Device memory: a row of words, every fourth word, 16 bytes a lane.
-// Shared memory: rows of 33 words written along, read across; rows of 32 read across.
+// Known traffic. Device memory: words in a row, every fourth word, 16 bytes a lane. Shared memory: rows of 33 words and
+// of 32, written along and read across.
 __global__ void patterns(const uint32_t* in, uint32_t* out) {
   SHARED(uint32_t, padded, 33 * 32);
   SHARED(uint32_t, dense, 32 * 32);

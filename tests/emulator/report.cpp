@@ -68,6 +68,7 @@ std::vector<std::string> take_faults() {
   std::vector<std::string> taken;
   taken.swap(faults);
   told.clear();
+  cudaGetLastError();  // of a launcher that did not ask
   failed = false;
   return taken;
 }

@@ -61,13 +61,17 @@ std::string place(const Region& region, uintptr_t address) {
   return "shared memory before its first array";
 }
 
-// An array that an address just misses.
+// The array that an address just misses.
 const Region* nearby(uintptr_t address) {
-  constexpr uintptr_t CLOSE = 64;  // what allocators leave between two
+  uintptr_t distance = 64;  // what allocators leave between two
+  const Region* nearest = nullptr;
   for (const auto& region : memory) {
-    if (address + CLOSE > region->begin() && address < region->end() + CLOSE) return region.get();
+    const uintptr_t gap = address < region->begin() ? region->begin() - address : address - region->end() + 1;
+    if (gap > distance) continue;
+    distance = gap;
+    nearest = region.get();
   }
-  return nullptr;
+  return nearest;
 }
 
 int block_of(const Access& a) {

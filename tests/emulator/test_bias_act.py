@@ -161,6 +161,9 @@ def test_addresses_off_16_bytes(norm: str) -> None:
         assert u.is_contiguous(memory_format=torch.channels_last)
         with emulate.emulated():
             check(u, bias_of("same", 16, dtype), 0.2, norm, "inside", pool)
+            for kind in (torch.float32, dtype):
+                bias = random_tensor(17, dtype=kind)[1:]
+                check(u.clone(memory_format=torch.channels_last), bias, 0.2, norm, "inside", pool)
 
 
 @pytest.mark.parametrize("shape", [(0, 16, 4, 4), (2, 16, 0, 4), (0, 1, 1, 1), (0, 16, 2, 2)])

@@ -34,6 +34,8 @@ TOLD = {
     "write_past_the_end": r"OUT-OF-BOUNDS write of 4 bytes: global argument 1 float32\[128\] \+512" + HERE,
     "write_before_the_start": r"OUT-OF-BOUNDS write of 4 bytes: global argument 1 float32\[128\] -4" + HERE,
     "copy_past_the_end": r"OUT-OF-BOUNDS read of 24 bytes: global argument 0 float32\[128\] \+492" + HERE,
+    "small_copy_past_the_end": r"OUT-OF-BOUNDS read of 8 bytes: global argument 0 float32\[128\] \+512" + HERE,
+    "structure_past_the_end": r"OUT-OF-BOUNDS read of \d+ bytes: global argument 0 float32\[128\]" + HERE,
     "shared_past_the_end": r"OUT-OF-BOUNDS write of 4 bytes: shared tile \+256" + HERE,
     "dynamic_past_the_end": r"OUT-OF-BOUNDS write of 4 bytes: shared dynamic \+256" + HERE,
     "private_of_another_thread": "OUT-OF-BOUNDS read of 4 bytes: .* no device memory" + HERE,
