@@ -117,6 +117,6 @@ def row(program: Program, chip: int, launches: list[Launch], table: Iterable[Mus
         "stack_bytes": program.stack,
         "spilled_bytes": program.spilled,
         "blocks_per_sm": fewest,
-        "instructions": program.instructions,
+        "instructions": {name: n for name, n in program.instructions.items() if n},
         "violations": sorted(set(violations(program, chip, launches, table))),
     }
