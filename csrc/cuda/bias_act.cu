@@ -57,11 +57,7 @@ __global__ void __launch_bounds__(THREADS, 1) forward_kernel(BiasActForward a, C
   const Shape large = a.shape, small = TAPS == 1 ? large : halved(large);
   const float scale = float(a.scale), slope = float(a.slope);
   float bias[A::SIZE];
-#pragma unroll
-  for (int j = 0; j < A::SIZE; ++j)
-    bias[j] = a.bias && part.c + j < large.c
-                  ? float(a.bias_scale) * read_parameter(a.bias, a.bias_dtype, part.c + j)
-                  : 0.0f;
+  read_bias(a.bias, a.bias_dtype, part.c, large.c, float(a.bias_scale), bias);
   for (int64_t first = part.first; first < cover.pixels; first += part.step) {  // whole warps go on or stop
     const int64_t p = first + part.slot;
     const bool inside = p < cover.pixels && part.c < large.c;
@@ -128,9 +124,8 @@ __global__ void __launch_bounds__(THREADS, 1) backward_kernel(BiasActBackward a,
   if (!a.db) return;
   float* row = a.workspace + part.row * large.c;
   const int64_t first = part.c - threadIdx.x % cover.lanes * A::SIZE;  // of the block
-  sum_slots<A::SIZE, THREADS>(sums, cover.lanes, [&](int lane, int j, float sum) {
-    const int64_t c = first + lane * A::SIZE + j;
-    if (c < large.c) row[c] = sum;
+  sum_slots<A::SIZE, THREADS>(sums, cover.lanes, [&](int c, float sum) {
+    if (first + c < large.c) row[first + c] = sum;
   });
 }
 
@@ -165,9 +160,10 @@ __global__ void __launch_bounds__(ADD_THREADS)
   float sum[1] = {};
   if (c < channels) {
 #pragma unroll 4
-    for (int64_t row = threadIdx.x / lanes; row < rows; row += ADD_THREADS / lanes) sum[0] += workspace[row * channels + c];
+    for (int64_t row = threadIdx.x / lanes; row < rows; row += ADD_THREADS / lanes)
+      sum[0] += workspace[row * channels + c];
   }
-  sum_slots<1, ADD_THREADS>(sum, lanes, [&](int lane, int, float total) {
+  sum_slots<1, ADD_THREADS>(sum, lanes, [&](int lane, float total) {
     if (first + lane < channels) db[first + lane] = bias_scale * total;
   });
 }
@@ -176,8 +172,8 @@ __global__ void __launch_bounds__(ADD_THREADS)
 cudaError_t add_rows(const BiasActBackward& a, int64_t rows, cudaStream_t stream) {
   if (!a.db) return cudaSuccess;
   const int lanes = lanes_for(a.shape.c);
-  RUN(add_rows_kernel, unsigned(ceil_div(a.shape.c, lanes)), ADD_THREADS, 0, stream, a.workspace, rows, a.shape.c, lanes,
-      float(a.bias_scale), static_cast<float*>(a.db));
+  RUN(add_rows_kernel, unsigned(ceil_div(a.shape.c, lanes)), ADD_THREADS, 0, stream, a.workspace, rows, a.shape.c,
+      lanes, float(a.bias_scale), static_cast<float*>(a.db));
   return cudaSuccess;
 }
 

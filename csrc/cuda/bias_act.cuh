@@ -78,22 +78,58 @@ inline int lanes_for(int64_t n) {
 
 DEVICE float leaky(float v, float slope) { return v > 0.0f ? v : slope * v; }
 
+// N neighbours from `from` on, a multiple of their bytes up to 16, times scale.
+template <int N, class T>
+DEVICE void read_scaled(const T* from, float scale, float (&v)[N]) {
+  constexpr int AT_ONCE = N * sizeof(T) > 16 ? 16 / sizeof(T) : N;
+#pragma unroll
+  for (int j = 0; j < N; j += AT_ONCE) {
+    const auto part = Vec<T, AT_ONCE>::read(from + j);
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; ++i) v[j + i] = scale * part.v[i];
+  }
+}
+
+// v = scale times channels [c, c + N) of a bias [channels], c a multiple of N; zeros beyond the last, and without one.
+template <int N>
+DEVICE void read_bias(const void* bias, int dtype, int64_t c, int64_t channels, float scale, float (&v)[N]) {
+  const bool to_16 = reinterpret_cast<uintptr_t>(bias) % 16 == 0;
+  if (bias && to_16 && c + N <= channels) {
+    if (dtype == F16) return read_scaled<N>(static_cast<const Half*>(bias) + c, scale, v);
+    if (dtype == BF16) return read_scaled<N>(static_cast<const BFloat*>(bias) + c, scale, v);
+    return read_scaled<N>(static_cast<const float*>(bias) + c, scale, v);
+  }
+#pragma unroll
+  for (int j = 0; j < N; ++j) v[j] = bias && c + j < channels ? scale * read_parameter(bias, dtype, c + j) : 0.0f;
+}
+
+// The sum of `count` numbers `step` apart, as four sums: shorter ones round less.
+DEVICE float sum_in_four(const float* x, int count, int step) {
+  float sum[4] = {};
+  for (int first = 0; first < count; first += 4)
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      if (first + i < count) sum[i] += x[(first + i) * step];
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
 // Sums x over the threads of a block that have the same lane, threadIdx.x % lanes, always in the same order; `lanes` is
-// a power of two up to 32. f(lane, j, sum of x[j]) is called once for each.
-template <int N, int MAX_THREADS, class F>
-DEVICE void sum_slots(float (&x)[N], int lanes, const F& f) {
-  SHARED(float, partial, MAX_THREADS * N);  // [warps, N, 32]
+// a power of two up to 32. x are vectors of N; f(c, sum) is called once for each c = (vector * lanes + lane) * N + j,
+// by neighbouring threads for neighbours.
+template <int N, int MAX_THREADS, int COUNT, class F>
+DEVICE void sum_slots(float (&x)[COUNT], int lanes, const F& f) {
+  constexpr int STRIDE = 32 + (N > 1 ? 32 / N : 0);  // so that threads read from different banks
+  SHARED(float, partial, MAX_THREADS / 32 * COUNT * STRIDE);
   const int thread = int(threadIdx.x), lane = thread % 32, warps = int(blockDim.x) / 32;
 #pragma unroll
-  for (int j = 0; j < N; ++j) {
-    for (int apart = lanes; apart < 32; apart *= 2) x[j] += __shfl_xor_sync(0xffffffffu, x[j], apart);
-    if (lane < lanes) partial[(thread / 32 * N + j) * 32 + lane] = x[j];
+  for (int i = 0; i < COUNT; ++i) {
+    for (int apart = lanes; apart < 32; apart *= 2) x[i] += __shfl_xor_sync(0xffffffffu, x[i], apart);
+    if (lane < lanes) partial[(thread / 32 * COUNT + i) * STRIDE + lane] = x[i];
   }
   __syncthreads();
-  for (int i = thread; i < N * lanes; i += int(blockDim.x)) {
-    float sum = 0.0f;
-    for (int warp = 0; warp < warps; ++warp) sum += partial[(warp * N + i / lanes) * 32 + i % lanes];
-    f(i % lanes, i / lanes, sum);
+  for (int c = thread; c < COUNT * lanes; c += int(blockDim.x)) {
+    const int i = c / N / lanes * N + c % N;
+    f(c, sum_in_four(partial + i * STRIDE + c / N % lanes, warps, COUNT * STRIDE));
   }
 }
 

@@ -1,13 +1,11 @@
-// bias_act with a pixel norm, forward and backward, in one pass over memory; ops/bias_act.py has the formulas. With
-// t' = k * (mean_c(dy * y) + dr * r / C): dv = r * (dy - y * t') masked (norm after), or
-// r * (dy masked - (y unmasked) * t') (norm before): so the terms cancel before they are multiplied.
+// bias_act with a pixel norm, forward and backward, in one pass over memory.
 //
 // Rows: `lanes` neighbouring threads share a pixel, and hold their channels of it between the sum over channels and
 // what follows it; where there are too many, a warp reads them twice. Planes: a thread per pixel and slice of channels,
 // which reads twice; a block's pixels stay in the cache.
 #include <type_traits>
 
-#include "bias_act.cuh"
+#include "pixel_norm.cuh"
 
 namespace pggan::cuda {
 namespace {
@@ -15,45 +13,6 @@ namespace {
 constexpr int KEPT_MAX = 16;  // elements a thread holds of each tensor
 constexpr int BATCH = 4;      // channels of a slice that are read before any of them is written
 constexpr int64_t MOST_CHANNELS = int64_t(1) << 30;  // so that their number plus a block's step is an int
-
-struct Forward {
-  const void* bias;
-  int bias_dtype, channels;
-  float scale, bias_scale, slope, eps;
-  bool after, eps_inside;
-
-  DEVICE float shift(int c) const { return bias ? bias_scale * read_parameter(bias, bias_dtype, c) : 0.0f; }
-  // The activation of u; adds the square of what is normalised. r > 0, so that y is r * the activation either way.
-  DEVICE float activate(float u, float shift, float& squares) const {
-    const float v = scale * u + shift, act = leaky(v, slope);
-    squares += after ? act * act : v * v;
-    return act;
-  }
-  DEVICE float factor(float squares) const {
-    const float mean = squares / float(channels);
-    return eps_inside ? 1.0f / sqrtf(mean + eps) : 1.0f / (sqrtf(mean) + eps);
-  }
-};
-
-struct Backward {
-  const float *r, *dr;
-  int channels;
-  float scale, slope, unslope, eps;  // unslope = 1 / slope
-  bool after, eps_inside;
-
-  // r of pixel p, and t' from the sum over channels of dy * y.
-  DEVICE void read(int64_t p, float dot, float& factor, float& t) const {
-    factor = r[p];
-    const float rest = 1.0f - eps * factor;  // rms * r
-    const float k = eps_inside ? 1.0f : rest > 0.0f ? 1.0f / rest : 0.0f;
-    t = k * ((dot + (dr ? dr[p] * factor : 0.0f)) / float(channels));
-  }
-  DEVICE float element(float dy, float y, float factor, float t) const {
-    const bool positive = y > 0.0f;
-    if (after) return factor * ((positive ? 1.0f : slope) * (dy - y * t));
-    return factor * ((positive ? dy : slope * dy) - (positive ? y : unslope * y) * t);
-  }
-};
 
 // The sum over neighbouring threads, `lanes` of them, in each.
 DEVICE float sum_lanes(float x, int lanes) {
@@ -64,17 +23,12 @@ DEVICE float sum_lanes(float x, int lanes) {
 // u and y [pixels, channels]; a thread has KEPT times N channels.
 template <class T, int N, int KEPT>
 __global__ void __launch_bounds__(THREADS, 1)
-    forward_rows_kernel(Forward f, const T* u, T* y, float* r, int64_t pixels, int lanes) {
+    forward_rows_kernel(NormForward f, const T* u, T* y, float* r, int64_t pixels, int lanes) {
   using V = Vec<T, N>;
   const int lane = threadIdx.x % lanes, slots = THREADS / lanes;
   float shift[KEPT][N];
 #pragma unroll
-  for (int k = 0; k < KEPT; ++k)
-#pragma unroll
-    for (int j = 0; j < N; ++j) {
-      const int c = (k * lanes + lane) * N + j;
-      shift[k][j] = c < f.channels ? f.shift(c) : 0.0f;
-    }
+  for (int k = 0; k < KEPT; ++k) f.read_shift((k * lanes + lane) * N, shift[k]);
   for (int64_t first = int64_t(blockIdx.x) * slots; first < pixels; first += int64_t(gridDim.x) * slots) {
     const int64_t p = first + threadIdx.x / lanes, row = p * f.channels;
     const int end = p < pixels ? f.channels : 0;  // whole warps go on or stop
@@ -105,7 +59,8 @@ __global__ void __launch_bounds__(THREADS, 1)
 
 // A warp per pixel, whose channels are read twice.
 template <class T, int N>
-__global__ void __launch_bounds__(32) forward_long_rows_kernel(Forward f, const T* u, T* y, float* r, int64_t pixels) {
+__global__ void __launch_bounds__(32)
+    forward_long_rows_kernel(NormForward f, const T* u, T* y, float* r, int64_t pixels) {
   using V = Vec<T, N>;
   const int lane = int(threadIdx.x);
   for (int64_t p = blockIdx.x; p < pixels; p += gridDim.x) {
@@ -113,15 +68,20 @@ __global__ void __launch_bounds__(32) forward_long_rows_kernel(Forward f, const 
     float squares = 0.0f;
     for (int c = lane * N; c < f.channels; c += 32 * N) {
       const V v = V::read(u + row + c);
+      float shift[N], of_vector = 0.0f;  // short sums round less
+      f.read_shift(c, shift);
 #pragma unroll
-      for (int j = 0; j < N; ++j) f.activate(v.v[j], f.shift(c + j), squares);
+      for (int j = 0; j < N; ++j) f.activate(v.v[j], shift[j], of_vector);
+      squares += of_vector;
     }
     const float factor = f.factor(warp_sum(squares));
     if (lane == 0) r[p] = factor;
     for (int c = lane * N; c < f.channels; c += 32 * N) {
       V v = V::read(u + row + c);
+      float shift[N];
+      f.read_shift(c, shift);
 #pragma unroll
-      for (int j = 0; j < N; ++j) v.v[j] = factor * f.activate(v.v[j], f.shift(c + j), squares);
+      for (int j = 0; j < N; ++j) v.v[j] = factor * f.activate(v.v[j], shift[j], squares);
       v.write(y + row + c);
     }
   }
@@ -130,7 +90,7 @@ __global__ void __launch_bounds__(32) forward_long_rows_kernel(Forward f, const 
 // sums [blocks, channels] of dv, or null.
 template <class T, int N, int KEPT>
 __global__ void __launch_bounds__(THREADS, 1)
-    backward_rows_kernel(Backward b, const T* dy, const T* y, T* du, float* sums, int64_t pixels, int lanes) {
+    backward_rows_kernel(NormBackward b, const T* dy, const T* y, T* du, float* sums, int64_t pixels, int lanes) {
   using V = Vec<T, N>;
   const int lane = threadIdx.x % lanes, slots = THREADS / lanes;
   float sum[KEPT * N] = {};
@@ -169,8 +129,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     }
   }
   if (!sums) return;
-  sum_slots<KEPT * N, THREADS>(sum, lanes, [&](int l, int i, float total) {
-    const int c = (i / N * lanes + l) * N + i % N;
+  sum_slots<N, THREADS>(sum, lanes, [&](int c, float total) {
     if (c < b.channels) sums[int64_t(blockIdx.x) * b.channels + c] = total;
   });
 }
@@ -178,7 +137,7 @@ __global__ void __launch_bounds__(THREADS, 1)
 // A warp per pixel, whose channels are read twice; a thread adds to its own part of the block's row of sums.
 template <class T, int N>
 __global__ void __launch_bounds__(32)
-    backward_long_rows_kernel(Backward b, const T* dy, const T* y, T* du, float* sums, int64_t pixels) {
+    backward_long_rows_kernel(NormBackward b, const T* dy, const T* y, T* du, float* sums, int64_t pixels) {
   using V = Vec<T, N>;
   const int lane = int(threadIdx.x);
   if (sums) sums += int64_t(blockIdx.x) * b.channels;
@@ -187,8 +146,10 @@ __global__ void __launch_bounds__(32)
     float dot = 0.0f, factor, t;
     for (int c = lane * N; c < b.channels; c += 32 * N) {
       const V g = V::read(dy + row + c), out = V::read(y + row + c);
+      float of_vector = 0.0f;
 #pragma unroll
-      for (int j = 0; j < N; ++j) dot += g.v[j] * out.v[j];
+      for (int j = 0; j < N; ++j) of_vector += g.v[j] * out.v[j];
+      dot += of_vector;
     }
     b.read(p, warp_sum(dot), factor, t);
     for (int c = lane * N; c < b.channels; c += 32 * N) {
@@ -207,13 +168,14 @@ __global__ void __launch_bounds__(32)
 
 // Blocks of 32 pixels by `slices` warps, which share the channels among them.
 
+DEVICE float sum_batch(const float (&x)[BATCH]) { return (x[0] + x[1]) + (x[2] + x[3]); }
+
 // Sums over the slices, the same in each; two barriers, so that calls may follow one another.
 DEVICE float sum_slices(float x, int slices) {
   SHARED(float, partial, 32 * 32);  // [slices, 32]
   partial[threadIdx.x] = x;
   __syncthreads();
-  float sum = 0.0f;
-  for (int slice = 0; slice < slices; ++slice) sum += partial[slice * 32 + threadIdx.x % 32];
+  const float sum = sum_in_four(partial + threadIdx.x % 32, slices, 32);
   __syncthreads();
   return sum;
 }
@@ -238,19 +200,19 @@ struct Column {
 
 template <class T>
 __global__ void __launch_bounds__(1024, 1)
-    forward_planes_kernel(Forward f, const T* u, T* y, float* r, int64_t pixels, int64_t plane) {
+    forward_planes_kernel(NormForward f, const T* u, T* y, float* r, int64_t pixels, int64_t plane) {
   const Column at(plane, f.channels);
   for (int64_t first = int64_t(blockIdx.x) * 32; first < pixels; first += int64_t(gridDim.x) * 32) {
     const int64_t p = first + threadIdx.x % 32, start = at.start(p);
     const bool inside = p < pixels;
-    float v[BATCH], squares = 0.0f;
+    float v[BATCH], squares[BATCH] = {};
     for (int c = at.slice; c < f.channels; c += BATCH * at.slices) {
       at.read(u + start, c, inside, v);
 #pragma unroll
       for (int i = 0; i < BATCH; ++i)
-        if (at.channel(c, i) < f.channels) f.activate(v[i], f.shift(at.channel(c, i)), squares);
+        if (at.channel(c, i) < f.channels) f.activate(v[i], f.shift(at.channel(c, i)), squares[i]);
     }
-    const float factor = f.factor(sum_slices(squares, at.slices));
+    const float factor = f.factor(sum_slices(sum_batch(squares), at.slices));
     if (!inside) continue;
     if (at.slice == 0) r[p] = factor;
     for (int c = at.slice; c < f.channels; c += BATCH * at.slices) {
@@ -259,7 +221,7 @@ __global__ void __launch_bounds__(1024, 1)
       for (int i = 0; i < BATCH; ++i) {
         const int channel = at.channel(c, i);
         if (channel < f.channels)
-          y[start + channel * plane] = narrow<T>(factor * f.activate(v[i], f.shift(channel), squares));
+          y[start + channel * plane] = narrow<T>(factor * f.activate(v[i], f.shift(channel), squares[i]));
       }
     }
   }
@@ -268,20 +230,20 @@ __global__ void __launch_bounds__(1024, 1)
 // sums [blocks, channels] of dv, or null; one warp adds to a channel's.
 template <class T>
 __global__ void __launch_bounds__(1024, 1)
-    backward_planes_kernel(Backward b, const T* dy, const T* y, T* du, float* sums, int64_t pixels, int64_t plane) {
+    backward_planes_kernel(NormBackward b, const T* dy, const T* y, T* du, float* sums, int64_t pixels, int64_t plane) {
   const Column at(plane, b.channels);
   if (sums) sums += int64_t(blockIdx.x) * b.channels;
   for (int64_t first = int64_t(blockIdx.x) * 32; first < pixels; first += int64_t(gridDim.x) * 32) {
     const int64_t p = first + threadIdx.x % 32, start = at.start(p);
     const bool inside = p < pixels, fresh = first == int64_t(blockIdx.x) * 32;
-    float g[BATCH], out[BATCH], dot = 0.0f, factor = 0.0f, t = 0.0f;
+    float g[BATCH], out[BATCH], dots[BATCH] = {}, factor = 0.0f, t = 0.0f;
     for (int c = at.slice; c < b.channels; c += BATCH * at.slices) {
       at.read(dy + start, c, inside, g);
       at.read(y + start, c, inside, out);
 #pragma unroll
-      for (int i = 0; i < BATCH; ++i) dot += g[i] * out[i];
+      for (int i = 0; i < BATCH; ++i) dots[i] += g[i] * out[i];
     }
-    dot = sum_slices(dot, at.slices);
+    const float dot = sum_slices(sum_batch(dots), at.slices);
     if (inside) b.read(p, dot, factor, t);
     for (int c = at.slice; c < b.channels; c += BATCH * at.slices) {
       at.read(dy + start, c, inside, g);
@@ -356,8 +318,7 @@ cudaError_t norm_forward(const BiasActForward& a, cudaStream_t stream) {
   const Shape& s = a.shape;
   if (s.c > MOST_CHANNELS) return cudaErrorInvalidValue;
   const Plan plan(s, a.dtype, aligned(a.u) && aligned(a.y));
-  const Forward f{a.bias, a.bias_dtype, int(s.c), float(a.scale), float(a.bias_scale), float(a.slope), float(a.eps),
-                  a.norm == NORM_AFTER_ACT, a.eps_inside};
+  const NormForward f(a);
   float* r = static_cast<float*>(a.r);
   return with_dtype(a.dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -369,7 +330,8 @@ cudaError_t norm_forward(const BiasActForward& a, cudaStream_t stream) {
     }
     return with_vectors<T>(plan, [&](auto n, auto kept) {
       if (plan.form == Form::rows)
-        RUN((forward_rows_kernel<T, n.value, kept.value>), plan.blocks, THREADS, 0, stream, f, u, y, r, plan.pixels, plan.lanes);
+        RUN((forward_rows_kernel<T, n.value, kept.value>), plan.blocks, THREADS, 0, stream, f, u, y, r, plan.pixels,
+            plan.lanes);
       else
         RUN((forward_long_rows_kernel<T, n.value>), plan.blocks, 32, 0, stream, f, u, y, r, plan.pixels);
       return cudaSuccess;
@@ -383,8 +345,7 @@ cudaError_t norm_backward(const BiasActBackward& a, cudaStream_t stream) {
   const Shape& s = a.shape;
   if (s.c > MOST_CHANNELS) return cudaErrorInvalidValue;
   const Plan plan = plan_of(a);
-  const Backward b{static_cast<const float*>(a.r), static_cast<const float*>(a.dr), int(s.c), float(a.scale),
-                   float(a.slope), float(1.0 / a.slope), float(a.eps), a.norm == NORM_AFTER_ACT, a.eps_inside};
+  const NormBackward b(a);
   float* sums = a.db ? a.workspace : nullptr;
   return with_dtype(a.dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -396,8 +357,8 @@ cudaError_t norm_backward(const BiasActBackward& a, cudaStream_t stream) {
     }
     return with_vectors<T>(plan, [&](auto n, auto kept) {
       if (plan.form == Form::rows)
-        RUN((backward_rows_kernel<T, n.value, kept.value>), plan.blocks, THREADS, 0, stream, b, dy, y, du, sums, plan.pixels,
-            plan.lanes);
+        RUN((backward_rows_kernel<T, n.value, kept.value>), plan.blocks, THREADS, 0, stream, b, dy, y, du, sums,
+            plan.pixels, plan.lanes);
       else
         RUN((backward_long_rows_kernel<T, n.value>), plan.blocks, 32, 0, stream, b, dy, y, du, sums, plan.pixels);
       return cudaSuccess;

@@ -90,13 +90,17 @@ struct Vec {
     return out;
   }
 
-  DEVICE void write(T* to) const {
+  // `to`, in device memory, on a multiple of the vector's bytes.
+  DEVICE void write(T* to) const { store_word(to, packed()); }
+  DEVICE void write_shared(T* to) const { store128_shared(to, packed()); }  // 16 bytes
+
+  DEVICE auto packed() const {  // as one word
     T t[SIZE];
 #pragma unroll
     for (int j = 0; j < SIZE; ++j) t[j] = narrow<T>(v[j]);
     typename Word<sizeof t>::Type raw;
     memcpy(&raw, t, sizeof t);
-    store_word(to, raw);
+    return raw;
   }
 
   // The first n of SIZE elements at any address, the rest as zeros.

@@ -200,7 +200,7 @@ DEVICE bool add_parts(Accumulators<By::EACH>& sums, float* shared, int group, in
         if (turn > 0) before = Vec<float>::read(mine + i * 128);
 #pragma unroll
         for (int j = 0; j < 4; ++j) d[j] = before.v[j] += d[j];
-        if (turn + 1 < By::PARTS) before.write(mine + i * 128);
+        if (turn + 1 < By::PARTS) before.write_shared(mine + i * 128);
       });
     __syncthreads();
   }

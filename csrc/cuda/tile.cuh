@@ -97,7 +97,7 @@ DEVICE void load_unit(void* to, const T* image, const Image& size, int y, int x,
   if (size.whole) {
     copy_async(to, from, real);
   } else {
-    Vec<T>::read_some(from, real ? size.channels - channel : 0).write(static_cast<T*>(to));
+    Vec<T>::read_some(from, real ? size.channels - channel : 0).write_shared(static_cast<T*>(to));
   }
 }
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from pggan_fast.backends.cpu import build_report
 from pggan_fast.backends.launch import launch_cuda
 from pggan_fast.backends.native import NativeOps
-from pggan_fast.backends.registry import backend_status
+from pggan_fast.backends.registry import backend_status, no_cuda_build
 
 native: Any = None
 _missing: str | None = None
@@ -37,9 +37,7 @@ def why_missing() -> str | None:
     if native is None:
         reason = build_report().get("_cuda", {}).get("reason") or _missing
         return f"the native module pggan_fast._cuda is missing ({reason}); reinstall pggan_fast with nvcc on the PATH"
-    if torch.version.cuda is None:
-        return f"torch {torch.__version__} is built without CUDA; install a CUDA build"
-    return _driver_too_old()
+    return no_cuda_build() or _driver_too_old()
 
 
 @functools.cache

@@ -9,10 +9,13 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
+
 from pggan_fast import settings
 
 BACKENDS = ("reference", "aten", "cpu", "triton", "cuda")
-# Preference of the automatic choice, per device type. Reference is last: it is the specification, not a kernel.
+# Preference of the automatic choice, per kind of device. Any other kind ("rocm", "mps", "xpu") has torch's kernels:
+# nothing of ours has been tested there. Reference is no choice: it is the specification, not a kernel.
 PREFERENCE = {"cpu": ("cpu", "aten"), "cuda": ("triton", "cuda", "aten")}
 
 
@@ -77,8 +80,24 @@ def ops_of(backend: str) -> list[str]:
     return sorted(op for name, op in _TABLE if name == backend)
 
 
+def kind_of(device_type: str) -> str:
+    """torch calls AMD's devices "cuda" too; here they are "rocm"."""
+    return "rocm" if device_type == "cuda" and torch.version.hip else device_type
+
+
 def _device_preference(device_type: str) -> tuple[str, ...]:
-    return PREFERENCE.get(device_type, ("aten",))
+    return PREFERENCE.get(kind_of(device_type), ("aten",))
+
+
+def no_cuda_build() -> str | None:
+    """Why this torch runs no kernel on an NVIDIA GPU, with the remedy."""
+    if torch.version.hip:
+        return (
+            f"torch {torch.__version__} is built for ROCm, where these kernels are untested; backend='aten' runs there"
+        )
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA; install a CUDA build"
+    return None
 
 
 def choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> Callable[..., Any]:

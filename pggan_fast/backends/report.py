@@ -99,6 +99,16 @@ def backends() -> dict[str, dict[str, Any]]:
     return found
 
 
+def untested() -> list[str]:
+    """The kinds of devices here that none of our kernels has been tested on: torch's own run there."""
+    here = {
+        "rocm": bool(torch.version.hip) and torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "xpu": torch.xpu.is_available(),
+    }
+    return [kind for kind, found in here.items() if found]
+
+
 def tools() -> dict[str, dict[str, str | None]]:
     """Compilers and build tools: path and first line of their version; path None where not found."""
     found: dict[str, dict[str, str | None]] = {}

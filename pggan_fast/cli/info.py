@@ -35,6 +35,7 @@ def facts() -> dict[str, Any]:
         "commit": report.commit(),
         "machine": report.machine(device),
         "device": str(device),
+        "untested": report.untested(),
         "cpu": cpu.describe(),
         "backends": report.backends(),
         "build": cpu.build_report(),
@@ -58,6 +59,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
         + (f", {memory / 2**30:.0f} GiB" if memory else ""),
         f"float32 convs   {machine['fp32_precision']}",
     ]
+    for kind in found["untested"]:
+        lines.append(f"{kind:<14}  untested: ops on such a device run torch's own kernels (backend 'aten')")
     if "isa" in cpu:
         lines.append(f"CPU kernels     use {cpu['isa']}; can use {', '.join(cpu['isas'])}")
         if cpu["serial"]:

@@ -35,7 +35,7 @@ def register(
     _library.define(schema)
     overload = getattr(getattr(torch.ops, NAMESPACE), name).default
     kernel = _dispatching_kernel(name)
-    for key in ("CPU", "CUDA"):
+    for key in ("CPU", "CUDA", "MPS", "XPU"):
         _library.impl(name, kernel, key)
     torch.library.register_fake(f"{NAMESPACE}::{name}", lambda *args: fake(*args[:-1]), lib=_library)
     _library.impl(name, _autograd_kernel(name, overload, setup, backward), "Autograd", with_keyset=True)

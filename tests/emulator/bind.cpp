@@ -14,7 +14,21 @@ namespace {
 void configure(uint32_t seed, int order, bool traffic, int multiprocessors, int shared_limit) {
   cusim::settings = {seed, order, traffic, multiprocessors, shared_limit};
   cusim::counts = {};
+  cusim::launches.clear();
   cusim::forget_traffic();
+}
+
+py::list launches() {
+  py::list all;
+  for (const auto& [kernel, moved] : cusim::launches) {
+    py::dict launch;
+    launch["kernel"] = kernel;
+    launch["sectors"] = moved.sectors;
+    launch["read"] = moved.read;
+    launch["written"] = moved.written;
+    all.append(launch);
+  }
+  return all;
 }
 
 py::list traffic() {
@@ -85,6 +99,7 @@ void bind_emulator(py::module_ m) {
   m.def("forget_memory", &cusim::forget_memory);
   m.def("take_faults", &cusim::take_faults);
   m.def("traffic", &traffic);
+  m.def("launches", &launches);
   m.def("counts", &counts);
   bind_seeded(m.def_submodule("faults"), m.def_submodule("probes"));
 }

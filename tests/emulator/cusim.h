@@ -165,6 +165,7 @@ struct alignas(16) Vec16 {
 
 Vec16 load128(const void* from);
 void store128(void* to, Vec16 v);
+void store128_shared(void* to, Vec16 v);
 
 void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], int line = __builtin_LINE());
 void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], int line = __builtin_LINE());

@@ -85,6 +85,13 @@ class Emulator:
         """accesses, switches of fibers, threads, mma; with `stats` the different bytes read and written."""
         return dict(module().emulator.counts())
 
+    def launches(self) -> list[dict[str, Any]]:
+        """The launches so far: `kernel` with its template arguments; with `stats` the `sectors` of device memory that
+        it took, and the different bytes `read` and `written`."""
+        launches = list(module().emulator.launches())
+        names = kernels(launch["kernel"] for launch in launches)
+        return [{**launch, "kernel": names[launch["kernel"]]} for launch in launches]
+
 
 _lock = threading.Lock()  # the emulator has one machine
 _settings: dict[str, Any] = {}  # of the innermost emulated(); empty: the usual ones
@@ -169,6 +176,22 @@ def sources(sites: Iterable[int]) -> dict[int, str]:
             kernels = [line for line in ours if ".cu:" in line]
             _names[site] = " in ".join(dict.fromkeys([*ours[:1], *kernels[:1]])) or lines[0]
     return _names
+
+
+def kernels(offsets: Iterable[int]) -> dict[int, str]:
+    """The functions that begin there in the module, as `blend_same<4, float>`."""
+    asked = sorted(set(offsets))
+    if not asked:
+        return {}
+    tool = ["addr2line", "-e", module().__spec__.origin, "-f", "-C", *map(hex, asked)]
+    lines = subprocess.run(tool, capture_output=True, text=True, check=True).stdout.splitlines()
+    return {offset: kernel_name(symbol) for offset, symbol in zip(asked, lines[::2], strict=True)}
+
+
+def kernel_name(symbol: str) -> str:
+    """Without the result's type, the parameters and our namespace: all of it is in every name."""
+    plain = symbol.replace("pggan::cuda::", "").replace("(anonymous namespace)::", "")
+    return plain.removeprefix("void ").partition("(")[0]
 
 
 def located(faults: list[str]) -> list[str]:

@@ -89,6 +89,21 @@ __global__ void misaligned_store(Memory m) {
 }
 
 template <bool correct>
+__global__ void store_to_shared(Memory m) {
+  SHARED(float, tile, 4);
+  if (correct) store128_shared(tile, Vec16{});
+  else store128(tile, Vec16{});
+  m.out[threadIdx.x] = tile[threadIdx.x % 4];
+}
+
+template <bool correct>
+__global__ void shared_store_to_global(Memory m) {
+  SHARED(float, tile, 4 * 16);
+  float* const to = correct ? tile : m.out;
+  store128_shared(to + 4 * threadIdx.x, Vec16{});
+}
+
+template <bool correct>
 __global__ void uninitialised_shared(Memory m) {
   SHARED(float, tile, THREADS);
   const int t = threadIdx.x;
@@ -154,6 +169,8 @@ const Kernel KERNELS[] = {
      [](bool correct, Memory m) { return correct ? run_host_pointer<true>(m) : run_host_pointer<false>(m); }},
     SEEDED(misaligned_load, 1, THREADS, 0),
     SEEDED(misaligned_store, 1, 16, 0),
+    SEEDED(store_to_shared, 1, 1, 0),
+    SEEDED(shared_store_to_global, 1, 16, 0),
     SEEDED(uninitialised_shared, 1, THREADS, 0),
     SEEDED(uninitialised_global, 1, THREADS, 0),
     SEEDED(uninitialised_atomic, 1, THREADS, 0),

@@ -147,7 +147,20 @@ Vec16 load128(const void* from) {
 }
 
 void store128(void* to, Vec16 v) {
-  cusim::hook<16, Kind::write>(to, __builtin_return_address(0));
+  using namespace cusim;
+  if (shared_memory != nullptr && shared_memory->contains(reinterpret_cast<uintptr_t>(to))) {
+    fail(Fault::out_of_bounds, "store128 to what is not device memory " + at(CUSIM_CALLER));
+  }
+  hook<16, Kind::write>(to, __builtin_return_address(0));
+  *static_cast<Vec16*>(to) = v;
+}
+
+void store128_shared(void* to, Vec16 v) {
+  using namespace cusim;
+  if (shared_memory == nullptr || !shared_memory->contains(reinterpret_cast<uintptr_t>(to))) {
+    fail(Fault::out_of_bounds, "store128_shared to what is not shared memory " + at(CUSIM_CALLER));
+  }
+  hook<16, Kind::write>(to, __builtin_return_address(0));
   *static_cast<Vec16*>(to) = v;
 }
 

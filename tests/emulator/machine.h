@@ -31,6 +31,17 @@ struct Counts {
 };
 extern Counts counts;
 
+// Device memory that a launch moved: sectors of 32 bytes, and different bytes; nothing without `traffic`.
+struct Moved {
+  uint64_t sectors = 0, read = 0, written = 0;
+};
+// A launch since `configure`; `kernel` is an offset in the module.
+struct Launched {
+  uint32_t kernel;
+  Moved moved;
+};
+extern std::vector<Launched> launches;
+
 // A place in a kernel. `address` is an offset in the module, which addr2line takes; `line` tells operations apart.
 struct Site {
   uint32_t address;

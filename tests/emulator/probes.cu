@@ -30,7 +30,7 @@ template <bool transposed>
 __global__ void matrices(const uint32_t* in, uint32_t* out) {
   SHARED(uint32_t, rows, 128);
   const int lane = threadIdx.x;
-  store128(rows + 4 * lane, load128(in + 4 * lane));
+  store128_shared(rows + 4 * lane, load128(in + 4 * lane));
   __syncwarp();
   uint32_t r[4];
   if (transposed) ldmatrix_transposed(r, rows + 4 * lane);

@@ -5,8 +5,11 @@
 
 #include "machine.h"
 #include "shadow.h"
+#include "traffic.h"
 
 namespace cusim {
+
+std::vector<Launched> launches;
 
 namespace {
 
@@ -41,6 +44,7 @@ void run(const Call& call, dim3 grid, dim3 block, size_t shared) {
   if (const std::string why = refusal(call.kernel, grid, block, shared); !why.empty()) return refuse(why);
   run_grid(call, grid, block, shared);
   current = nullptr;
+  launches.push_back({offset_of(static_cast<const char*>(call.kernel) + 1), take_launch_traffic()});
   const size_t fixed = static_shared_bytes(), most = shared > UNASKED_SHARED ? settings.shared_limit : UNASKED_SHARED;
   if (shared + fixed > most) refuse(text("%zu bytes of shared memory and %zu static, of %zu", shared, fixed, most));
   if (failed) last_error = cudaErrorLaunchFailure;

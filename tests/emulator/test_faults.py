@@ -42,6 +42,8 @@ TOLD = {
     "host_pointer": "OUT-OF-BOUNDS read of 4 bytes: .* no device memory" + HERE,
     "misaligned_load": "MISALIGNED access of 16 bytes" + HERE,
     "misaligned_store": "MISALIGNED access of 16 bytes" + HERE,
+    "store_to_shared": "OUT-OF-BOUNDS store128 to what is not device memory" + HERE,
+    "shared_store_to_global": "OUT-OF-BOUNDS store128_shared to what is not shared memory" + HERE,
     "uninitialised_shared": r"UNINITIALISED read of 4 bytes: shared tile \+20" + HERE,
     "uninitialised_global": r"UNINITIALISED read of 4 bytes: global argument 1 float32\[128\]" + HERE,
     "uninitialised_atomic": r"UNINITIALISED atomic of 4 bytes: global argument 1" + HERE,

@@ -29,7 +29,11 @@ std::vector<Traffic> places;
 std::unordered_map<uint64_t, uint32_t> place_numbers;
 // Sectors, with a bit for each of their bytes.
 using Touched = std::unordered_map<uintptr_t, uint32_t>;
-Touched read, written;
+struct Distinct {
+  Touched read, written;
+};
+Distinct since_configure, of_launch;
+uint64_t sectors_of_launch;
 
 uint32_t number_of(uint32_t site, bool shared, bool write) {
   const auto [found, added] = place_numbers.try_emplace(uint64_t(site) << 2 | shared << 1 | write, places.size());
@@ -45,10 +49,18 @@ void device_request(Traffic& t, Parts::const_iterator begin, Parts::const_iterat
   unsigned bytes = 0;
   for (const auto& [sector, mask] : sectors) {
     bytes += __builtin_popcount(mask);
-    (t.write ? written : read)[sector] |= mask;
+    for (Distinct* distinct : {&since_configure, &of_launch})
+      (t.write ? distinct->written : distinct->read)[sector] |= mask;
   }
+  sectors_of_launch += sectors.size();
   t.sectors += sectors.size();
   t.ideal += (bytes + SECTOR - 1) / SECTOR;
+}
+
+uint64_t bytes_of(const Touched& touched) {
+  uint64_t bytes = 0;
+  for (const auto& [sector, mask] : touched) bytes += __builtin_popcount(mask);
+  return bytes;
 }
 
 // How often the fullest bank is asked for another word.
@@ -104,19 +116,19 @@ void forget_traffic() {
   parts.clear();
   places.clear();
   place_numbers.clear();
-  read.clear();
-  written.clear();
+  since_configure = {};
+  take_launch_traffic();
+}
+
+Moved take_launch_traffic() {
+  const Moved moved{sectors_of_launch, bytes_of(of_launch.read), bytes_of(of_launch.written)};
+  of_launch = {};
+  sectors_of_launch = 0;
+  return moved;
 }
 
 std::vector<Traffic> traffic() { return places; }
 
-Unique unique_bytes() {
-  const auto sum = [](const Touched& sectors) {
-    uint64_t bytes = 0;
-    for (const auto& [sector, mask] : sectors) bytes += __builtin_popcount(mask);
-    return bytes;
-  };
-  return {sum(read), sum(written)};
-}
+Unique unique_bytes() { return {bytes_of(since_configure.read), bytes_of(since_configure.written)}; }
 
 }  // namespace cusim

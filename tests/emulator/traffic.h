@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "machine.h"
 #include "shadow.h"
 
 namespace cusim {
@@ -31,6 +32,7 @@ void count_traffic(uintptr_t address, size_t bytes, Kind kind, bool shared, uint
 void settle_traffic();
 void begin_traffic_of_thread(Thread& thread);
 void forget_traffic();
+Moved take_launch_traffic();  // of the launch that has just ended
 std::vector<Traffic> traffic();
 Unique unique_bytes();
 

@@ -31,9 +31,30 @@ class Must:
 
 
 WIDE = ("wide_loads", "wide_stores")
+PRODUCT = ("mma", "async_copies")
 # The first that matches. A kernel that none matches has to be entered.
 TABLE = [
-    Must(r"fade_reals\.fade_reals_kernel"),
+    # Rows of channels in vectors; N = 1 is the way of odd channel counts and addresses
+    Must(r"bias_act\.(forward|backward|masked_pool)_kernel<Rows<\w+, [248]>", WIDE),
+    Must(r"bias_act_norm\.(forward|backward)_(long_)?rows_kernel<\w+, [248]\b", WIDE),
+    Must(r"from_rgb_fade_in\.blend_rows<\w+, [248]>", WIDE),
+    Must(r"minibatch_stddev\.(copy_and_sum|add_gradient)<\w+, [248]>", WIDE),
+    Must(r"fade_in\.(blend|split)_same<[248], ", WIDE),
+    Must(r"(fade_in|fade_reals)\.\w+<Quad<\w+, [248], ", WIDE),
+    Must(r"to_rgb_fade_in\.blend_rgb<\w+, [248], ", ("wide_loads",)),  # three channels to store
+    Must(r"scaled_conv2d\.scaled_conv2d_kernel<", (*PRODUCT, "matrix_loads", *WIDE)),
+    Must(r"conv_weight_grad\.conv_weight_grad_kernel<(Half|BFloat)Product", (*PRODUCT, "matrix_loads", "wide_loads")),
+    Must(r"conv_weight_grad\.conv_weight_grad_kernel<", (*PRODUCT, "wide_loads")),  # ldmatrix takes no 32-bit columns
+    # Planes, single elements, and small kernels behind large ones
+    Must(r"bias_act\.\w+<(Planes|Rows<\w+, 1>)"),
+    Must(r"bias_act_norm\.\w+_planes_kernel<"),
+    Must(r"bias_act_norm\.\w+<\w+, 1\b"),
+    Must(r"(bias_act\.add_rows|conv_weight_grad\.add_blocks|pack_weight\.pack_weight)_kernel"),
+    Must(r"from_rgb_fade_in\.blend_(planes<|rows<\w+, 1>)"),
+    Must(r"minibatch_stddev\.(sum_map|write_map|\w+<\w+, 1>)"),
+    Must(r"fade_in\.(blend|split)_same<1, "),
+    Must(r"(fade_in|fade_reals)\.\w+<Quad<\w+, 1, "),
+    Must(r"to_rgb_fade_in\.blend_rgb<\w+, 1, "),
 ]
 
 
@@ -96,6 +117,6 @@ def row(program: Program, chip: int, launches: list[Launch], table: Iterable[Mus
         "stack_bytes": program.stack,
         "spilled_bytes": program.spilled,
         "blocks_per_sm": fewest,
-        "instructions": program.instructions,
+        "instructions": {name: n for name, n in program.instructions.items() if n},
         "violations": sorted(set(violations(program, chip, launches, table))),
     }

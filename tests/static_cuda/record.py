@@ -46,20 +46,30 @@ class Launch:
         return self.block[0] * self.block[1] * self.block[2]
 
 
-def module() -> Any:
+def cuda_headers() -> str:
     sys.path.insert(0, str(EMULATOR))
     import compiled
 
+    return compiled.cuda_headers()
+
+
+def module() -> recipe.Module:
     common = ["-std=c++17", "-O0", "-fPIC", "-fvisibility=hidden", "-w", "-DPGGAN_EMULATOR"]
-    common.append(f"-I{compiled.cuda_headers()}")
-    compiler = recipe.cxx()
-    kernels, host = [*common, f"-I{HERE}"], [*common, *recipe.python_flags()]
-    objects = [recipe.Object(s, f"{s.stem}.cu.o", compiler, [*kernels, "-x", "c++"]) for s in programs.sources()]
-    objects.append(recipe.Object(EMULATOR / "cusim.cpp", "cusim.o", compiler, [*common, f"-I{EMULATOR}"]))
-    binding = ROOT / "csrc" / "bind" / "cuda_module.cpp"
-    for source, folder in ((HERE / "recorder.cpp", HERE), (binding, HERE)):
-        objects.append(recipe.Object(source, f"{source.stem}.o", compiler, [*host, f"-I{folder}"]))
-    return recipe.Module(objects, compiler, ["-shared"])
+    common.append(f"-I{cuda_headers()}")
+    noting, python = [*common, f"-I{HERE}"], recipe.python_flags()
+    emulator = [source for source in sorted(EMULATOR.glob("*.cpp")) if source.stem != "bind"]
+    host = [HERE / "recorder.cpp", ROOT / "csrc" / "bind" / "cuda_module.cpp"]
+
+    def objects(sources: Iterable[Path], flags: list[str]) -> list[recipe.Object]:
+        return [recipe.Object(s, f"{s.stem}.o", recipe.cxx(), flags) for s in sources]
+
+    return recipe.Module(
+        objects(programs.sources(), [*noting, "-x", "c++"])
+        + objects(emulator, [*common, f"-I{EMULATOR}"])
+        + objects(host, [*noting, *python]),
+        recipe.cxx(),
+        ["-shared"],
+    )
 
 
 @functools.cache
@@ -75,8 +85,9 @@ def for_chip(cc: int) -> Any:
     original, path = build(), FOLDER / f"sm{cc}" / "_cuda.so"
     path.parent.mkdir(exist_ok=True)
     shutil.copy2(original, path)
-    loader = importlib.machinery.ExtensionFileLoader("_cuda", str(path))
-    spec = importlib.util.spec_from_file_location("_cuda", str(path), loader=loader)
+    name = f"recorder_sm{cc}._cuda"  # pybind11 gives the same module for the same name
+    loader = importlib.machinery.ExtensionFileLoader(name, str(path))
+    spec = importlib.util.spec_from_file_location(name, str(path), loader=loader)
     assert spec is not None
     found = importlib.util.module_from_spec(spec)
     loader.exec_module(found)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pggan_fast.backends.registry import no_cuda_build
+
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # Triton's interpreter multiplies the bits of bfloat16 numbers; tests mend it, and say so here.
 interpreter_knows_bfloat16 = False
@@ -26,12 +28,12 @@ def why_missing() -> str | None:
     """Why this installation has no Triton backend, with the remedy; asks no driver, so that a later fork stays safe."""
     if find_spec("triton") is None:
         return "Triton is not installed; a CUDA build of torch for Linux brings it, else: pip install triton"
-    if torch.version.cuda is None and not interpreted():
-        return (
-            f"torch {torch.__version__} is built without CUDA; install a CUDA build, or start Python with "
-            "TRITON_INTERPRET=1 to run the kernels interpreted, slowly, on CPU tensors"
-        )
-    return None
+    if interpreted():
+        return None
+    reason = no_cuda_build()
+    return reason and (
+        f"{reason}, or start Python with TRITON_INTERPRET=1 to run the kernels interpreted, slowly, on CPU tensors"
+    )
 
 
 def unsupported(x: Tensor, *others: Any) -> str | None:
