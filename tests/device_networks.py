@@ -45,7 +45,17 @@ def networks(backend: str | None, device: str) -> tuple[Generator, Discriminator
             for name, p in network.named_parameters():
                 if name.endswith("bias"):
                     p.normal_()
+    if backend == "cuda":
+        leave_wide_layers(*pair)
     return pair[0].to(device), pair[1].to(device)
+
+
+def leave_wide_layers(*networks: torch.nn.Module) -> None:
+    """The CUDA kernels take at most 64 channels: wider dense layers are left to torch's."""
+    for layer in (layer for network in networks for layer in network.modules()):
+        weight = getattr(layer, "weight", None)
+        if weight is not None and max(weight.shape[:2]) > 64:
+            layer.backend = "aten"  # type: ignore[assignment]
 
 
 Results = dict[str, "Tensor | None"]

@@ -12,7 +12,8 @@ from pggan_fast.backends import unavailable
 from pggan_fast.backends.triton.availability import interpreted
 
 DEVICE = "cuda"
-BACKENDS = ("aten", "triton")
+OURS = ("triton", "cuda")
+BACKENDS = ("aten", *OURS)
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +41,8 @@ def forget_measurements() -> None:
 def needs(name: str) -> str:
     """`name`, or a skip that says why this machine cannot run the backend."""
     reason = unavailable(name)
-    if reason is None and name == "triton" and torch.cuda.get_device_capability() < (8, 0):
-        reason = f"{torch.cuda.get_device_name()} is too old for Triton's products (compute capability 8.0 does)"
+    if reason is None and name in OURS and torch.cuda.get_device_capability() < (8, 0):
+        reason = f"{torch.cuda.get_device_name()} is too old for the products of {name!r} (compute capability 8.0 does)"
     if reason is not None:
         pytest.skip(reason)
     return name
@@ -50,6 +51,12 @@ def needs(name: str) -> str:
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest, device: str) -> str:
     """Each backend that runs on the device."""
+    return needs(request.param)
+
+
+@pytest.fixture(params=OURS)
+def ours(request: pytest.FixtureRequest, device: str) -> str:
+    """Each backend of kernels of our own."""
     return needs(request.param)
 
 

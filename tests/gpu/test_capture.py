@@ -41,19 +41,22 @@ def test_a_replay_equals_an_uncaptured_run(device: str, backend: str, work: str)
         want = run(G, D, data)
         if backend == "triton":
             assert equal(results, want)
-        else:  # cuBLAS and cuDNN may take other algorithms in a capture
+        else:  # cuBLAS and cuDNN, which have wide layers of "cuda" too, may take other algorithms in a capture
             close(results, want)
         replays.append({k: None if t is None else t.clone() for k, t in results.items()})
     assert not equal(*replays), "the replay does not see new inputs"
 
 
-def test_new_weights_are_seen_by_a_replay(device: str, triton: str) -> None:
+def test_new_weights_are_seen_by_a_replay(device: str, ours: str) -> None:
     """Weights are packed in the graph, not once before it."""
-    G, _ = networks(triton, device)
+    G, _ = networks(ours, device)
     data = Data.draw(0, device)
     graph, results = capture(lambda: generate(G, data))
     with torch.no_grad():
         for p in G.parameters():
             p.mul_(0.5)
     graph.replay()
-    assert equal(results, generate(G, data))
+    if ours == "triton":
+        assert equal(results, generate(G, data))
+    else:
+        close(results, generate(G, data))

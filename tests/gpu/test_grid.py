@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any
 
 import grid
 import pytest
 import torch
 
-from pggan_fast import ops
+from pggan_fast import BackendUnavailable, ops
 
 CASES = [(name, i) for name in grid.FILES for i in range(len(grid.load(name).CASES))]
+# What backend "cuda" leaves to the others: reasons in backends/cuda_layer.py and cuda_grad.py
+BEYOND = "at most 64 channels|more shared memory than the device has|no 2x2 mean after a pixel norm"
 FIRST = {name: grid.cover_length(grid.load(name).CASES) for name in grid.FILES}
 
 
@@ -23,9 +26,14 @@ def row(name: str, i: int) -> Any:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, name: str, i: int, backend: str, device: str, **options: Any) -> None:
-    """The grid test of tests/ops, on the device."""
+    """The grid test of tests/ops, on the device; a skip says which case the CUDA kernels are not for."""
     monkeypatch.setattr(grid, "check", functools.partial(grid.check, device=device, **options))
-    grid.load(name).test_grid(backend, i)
+    try:
+        grid.load(name).test_grid(backend, i)
+    except BackendUnavailable as refused:
+        if backend != "cuda" or not re.search(BEYOND, str(refused)):
+            raise
+        pytest.skip(str(refused))
 
 
 @pytest.mark.usefixtures("poison")
@@ -45,19 +53,19 @@ def smooth(name: str) -> list[int]:
 
 @pytest.mark.usefixtures("poison")
 @pytest.mark.parametrize("i", smooth("test_scaled_conv2d")[:8])
-def test_case_in_tf32(monkeypatch: pytest.MonkeyPatch, device: str, triton: str, i: int) -> None:
+def test_case_in_tf32(monkeypatch: pytest.MonkeyPatch, device: str, ours: str, i: int) -> None:
     """The rival is torch's own convolution in TF32, whose roundings are float16's: ten bits of mantissa."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    run(monkeypatch, "test_scaled_conv2d", i, triton, device, roundings=torch.float16)
+    run(monkeypatch, "test_scaled_conv2d", i, ours, device, roundings=torch.float16)
 
 
-def test_tf32_is_what_cudnn_is_set_to(monkeypatch: pytest.MonkeyPatch, device: str, triton: str) -> None:
+def test_tf32_is_what_cudnn_is_set_to(monkeypatch: pytest.MonkeyPatch, device: str, ours: str) -> None:
     x, w = torch.randn(2, 64, 16, 16, device=device), torch.randn(64, 64, 3, 3, device=device)
     want = torch.nn.functional.conv2d(x.double(), w.double(), padding=1)
     errors = []
     for allowed in (False, True):
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
-        y = ops.scaled_conv2d(x, w, weight_scale=1.0, backend=triton)
+        y = ops.scaled_conv2d(x, w, weight_scale=1.0, backend=ours)
         errors.append(float((y - want).abs().max() / want.abs().max()))
     assert errors[0] < 2e-6
     assert 1e-5 < errors[1] < 6e-3
@@ -90,6 +98,6 @@ SMALL = {
 
 
 @pytest.mark.parametrize(("name", "i"), [(name, i) for name in grid.FILES for i in SMALL[name]])
-def test_sanitized(monkeypatch: pytest.MonkeyPatch, device: str, triton: str, name: str, i: int) -> None:
+def test_sanitized(monkeypatch: pytest.MonkeyPatch, device: str, ours: str, name: str, i: int) -> None:
     """A few small calls of every kernel and its derivatives: what scripts/gpu.sh runs under compute-sanitizer."""
-    run(monkeypatch, name, i, triton, device)
+    run(monkeypatch, name, i, ours, device)
