@@ -99,7 +99,8 @@ def cuda_module() -> Module:
 
 
 def cuda_object(source: Path, architectures: list[str]) -> Object:
-    flags = [*NVCC_FLAGS, *host_compiler(), *(flag for arch in architectures for flag in gencode(arch))]
+    flags = [*NVCC_FLAGS, "-Xfatbin=-compress-all", *host_compiler()]  # to a third of its size
+    flags += [flag for arch in architectures for flag in gencode(arch)]
     return Object(source, f"{source.stem}.cu.o", nvcc(), flags)
 
 
