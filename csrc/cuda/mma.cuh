@@ -26,8 +26,9 @@ DEVICE Operand<N> as_it_is(const uint32_t (&raw)[N]) {
 
 // A product has the type of its elements; operand(registers from memory), and packed_operand of what has been rounded
 // when it was packed (pack_weight); multiply: d += a * b, d [16, 8] in lanes (rows l / 4, + 8, columns 2 (l % 4), + 1).
-struct HalfProduct {
-  using Element = Half;
+template <class T>
+struct SixteenBits {
+  using Element = T;
   template <int N>
   static DEVICE Operand<N> operand(const uint32_t (&raw)[N]) {
     return as_it_is(raw);
@@ -36,19 +37,13 @@ struct HalfProduct {
   static DEVICE Operand<N> packed_operand(const uint32_t (&raw)[N]) {
     return as_it_is(raw);
   }
+};
+
+struct HalfProduct : SixteenBits<Half> {
   static DEVICE void multiply(float (&d)[4], const Operand<4>& a, const Operand<2>& b) { mma_f16(d, a.high, b.high); }
 };
 
-struct BFloatProduct {
-  using Element = BFloat;
-  template <int N>
-  static DEVICE Operand<N> operand(const uint32_t (&raw)[N]) {
-    return as_it_is(raw);
-  }
-  template <int N>
-  static DEVICE Operand<N> packed_operand(const uint32_t (&raw)[N]) {
-    return as_it_is(raw);
-  }
+struct BFloatProduct : SixteenBits<BFloat> {
   static DEVICE void multiply(float (&d)[4], const Operand<4>& a, const Operand<2>& b) { mma_bf16(d, a.high, b.high); }
 };
 
