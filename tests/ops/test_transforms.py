@@ -227,10 +227,8 @@ def test_writing_into_a_weight_before_backward_is_an_error(tensors: tuple[Tensor
         y.sum().backward()
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_no_reference_cycle_keeps_memory(name: str) -> None:
-    """Output and graph go when the last name goes, without the garbage collector."""
-    f, shapes = FUNCTIONS[name]
+def garbage_of_a_step(f: Any, shapes: Any) -> int:
+    """How many objects a forward and backward leave to the garbage collector."""
     gc.collect()
     gc.disable()
     try:
@@ -241,9 +239,27 @@ def test_no_reference_cycle_keeps_memory(name: str) -> None:
         y.sin().sum().backward()
         del y, inputs
         assert [r() for r in alive] == [None] * len(alive)
-        assert gc.collect() == 0
+        return gc.collect()
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_no_reference_cycle_keeps_memory(name: str) -> None:
+    """Output and graph go when the last name goes, without the garbage collector.
+
+    Of three tries: a cycle of the op's own is there each time, one of a first import or of another thread is not.
+    """
+    assert 0 in (garbage_of_a_step(*FUNCTIONS[name]) for _ in range(3))
+
+
+def test_a_reference_cycle_is_seen() -> None:
+    def leaks(_: Any, x: Tensor) -> Tensor:
+        cycle: list[Any] = []
+        cycle.append(cycle)
+        return x.sin()
+
+    assert 0 not in [garbage_of_a_step(leaks, ((2, 3),)) for _ in range(3)]
 
 
 def test_saved_tensors_can_live_elsewhere(tensors: tuple[Tensor, Tensor, Tensor]) -> None:
