@@ -170,22 +170,43 @@ struct PackWeight {
   double scale;
 };
 
-// y = epilogue(conv(x)): the epilogue of BiasActForward with scale 1 on the accumulators, in registers.
-struct ScaledConv2d {
-  const void* x;       // [N, H, W, in_channels]
-  const void* packed;  // by pack_weight
-  const void* bias;    // [C] in bias_dtype, or null
-  void* y;             // [N, H', W', C]: H, 2 H ("up"), H / 2 ("down"); half of that with pool
-  float* r;            // [N, H', W'] before the pool, or null without a norm
-  uint8_t* mask;       // or null; only with pool
-  int dtype, bias_dtype;
-  int64_t n, h, w, in_channels, out_channels, k;
-  int resample;
-  bool pool, ieee;  // ieee: float32 products exact to float32, else TF32
+// What follows a convolution: that of BiasActForward with scale 1.
+struct ConvEpilogue {
+  const void* bias;  // [C] in bias_dtype, or null
+  int bias_dtype;
   double bias_scale, slope;
   int norm;
   double eps;
   bool eps_inside;
+};
+
+// y = epilogue(conv(x)), the epilogue on the accumulators, in registers.
+struct ScaledConv2d {
+  const void* x;       // [N, H, W, in_channels]
+  const void* packed;  // by pack_weight
+  void* y;             // [N, H', W', C]: H, 2 H ("up"), H / 2 ("down"); half of that with pool
+  float* r;            // [N, H', W'] before the pool, or null without a norm
+  uint8_t* mask;       // or null; only with pool
+  int dtype;
+  int64_t n, h, w, in_channels, out_channels, k;
+  int resample;
+  bool pool, ieee;  // ieee: float32 products exact to float32, else TF32
+  ConvEpilogue epilogue;
+};
+
+// A block of the generator: y = conv(conv_up(x)), each with its epilogue; or only the image that y makes,
+// conv1x1(y), or (1 - alpha) * up2(conv1x1(x)) + alpha * conv1x1(y).
+struct GeneratorStage {
+  const void* x;                   // [N, H / 2, W / 2, in_channels]
+  const void *packed_up, *packed;  // by pack_weight, of k = 3: [C, in_channels] with "up", [C, C] with "none"
+  ConvEpilogue after_up, after;
+  void* y;              // [N, H, W, C], or null with an image
+  void* image;          // [N, image_channels, H, W], or null
+  Pointwise high, low;  // [image_channels, C], [image_channels, in_channels]; low's weight is null where none is blended
+  const float* alpha;
+  int dtype;
+  int64_t n, h, w, in_channels, channels, image_channels;
+  bool image_channels_last, ieee;
 };
 
 // dw [C, in_channels, k, k] = the gradient of scale * conv(x) in weight, in dw_dtype; at most 64 channels.

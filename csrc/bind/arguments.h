@@ -125,9 +125,26 @@ inline ScaledConv2d scaled_conv2d(Address x, Address packed, Address bias, Addre
                                   int dtype, int bias_dtype, int64_t n, int64_t h, int64_t w, int64_t in_channels,
                                   int64_t out_channels, int64_t k, int resample, bool pool, bool ieee,
                                   double bias_scale, double slope, int norm, double eps, bool eps_inside) {
-  return {at<void>(x), at<void>(packed), at<void>(bias), at<void>(y), at<float>(r), at<uint8_t>(mask), dtype,
-          bias_dtype, n, h, w, in_channels, out_channels, k, resample, pool, ieee, bias_scale, slope, norm, eps,
-          eps_inside};
+  return {at<void>(x), at<void>(packed), at<void>(y), at<float>(r), at<uint8_t>(mask), dtype, n, h, w, in_channels,
+          out_channels, k, resample, pool, ieee,
+          {at<void>(bias), bias_dtype, bias_scale, slope, norm, eps, eps_inside}};
+}
+
+inline GeneratorStage generator_stage(
+    Address x, Address packed_up, Address bias_up, Address packed, Address bias, Address w_high, Address b_high,
+    Address w_low, Address b_low, Address alpha, Address y, Address image, int dtype, int bias_up_dtype, int bias_dtype,
+    int w_high_dtype, int b_high_dtype, int w_low_dtype, int b_low_dtype, int64_t n, int64_t h, int64_t w,
+    int64_t in_channels, int64_t channels, int64_t image_channels, bool image_channels_last, bool ieee,
+    double bias_scale_up, double bias_scale, double slope, int norm, double eps, bool eps_inside,
+    double weight_scale_high, double bias_scale_high, double weight_scale_low, double bias_scale_low) {
+  few_image_channels(image_channels);
+  return {at<void>(x), at<void>(packed_up), at<void>(packed),
+          {at<void>(bias_up), bias_up_dtype, bias_scale_up, slope, norm, eps, eps_inside},
+          {at<void>(bias), bias_dtype, bias_scale, slope, norm, eps, eps_inside},
+          at<void>(y), at<void>(image),
+          {at<void>(w_high), at<void>(b_high), w_high_dtype, b_high_dtype, weight_scale_high, bias_scale_high},
+          {at<void>(w_low), at<void>(b_low), w_low_dtype, b_low_dtype, weight_scale_low, bias_scale_low},
+          at<float>(alpha), dtype, n, h, w, in_channels, channels, image_channels, image_channels_last, ieee};
 }
 
 inline ConvWeightGrad conv_weight_grad(Address x, Address dy, Address dw, int dtype, int dw_dtype, int64_t n, int64_t h,

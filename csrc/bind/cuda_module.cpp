@@ -111,6 +111,8 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   bind_workspace(m, "scaled_conv2d_rows", &arguments::scaled_conv2d, &cuda::scaled_conv2d_rows);
   bind(m, "conv_weight_grad", &arguments::conv_weight_grad, &cuda::conv_weight_grad);
   bind_workspace(m, "conv_weight_grad_workspace", &arguments::conv_weight_grad, &cuda::conv_weight_grad_workspace);
+  bind(m, "generator_stage", &arguments::generator_stage, &cuda::generator_stage);
+  bind_workspace(m, "generator_stage_rows", &arguments::generator_stage, &cuda::generator_stage_rows);
 #if defined(PGGAN_EMULATOR)
   bind_emulator(m.def_submodule("emulator"));
 #endif

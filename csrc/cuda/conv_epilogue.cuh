@@ -14,9 +14,9 @@ struct Epilogue {
   float bias_scale, slope, eps;
   bool eps_inside;
 
-  explicit Epilogue(const ScaledConv2d& a)
-      : bias(a.bias), bias_dtype(a.bias_dtype), channels(int(a.out_channels)), norm(a.norm),
-        bias_scale(float(a.bias_scale)), slope(float(a.slope)), eps(float(a.eps)), eps_inside(a.eps_inside) {}
+  explicit Epilogue(const ConvEpilogue& a, int64_t c)
+      : bias(a.bias), bias_dtype(a.bias_dtype), channels(int(c)), norm(a.norm), bias_scale(float(a.bias_scale)),
+        slope(float(a.slope)), eps(float(a.eps)), eps_inside(a.eps_inside) {}
 
   DEVICE float bias_of(int channel) const {
     return bias != nullptr && channel < channels ? bias_scale * read_parameter(bias, bias_dtype, channel) : 0.0f;
@@ -160,9 +160,9 @@ DEVICE void store_pixels(const float (&v)[H * N][2], int channels, bool whole, c
   }
 }
 
-// A row's first `pixels` of 16, `step` elements apart.
+// Pixels [first, end) of a row of 16, `step` elements apart.
 template <class T, int N>
-DEVICE void store_row(const float (&v)[N][4], T* row, int step, int pixels, int channels, bool whole) {
+DEVICE void store_row(const float (&v)[N][4], T* row, int step, int first, int end, int channels, bool whole) {
   const int g = int(threadIdx.x) / 4 % 8;
   float lane[2 * N][2];
 #pragma unroll
@@ -171,7 +171,7 @@ DEVICE void store_row(const float (&v)[N][4], T* row, int step, int pixels, int 
     for (int i = 0; i < 4; ++i) lane[i / 2 * N + n][i & 1] = v[n][i];
   store_pixels<T, N, 2>(lane, channels, whole, [=](int half) -> T* {
     const int pixel = g + 8 * half;
-    return pixel < pixels ? row + pixel * step : nullptr;
+    return first <= pixel && pixel < end ? row + pixel * step : nullptr;
   });
 }
 

@@ -31,6 +31,7 @@ cudaError_t minibatch_stddev_backward(const MinibatchStddevBackward&, cudaStream
 cudaError_t pack_weight(const PackWeight&, cudaStream_t);
 cudaError_t scaled_conv2d(const ScaledConv2d&, cudaStream_t);
 cudaError_t conv_weight_grad(const ConvWeightGrad&, cudaStream_t);
+cudaError_t generator_stage(const GeneratorStage&, cudaStream_t);
 
 // How many floats the kernels' sums take in device memory, for the argument `workspace`.
 int64_t bias_act_backward_workspace(const BiasActBackward&);
@@ -38,13 +39,14 @@ int64_t minibatch_stddev_forward_workspace(const MinibatchStddevForward&);
 int64_t minibatch_stddev_backward_workspace(const MinibatchStddevBackward&);
 int64_t conv_weight_grad_workspace(const ConvWeightGrad&);
 
-constexpr int64_t MAX_CONV_CHANNELS = 64;  // of scaled_conv2d, in and out
+constexpr int64_t MAX_CONV_CHANNELS = 64;  // of scaled_conv2d and generator_stage, in and out
 
 // How many elements `packed` has.
 int64_t pack_weight_elements(const PackWeight&);
 
-// How many rows of outputs a block of scaled_conv2d takes at a time: 0 where not even a few fit the current device's
-// shared memory beside the weights.
+// How many rows of outputs a block takes at a time: 0 where not even a few fit the current device's shared memory beside
+// the weights.
 int64_t scaled_conv2d_rows(const ScaledConv2d&);
+int64_t generator_stage_rows(const GeneratorStage&);
 
 }  // namespace pggan::cuda

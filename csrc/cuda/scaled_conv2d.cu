@@ -4,12 +4,11 @@
 // next tile is on its way. An input pixel is read once for all taps, phases and output channels. A warp multiplies two
 // rows of 16 pixels, shifted by tap, with the weights of all output channels: a pixel's norm is in its registers.
 #include "conv_epilogue.cuh"
-#include "tile.cuh"
+#include "conv_tile.cuh"
 
 namespace pggan::cuda {
 namespace {
 
-constexpr int MAX_THREADS = 256;
 // Blocks a multiprocessor at least, of 8 * N outputs: of few channels shared memory has room for several.
 template <class T, int N>
 constexpr int RESIDENT = N * sizeof(T) < 8 ? 3 : N * sizeof(T) < 16 ? 2 : 1;
@@ -56,59 +55,6 @@ DEVICE void load_input(unsigned char* to, const Problem& p, unsigned tile) {
   copy_commit();
 }
 
-// sums += one row of 16 pixels by the weights of N * 8 outputs: of one tap and k-step, for both of the warp's rows.
-template <class P, int N>
-DEVICE void multiply_rows(float (&sums)[2][N][4], const Operand<4>& upper, const Operand<4>& lower,
-                          const unsigned char* weights, int units) {
-#pragma unroll
-  for (int n = 0; n < N; n += 2) {
-    uint32_t raw[4];
-    ldmatrix(raw, weights + n * 8 * units * 16);  // the swizzle repeats every 16 rows
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const Operand<2> b = P::packed_operand({raw[2 * half], raw[2 * half + 1]});
-      P::multiply(sums[0][n + half], upper, b);
-      P::multiply(sums[1][n + half], lower, b);
-    }
-  }
-}
-
-// The sums of the warp's two rows of outputs in phase (a, b), all taps and channels. Where taps meet the same row of
-// the tile, it is read once: the lower row's at one tap is the upper row's at the tap `stride` below.
-template <class P, int N>
-DEVICE void convolve(float (&sums)[2][N][4], const Problem& p, const unsigned char* tile, const unsigned char* weights,
-                     int a, int b) {
-  const int lane = int(threadIdx.x) & 31, warp = int(threadIdx.x) / 32;
-  const Taps& t = p.taps;
-  const Tile& s = p.tile;
-  const auto read = [&](int unit) {
-    uint32_t raw[4];
-    ldmatrix(raw, tile + s.swizzle(unit) * 16);
-    return P::operand(raw);
-  };
-  const int pitch = s.columns * s.units, first_row = 2 * warp * t.stride + a * t.shift;
-  const unsigned char* phase = weights + (a * t.phases + b) * p.tap_rows() * s.units * 16;
-#pragma unroll 1
-  for (int step = 0; step < s.units; step += 2) {
-    const unsigned char* step_weights = phase + s.swizzle(row_of_b(lane) * s.units + half_of_b(lane) + step) * 16;
-#pragma unroll 1
-    for (int column = 0; column < t.taps; ++column) {
-      const int pixel = s.place(column + b * t.shift) + row_of_a(lane);
-      const int unit = first_row * pitch + pixel * s.units + half_of_a(lane) + step;
-#pragma unroll 1
-      for (int parity = 0; parity < t.stride; ++parity) {
-        Operand<4> upper = read(unit + parity * pitch);
-#pragma unroll 1
-        for (int row = parity; row < t.taps; row += t.stride) {
-          const Operand<4> lower = read(unit + (row + t.stride) * pitch);
-          multiply_rows<P>(sums, upper, lower, step_weights + (row * t.taps + column) * N * 8 * s.units * 16, s.units);
-          upper = lower;
-        }
-      }
-    }
-  }
-}
-
 template <class T, int N>
 DEVICE void finish(float (&sums)[2][N][4], const Problem& p, const float* bias, const Place& at, int a, int b) {
   const Epilogue& e = p.epilogue;
@@ -134,7 +80,7 @@ DEVICE void finish(float (&sums)[2][N][4], const Problem& p, const float* bias, 
   for (int row = 0; row < 2; ++row) {
     if (at.i + row >= p.grid_h) return;
     const int64_t pixel = (image_row + phases * (at.i + row) + a) * width + phases * at.j + b;
-    store_row(sums[row], y + pixel * channels, phases * channels, pixels, channels, p.whole);
+    store_row(sums[row], y + pixel * channels, phases * channels, 0, pixels, channels, p.whole);
     const int half = lane & 3, column = lane / 4 + 8 * half;
     if (p.r != nullptr && half < 2 && column < pixels) p.r[pixel + phases * column] = half ? r[row][1] : r[row][0];
   }
@@ -143,14 +89,16 @@ DEVICE void finish(float (&sums)[2][N][4], const Problem& p, const float* bias, 
 template <class P, int N>
 DEVICE void compute_tile(const Problem& p, const unsigned char* tile, const unsigned char* weights, const float* bias,
                          unsigned number) {
+  const int warp_row = int(threadIdx.x) / 32 * 2;
   Place at = place_of(p, number);
-  at.i += int(threadIdx.x) / 32 * 2;
+  at.i += warp_row;
   if (at.i >= p.grid_h) return;  // of the whole warp
 #pragma unroll 1
   for (int phase = 0; phase < p.taps.phases * p.taps.phases; ++phase) {
     const int a = phase / p.taps.phases, b = phase % p.taps.phases;
     float sums[2][N][4] = {};
-    convolve<P>(sums, p, tile, weights, a, b);
+    const unsigned char* own = weights + phase * p.tap_rows() * p.tile.units * 16;
+    convolve<P>(sums, p.taps, p.tile, tile, own, warp_row * p.taps.stride + a * p.taps.shift, b * p.taps.shift);
     finish<typename P::Element>(sums, p, bias, at, a, b);
   }
 }
@@ -181,18 +129,12 @@ __global__ void __launch_bounds__(MAX_THREADS, RESIDENT<typename P::Element, N>)
   }
 }
 
-int device_attribute(cudaDeviceAttr attribute) {
-  int device = 0, value = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&value, attribute, device);
-  return value;
-}
-
 Problem problem_of(const ScaledConv2d& a) {
   const int size = a.dtype == F32 ? 4 : 2;
   const Taps taps = taps_of(a.resample, a.k);
   const int units = units_of(a.in_channels, size);
-  Problem p{taps, input_tile(taps, MAX_THREADS / 16, units), Image(a.h, a.w, a.in_channels, size, a.x), Epilogue(a)};
+  Problem p{taps, input_tile(taps, MAX_THREADS / 16, units), Image(a.h, a.w, a.in_channels, size, a.x),
+            Epilogue(a.epilogue, a.out_channels)};
   p.x = a.x, p.packed = a.packed, p.y = a.y, p.r = a.r, p.mask = a.mask;
   p.grid_h = int(a.h / taps.stride), p.grid_w = int(a.w / taps.stride);
   p.weight_rows = taps.phases * taps.phases * taps.taps * taps.taps * 8 * n_tiles(a.out_channels);
@@ -204,7 +146,7 @@ Problem problem_of(const ScaledConv2d& a) {
 // The largest tile that fits the device, but no larger than the image; two of them where that fits, to load one while
 // computing on the other. False where none fits.
 bool choose_tile(Problem& p) {
-  const size_t most = size_t(device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
+  const size_t most = shared_memory_of_a_block();
   for (p.rows = MAX_THREADS / 16; p.rows >= 4; p.rows /= 2) {
     if (p.rows > 4 && p.rows / 2 >= p.grid_h) continue;
     p.tile = input_tile(p.taps, p.rows, p.tile.units);
@@ -214,25 +156,15 @@ bool choose_tile(Problem& p) {
   return false;
 }
 
-// As many blocks as are resident at a time, or fewer with equal work.
-cudaError_t resident_blocks(const void* kernel, const Problem& p, size_t shared, unsigned* grid) {
-  const auto error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
-  if (error != cudaSuccess) return error;
-  int each = 1;
-  cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(&each, kernel, p.rows * 16, shared, cudaOccupancyDefault);
-  const unsigned most = unsigned(multiprocessors() * (each > 1 ? each : 1)), waves = (p.tiles + most - 1) / most;
-  *grid = (p.tiles + waves - 1) / waves;
-  return cudaSuccess;
-}
-
 template <class P, int N>
 cudaError_t run(const Problem& p, cudaStream_t stream) {
   const size_t shared = shared_bytes(p);
   unsigned grid = 1;
   const auto kernel = scaled_conv2d_kernel<P, N>;
-  const auto error = resident_blocks(reinterpret_cast<const void*>(kernel), p, shared, &grid);
+  const int threads = p.rows * 16;
+  const auto error = resident_blocks(reinterpret_cast<const void*>(kernel), threads, shared, p.tiles, &grid);
   if (error != cudaSuccess) return error;
-  RUN((scaled_conv2d_kernel<P, N>), grid, unsigned(p.rows * 16), shared, stream, p, weight_bytes(p), p.tile.bytes());
+  RUN((scaled_conv2d_kernel<P, N>), grid, unsigned(threads), shared, stream, p, weight_bytes(p), p.tile.bytes());
   return cudaSuccess;
 }
 

@@ -17,7 +17,7 @@ struct Taps {
   int taps, phases, stride, shift, halo;
 };
 
-inline Taps taps_of(int resample, int64_t k) {
+constexpr Taps taps_of(int resample, int64_t k) {
   const int wide = k == 3;
   if (resample == RESAMPLE_UP) return {1 + wide, 2, 1, wide, wide};
   if (resample == RESAMPLE_DOWN) return {2 + 2 * wide, 1, 2, 0, wide};

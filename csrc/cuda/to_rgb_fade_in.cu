@@ -1,30 +1,14 @@
 // to_rgb_fade_in: 1x1 convolutions of two resolutions' features to an image, blended. LANES lanes take 2x2 pixels of
 // x_high and the pixel of x_low below them, each lane every LANES-th vector of their channels.
 #include "images.cuh"
+#include "rgb.cuh"
 
 namespace pggan::cuda {
 namespace {
 
 constexpr int THREADS = 256;
-constexpr int K = MAX_IMAGE_CHANNELS;  // sums of a pixel; the weights of channels that the image lacks are zero
-constexpr int SUMS = 4 * K;            // of upper left, lower left, upper right, lower right
+constexpr int SUMS = 4 * K;  // of upper left, lower left, upper right, lower right
 constexpr size_t SHARED_WITHOUT_ASKING = 48 * 1024;
-
-// `to` [N, c / N, K] in shared memory: factor * scale * weight, of channel N * v + j at [j, v], so that lanes which
-// take neighbouring vectors read neighbouring weights.
-template <int N>
-DEVICE void stage_weights(const Pointwise& p, int64_t c, int64_t image_channels, float factor, float* to) {
-  const int vectors = int(c / N);
-  for (int i = threadIdx.x; i < K * int(c); i += THREADS) {
-    const int k = i / int(c), channel = i % int(c);
-    const float w = k < image_channels ? read_parameter(p.weight, p.weight_dtype, i) * float(p.weight_scale) : 0.0f;
-    to[(channel % N * vectors + channel / N) * K + k] = factor * w;
-  }
-}
-
-DEVICE float bias_of(const Pointwise& p, int k) {
-  return p.bias ? read_parameter(p.bias, p.bias_dtype, k) * float(p.bias_scale) : 0.0f;
-}
 
 // sums [PIXELS, K] += this lane's share of the products for the pixels of x that begin at `at`.
 template <int N, int LANES, int PIXELS, class T>
@@ -77,9 +61,9 @@ __global__ void __launch_bounds__(THREADS, 2) blend_rgb(ToRgbFadeIn a) {
   float* w_low = reinterpret_cast<float*>(memory);  // [c_low, K]
   float* w_high = w_low + a.c_low * K;              // [c_high, K]
   float* bias = w_high + a.c_high * K;              // [K]
-  stage_weights<N>(a.low, a.c_low, s.c, 1.0f - fade, w_low);
-  stage_weights<N>(a.high, a.c_high, s.c, fade, w_high);
-  if (threadIdx.x < s.c) bias[threadIdx.x] = blend(bias_of(a.low, threadIdx.x), bias_of(a.high, threadIdx.x), fade);
+  stage_weights<N>(a.low, a.c_low, a.c_low, s.c, 1.0f - fade, w_low);
+  stage_weights<N>(a.high, a.c_high, a.c_high, s.c, fade, w_high);
+  if (threadIdx.x < s.c) bias[threadIdx.x] = blend(rgb_bias(a.low, threadIdx.x), rgb_bias(a.high, threadIdx.x), fade);
   __syncthreads();
 
   const Pixels low{a.c_low, s.h * s.w / 4, s.channels_last}, high{a.c_high, s.h * s.w, s.channels_last};

@@ -24,12 +24,19 @@ def ieee(x: Tensor, k: int) -> bool:
     return (precision.matmul_fp32() if dense else precision.conv_fp32()) == "ieee"
 
 
-def unsupported_product(x: Tensor, c: int, k: int, resample: str) -> str | None:
-    """Why the kernels cannot convolve x [N, Cin, H, W] to c channels."""
+def unsupported_channels(x: Tensor, c: int) -> str | None:
+    """Why no kernel can convolve x [N, Cin, H, W] to c channels, whatever the device's shared memory."""
     if (reason := cuda.unsupported(x)) is not None:
         return reason
     if max(c, x.shape[1]) > MAX_CHANNELS:
         return f"it convolves at most {MAX_CHANNELS} channels, got {x.shape[1]} to {c}; use backend='triton' or 'aten'"
+    return None
+
+
+def unsupported_product(x: Tensor, c: int, k: int, resample: str) -> str | None:
+    """Why the kernels cannot convolve x [N, Cin, H, W] to c channels."""
+    if (reason := unsupported_channels(x, c)) is not None:
+        return reason
     if x.numel() and not cuda.launch(
         "scaled_conv2d_rows", *_arguments(x, x, None, x, None, None, c, k, resample, NOTHING)
     ):
@@ -54,14 +61,15 @@ def _arguments(
     )  # fmt: skip
 
 
-def _packed(weight: Tensor, like: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
+def packed(weight: Tensor, like: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
+    """The weights as kernels multiply with them, for images like `like`."""
     weight = weight.contiguous()
     c, cin, k, _ = weight.shape
     codes = DTYPES[weight.dtype], DTYPES[like.dtype]
     rest = c, cin, k, RESAMPLES[resample], adjoint, ieee(like, k), scale
-    packed = like.new_empty(cuda.launch("pack_weight_elements", weight, None, *codes, *rest))
-    cuda.launch("pack_weight", weight, packed, *codes, *rest)
-    return packed
+    out = like.new_empty(cuda.launch("pack_weight_elements", weight, None, *codes, *rest))
+    cuda.launch("pack_weight", weight, out, *codes, *rest)
+    return out
 
 
 def convolve(
@@ -77,10 +85,10 @@ def convolve(
     y = layout.empty((n, c, h // 2, w // 2) if pool else (n, c, h, w), x, True)
     r = None if norm == "none" else layout.empty((n, 1, h, w), x, False, torch.float32)
     mask = layout.empty((n, (c + 7) // 8, h, w), x, True, torch.uint8) if pool and slope is not None else None
-    packed = _packed(weight, x, scale, family, adjoint)
+    weights = packed(weight, x, scale, family, adjoint)
     dense = layout.dense(x, True)
     bias = layout.contiguous(bias)
-    cuda.launch("scaled_conv2d", *_arguments(dense, packed, bias, y, r, mask, c, k, resample, then))
+    cuda.launch("scaled_conv2d", *_arguments(dense, weights, bias, y, r, mask, c, k, resample, then))
     return layout.conform(y, x), r, None if mask is None else layout.conform(mask, x)
 
 

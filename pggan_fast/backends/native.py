@@ -21,14 +21,14 @@ _MAX_IMAGE_CHANNELS = 4
 
 
 def unsupported_to_rgb(x_low: Tensor, x_high: Tensor, w_low: Tensor, *others: Any) -> str | None:
-    return _too_many_channels(w_low.shape[0])
+    return unsupported_image_channels(w_low.shape[0])
 
 
 def unsupported_from_rgb(image: Tensor, *others: Any) -> str | None:
-    return _too_many_channels(image.shape[1])
+    return unsupported_image_channels(image.shape[1])
 
 
-def _too_many_channels(channels: int) -> str | None:
+def unsupported_image_channels(channels: int) -> str | None:
     if channels <= _MAX_IMAGE_CHANNELS:
         return None
     return Limit(f"it handles images of at most {_MAX_IMAGE_CHANNELS} channels, got {channels}")

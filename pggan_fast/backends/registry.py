@@ -135,6 +135,17 @@ def _explicit(op: str, backend: str, args: tuple[Any, ...]) -> Callable[..., Any
     return found.run
 
 
+def fused(op: str, backend: str, args: tuple[Any, ...]) -> Callable[..., Any] | None:
+    """What runs `op`, which the caller can also do in parts, as one kernel on these arguments; None: nothing does.
+
+    Only for a backend that was named: no such kernel has been measured.
+    """
+    found = _TABLE.get((backend, op))
+    if found is None or unavailable(backend) is not None or found.supports(*args) is not None:
+        return None
+    return found.run
+
+
 def _fell_back(name: str, cause: str, text: str) -> None:
     """Warn once per backend and cause."""
     message = f"pggan_fast: {text}"

@@ -8,6 +8,7 @@ from pggan_fast.ops.bias_act import bias_act
 from pggan_fast.ops.fade_in import fade_in
 from pggan_fast.ops.fade_reals import fade_reals
 from pggan_fast.ops.from_rgb_fade_in import from_rgb_fade_in
+from pggan_fast.ops.generator_stage import Scaled, generator_stage
 from pggan_fast.ops.minibatch_stddev import minibatch_stddev
 from pggan_fast.ops.pixel_norm import pixel_norm
 from pggan_fast.ops.scaled_conv2d import scaled_conv2d
@@ -15,10 +16,12 @@ from pggan_fast.ops.scaled_linear import scaled_linear
 from pggan_fast.ops.to_rgb_fade_in import to_rgb_fade_in
 
 __all__ = [
+    "Scaled",
     "bias_act",
     "fade_in",
     "fade_reals",
     "from_rgb_fade_in",
+    "generator_stage",
     "minibatch_stddev",
     "no_weight_grads",
     "pixel_norm",

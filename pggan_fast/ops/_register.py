@@ -107,14 +107,15 @@ def _remember(ctx: Any, args: tuple[Any, ...], out: Any, setup: Callable[..., No
 
 def call(name: str, *args: Any) -> Any:
     """Run a registered op: the Function in plain eager mode, the dispatcher otherwise."""
-    if _needs_dispatcher(args[0]):
+    if needs_dispatcher(args[0]):
         return _overload[name](*args)
     if torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
         return _function[name].apply(*args)
     return _kernel[name](*args)
 
 
-def _needs_dispatcher(x: Tensor) -> bool:
+def needs_dispatcher(x: Tensor) -> bool:
+    """Whether calls with x are traced, transformed or intercepted."""
     return (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0

@@ -30,7 +30,7 @@ def chosen(implementation: Callable[[str, tuple[Any, ...]], Callable[..., Any] |
 
     with ExitStack() as patches:
         patches.enter_context(patch.object(registry, "choose", choose))
-        patches.enter_context(patch.object(_register, "_needs_dispatcher", lambda x: False))
+        patches.enter_context(patch.object(_register, "needs_dispatcher", lambda x: False))
         patches.enter_context(patch.object(torch, "is_autocast_enabled", lambda *device: False))
         yield
 

@@ -1,0 +1,150 @@
+"""generator_stage: a whole block of the generator, and the image that it shows, for sampling.
+
+    y = conv(conv_up(x)), each with bias, leaky ReLU and pixel norm
+    image = to_rgb(y), or (1 - alpha) * up2(to_rgb_low(x)) + alpha * to_rgb(y)
+
+A backend that was named and has it as one kernel runs that where no gradient is wanted; else it is its parts.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from pggan_fast.backends import registry
+from pggan_fast.ops import _checks
+from pggan_fast.ops._autograd import needs_reference
+from pggan_fast.ops._register import needs_dispatcher
+from pggan_fast.ops.bias_act import chosen_backend
+from pggan_fast.ops.scaled_conv2d import autocast, scaled_conv2d
+from pggan_fast.ops.to_rgb_fade_in import to_rgb_fade_in
+
+
+class Scaled(NamedTuple):
+    """A layer's parameters, and the floats that multiply them at run time (equalised learning rate)."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+    weight_scale: float = 1.0
+    bias_scale: float = 1.0
+
+
+def generator_stage(
+    x: Tensor,
+    conv_up: Scaled,
+    conv: Scaled,
+    to_rgb: Scaled | None = None,
+    to_rgb_low: Scaled | None = None,
+    alpha: float | Tensor = 1.0,
+    *,
+    negative_slope: float | None = 0.2,
+    pixel_norm: str = "after_act",
+    eps: float = 1e-8,
+    eps_mode: str = "inside",
+    backend: str | None = None,
+) -> Tensor:
+    """Features of the next level, or the image that they show.
+
+    Args:
+        x: [N, Cin, H / 2, W / 2], features of the level below.
+        conv_up: weight [C, Cin, 3, 3], after nearest x2; conv: weight [C, C, 3, 3]; biases [C] or None.
+        to_rgb: weight [K, C, 1, 1]; None gives features.
+        to_rgb_low: weight [K, Cin, 1, 1], of x's level, blended in with `alpha`; None shows the new level alone.
+        alpha: a float or a 0-d tensor on the device, clamped to [0, 1]; not differentiable.
+        negative_slope, pixel_norm, eps, eps_mode: of both convolutions, see `bias_act`.
+        backend: None runs the parts, each on what is chosen for it. "cuda" has one kernel for all, for at most 64
+            channels in and out where they fit a multiprocessor's shared memory; no gradient flows through it, so where
+            one is wanted, and under torch.compile, torch.func and dispatch modes, the parts run there too.
+    Returns:
+        [N, C, H, W], or with to_rgb [N, K, H, W], in x's dtype (autocast's under autocast).
+    Raises:
+        ValueError, TypeError: an argument is off; the message names it.
+        BackendUnavailable: the named backend cannot run here.
+    Source: Karras et al. 2017, figure 2 and table 2.
+    """
+    x = autocast(x)
+    _checks.tensor("x", x, (4,))
+    _checks.pixels("x", x)
+    features = _check("conv_up", conv_up, x, 3)
+    _check("conv", conv, features, 3, outputs=features.shape[1])
+    if to_rgb is not None:
+        image = _check("to_rgb", to_rgb, features, 1)
+        if to_rgb_low is not None:
+            _check("to_rgb_low", to_rgb_low, x, 1, outputs=image.shape[1])
+    elif to_rgb_low is not None:
+        raise ValueError("to_rgb_low: expected None, since without to_rgb there is no image")
+    _checks.epilogue(negative_slope, pixel_norm, eps, eps_mode)
+    a = None if to_rgb_low is None else _checks.alpha(alpha, x)
+    chosen = chosen_backend(backend)
+    args = x, conv_up, conv, to_rgb, to_rgb_low, a, negative_slope, pixel_norm, eps, eps_mode
+    if not needs_dispatcher(x) and not needs_reference() and not _wants_grad(x, conv_up, conv, to_rgb, to_rgb_low):
+        run = registry.fused("generator_stage", chosen, args)
+        if run is not None:
+            return cast(Tensor, run(*args))
+    return _in_parts(*args, chosen or None)
+
+
+def _check(name: str, layer: Scaled, x: Tensor, k: int, outputs: int | None = None) -> Tensor:
+    """Errors name the layer's field. Returns an empty tensor like the layer's output."""
+    if not isinstance(layer, Scaled):
+        raise TypeError(f"{name}: expected an ops.Scaled, got {type(layer).__name__}")
+    _checks.conv_weight(f"{name}.weight", layer.weight, x, "its input", (k,))
+    c = layer.weight.shape[0]
+    if outputs is not None and c != outputs:
+        raise ValueError(f"{name}.weight: expected {outputs} output channels, got {c}")
+    _checks.bias(f"{name}.bias", layer.bias, c, x)
+    _checks.finite(**{f"{name}.weight_scale": layer.weight_scale, f"{name}.bias_scale": layer.bias_scale})
+    return x.new_empty(0, c, 1, 1)
+
+
+def _wants_grad(x: Tensor, *layers: Scaled | None) -> bool:
+    if not torch.is_grad_enabled():
+        return False
+    tensors = [x, *(t for layer in layers if layer is not None for t in layer[:2])]
+    return any(t is not None and t.requires_grad for t in tensors)
+
+
+def _in_parts(
+    x: Tensor, conv_up: Scaled, conv: Scaled, to_rgb: Scaled | None, to_rgb_low: Scaled | None, alpha: Tensor | None,
+    slope: float | None, norm: str, eps: float, eps_mode: str, backend: str | None,
+) -> Tensor:  # fmt: skip
+    y = x
+    for layer, resample in ((conv_up, "up"), (conv, "none")):
+        y = scaled_conv2d(
+            y,
+            layer.weight,
+            layer.bias,
+            weight_scale=layer.weight_scale,
+            bias_scale=layer.bias_scale,
+            resample=resample,
+            negative_slope=slope,
+            pixel_norm=norm,
+            eps=eps,
+            eps_mode=eps_mode,
+            backend=backend,
+        )
+    if to_rgb is None:
+        return y
+    if to_rgb_low is None or alpha is None:
+        return scaled_conv2d(
+            y,
+            to_rgb.weight,
+            to_rgb.bias,
+            weight_scale=to_rgb.weight_scale,
+            bias_scale=to_rgb.bias_scale,
+            backend=backend,
+        )
+    return to_rgb_fade_in(
+        x,
+        y,
+        *to_rgb_low[:2],
+        *to_rgb[:2],
+        alpha,
+        weight_scale_low=to_rgb_low.weight_scale,
+        weight_scale_high=to_rgb.weight_scale,
+        bias_scale_low=to_rgb_low.bias_scale,
+        bias_scale_high=to_rgb.bias_scale,
+        backend=backend,
+    )
