@@ -194,6 +194,27 @@ struct ScaledConv2d {
   ConvEpilogue epilogue;
 };
 
+// The image of a convolution's results, which are not stored: to_rgb(y), or (1 - alpha) * up2(low) + alpha * to_rgb(y).
+struct ConvToRgb {
+  ScaledConv2d conv;  // without resampling; y, r and mask are not written
+  Pointwise to_rgb;   // [image_channels, C]
+  const void* low;    // [N, image_channels, H / 2, W / 2], or null
+  const float* alpha;
+  void* image;  // [N, image_channels, H, W]
+  int64_t image_channels;
+  bool image_channels_last;  // of low too
+};
+
+// A convolution of leaky_relu(from_rgb(image)), which is computed on the way.
+struct ConvFromRgb {
+  ScaledConv2d conv;  // x is not read
+  const void* image;  // [N, image_channels, H, W]
+  Pointwise from_rgb;  // [in_channels, image_channels]
+  double slope;        // of fromRGB
+  int64_t image_channels;
+  bool image_channels_last;
+};
+
 // A block of the generator: y = conv(conv_up(x)), each with its epilogue; or only the image that y makes,
 // conv1x1(y), or (1 - alpha) * up2(conv1x1(x)) + alpha * conv1x1(y).
 struct GeneratorStage {

@@ -27,6 +27,11 @@ class _Scaled(torch.nn.Module):
         self.bias_scale = bias_scale
         self.backend = backend
 
+    @property
+    def scaled(self) -> ops.Scaled:
+        """The parameters with their scales."""
+        return ops.Scaled(self.weight, self.bias, self.weight_scale, self.bias_scale)
+
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, weight_scale={self.weight_scale:.4g}, bias={self.bias is not None}"
 
@@ -84,6 +89,19 @@ class ScaledConv2d(_Scaled):
             f"{super().extra_repr()}, resample={self.resample!r}, negative_slope={self.negative_slope}, "
             f"pixel_norm={self.pixel_norm!r}"
         )
+
+
+def fusable(*layers: torch.nn.Module) -> bool:
+    """Whether one op may stand for calling these layers: none wants gradients, hooks or another backend than named."""
+    first = layers[0]
+    return (
+        not torch.is_grad_enabled()
+        and isinstance(first, ScaledConv2d)
+        and first.backend is not None
+        and all(type(layer) in (ScaledConv2d, ToRGB, FromRGB) for layer in layers)
+        and all(layer.backend == first.backend for layer in layers)
+        and not any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
+    )
 
 
 class ScaledLinear(_Scaled):

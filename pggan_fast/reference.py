@@ -10,6 +10,8 @@ Source: Karras et al. 2017 (arXiv 1710.10196), sections 3 (minibatch stddev), 4.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -166,6 +168,50 @@ def from_rgb_fade_in(
         down2(image), w_low, b_low, weight_scale=weight_scale, bias_scale=bias_scale, negative_slope=negative_slope
     )
     return fade_in(low, high, alpha)
+
+
+Layer = tuple[Tensor, Tensor | None, float, float]  # weight, bias, and the scales of both
+
+
+def generator_stage(
+    x: Tensor,
+    conv_up: Layer,
+    conv: Layer,
+    to_rgb: Layer | None = None,
+    to_rgb_low: Layer | None = None,
+    alpha: float | Tensor = 1.0,
+    *,
+    negative_slope: float | None = 0.2,
+    pixel_norm: str = "after_act",
+    eps: float = 1e-8,
+    eps_mode: str = "inside",
+) -> Tensor:
+    """G's block on the features of the level below, and the image that it shows, blended with that of x."""
+    y = x
+    for layer, resample in ((conv_up, "up"), (conv, "none")):
+        y = _scaled(
+            y,
+            layer,
+            resample=resample,
+            negative_slope=negative_slope,
+            pixel_norm=pixel_norm,
+            eps=eps,
+            eps_mode=eps_mode,
+        )
+    if to_rgb is None:
+        return y
+    image = _scaled(y, to_rgb)
+    return image if to_rgb_low is None else fade_in(_scaled(x, to_rgb_low), image, alpha)
+
+
+def discriminator_stem(image: Tensor, from_rgb: Layer, conv: Layer, *, negative_slope: float | None = 0.2) -> Tensor:
+    """D's first two layers: `lrelu(conv(lrelu(from_rgb(image))))`."""
+    return _scaled(_scaled(image, from_rgb, negative_slope=negative_slope), conv, negative_slope=negative_slope)
+
+
+def _scaled(x: Tensor, layer: Layer, **options: Any) -> Tensor:
+    weight, bias, weight_scale, bias_scale = layer
+    return scaled_conv2d(x, weight, bias, weight_scale=weight_scale, bias_scale=bias_scale, **options)
 
 
 def minibatch_stddev(

@@ -327,32 +327,42 @@ def expected_strides(shape: Sequence[int], first: Tensor) -> tuple[int, ...]:
     return h * w * c, 1, w * c, c
 
 
+def output(f: Callable[..., Tensor], inputs: Mapping[str, Tensor | None], as_is: bool) -> Results:
+    """y alone, where no gradient is wanted."""
+    with torch.no_grad():
+        return {"y": f(**{k: t if t is None or as_is else t.double() for k, t in inputs.items()})}
+
+
 def check(
-    op: str, inputs: Mapping[str, Tensor | None], options: Case, backend: str, *, data: Sequence[str], seed: int,
-    cotangent: str = "same", device: str = "cpu", roundings: torch.dtype | None = None,
+    op: str | tuple[Callable[..., Tensor], Callable[..., Tensor]], inputs: Mapping[str, Tensor | None], options: Case,
+    backend: str, *, data: Sequence[str], seed: int, cotangent: str = "same", device: str = "cpu",
+    roundings: torch.dtype | None = None, gradients: bool = True,
 ) -> None:  # fmt: skip
     """Judge public op `op` of one backend on `device`: outputs, gradients, second order, layout of the output.
 
-    torch is the rival on the same device; the float64 reference is the CPU's. `roundings`: the type whose precision
-    the products have where it is not the data's.
+    torch is the rival on the same device; the float64 reference is the CPU's. `op`: its name, or what to call for it
+    and for the reference. `roundings`: the type whose precision the products have where it is not the data's.
     """
     first = inputs[data[0]]
     assert first is not None
     dtype = first.dtype
-    public, plain = getattr(ops, op), getattr(reference, op)
+    public, plain = (getattr(ops, op), getattr(reference, op)) if isinstance(op, str) else op
     there = {k: None if t is None else place(t, device) for k, t in inputs.items()}
     there_options = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in options.items()}
 
+    def results(f: Callable[..., Tensor], tensors: Mapping[str, Tensor | None], as_is: bool) -> Results:
+        return derivatives(f, tensors, data, seed, cotangent, dtype, as_is) if gradients else output(f, tensors, as_is)
+
     def run(f: Callable[..., Tensor], **extra: Any) -> Results:
         given = {**there_options, **extra}
-        return derivatives(lambda **t: f(**t, **given), there, data, seed, cotangent, dtype, True)
+        return results(lambda **t: f(**t, **given), there, True)
 
     if dtype == torch.float64 and backend not in DOUBLE_BACKENDS:
         with pytest.raises(BackendUnavailable, match=r"no kernels for torch\.float64"):
             run(public, backend=backend)
         return
     ours = run(public, backend=backend)
-    want = derivatives(lambda **t: plain(**t, **options), inputs, data, seed, cotangent, dtype, False)
+    want = results(lambda **t: plain(**t, **options), inputs, False)
     wrong = judge(ours, run(plain), want, roundings or dtype)
     assert not wrong, "\n".join(wrong)
     y = ours["y"]

@@ -130,6 +130,43 @@ inline ScaledConv2d scaled_conv2d(Address x, Address packed, Address bias, Addre
           {at<void>(bias), bias_dtype, bias_scale, slope, norm, eps, eps_inside}};
 }
 
+// A convolution without resampling, less its images.
+inline ScaledConv2d plain_conv(Address packed, Address bias, Address y, int dtype, int bias_dtype, int64_t n, int64_t h,
+                               int64_t w, int64_t in_channels, int64_t out_channels, bool ieee, double bias_scale,
+                               double slope, int norm, double eps, bool eps_inside) {
+  return scaled_conv2d(0, packed, bias, y, 0, 0, dtype, bias_dtype, n, h, w, in_channels, out_channels, 3,
+                       RESAMPLE_NONE, false, ieee, bias_scale, slope, norm, eps, eps_inside);
+}
+
+inline ConvToRgb conv_to_rgb(Address x, Address packed, Address bias, Address weight, Address rgb_bias, Address low,
+                             Address alpha, Address image, int dtype, int bias_dtype, int weight_dtype,
+                             int rgb_bias_dtype, int64_t n, int64_t h, int64_t w, int64_t in_channels,
+                             int64_t out_channels, int64_t image_channels, bool image_channels_last, bool ieee,
+                             double bias_scale, double slope, int norm, double eps, bool eps_inside,
+                             double weight_scale, double rgb_bias_scale) {
+  few_image_channels(image_channels);
+  ConvToRgb a{plain_conv(packed, bias, 0, dtype, bias_dtype, n, h, w, in_channels, out_channels, ieee, bias_scale,
+                         slope, norm, eps, eps_inside),
+              {at<void>(weight), at<void>(rgb_bias), weight_dtype, rgb_bias_dtype, weight_scale, rgb_bias_scale},
+              at<void>(low), at<float>(alpha), at<void>(image), image_channels, image_channels_last};
+  a.conv.x = at<void>(x);
+  return a;
+}
+
+inline ConvFromRgb conv_from_rgb(Address image, Address weight, Address rgb_bias, Address packed, Address bias,
+                                 Address y, int dtype, int weight_dtype, int rgb_bias_dtype, int bias_dtype, int64_t n,
+                                 int64_t h, int64_t w, int64_t image_channels, int64_t in_channels,
+                                 int64_t out_channels, bool image_channels_last, bool ieee, double weight_scale,
+                                 double rgb_bias_scale, double rgb_slope, double bias_scale, double slope, int norm,
+                                 double eps, bool eps_inside) {
+  few_image_channels(image_channels);
+  return {plain_conv(packed, bias, y, dtype, bias_dtype, n, h, w, in_channels, out_channels, ieee, bias_scale, slope,
+                     norm, eps, eps_inside),
+          at<void>(image),
+          {at<void>(weight), at<void>(rgb_bias), weight_dtype, rgb_bias_dtype, weight_scale, rgb_bias_scale},
+          rgb_slope, image_channels, image_channels_last};
+}
+
 inline GeneratorStage generator_stage(
     Address x, Address packed_up, Address bias_up, Address packed, Address bias, Address w_high, Address b_high,
     Address w_low, Address b_low, Address alpha, Address y, Address image, int dtype, int bias_up_dtype, int bias_dtype,

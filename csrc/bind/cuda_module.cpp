@@ -109,6 +109,10 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   bind_workspace(m, "pack_weight_elements", &arguments::pack_weight, &cuda::pack_weight_elements);
   bind(m, "scaled_conv2d", &arguments::scaled_conv2d, &cuda::scaled_conv2d);
   bind_workspace(m, "scaled_conv2d_rows", &arguments::scaled_conv2d, &cuda::scaled_conv2d_rows);
+  bind(m, "conv_to_rgb", &arguments::conv_to_rgb, &cuda::conv_to_rgb);
+  bind_workspace(m, "conv_to_rgb_rows", &arguments::conv_to_rgb, &cuda::conv_to_rgb_rows);
+  bind(m, "conv_from_rgb", &arguments::conv_from_rgb, &cuda::conv_from_rgb);
+  bind_workspace(m, "conv_from_rgb_rows", &arguments::conv_from_rgb, &cuda::conv_from_rgb_rows);
   bind(m, "conv_weight_grad", &arguments::conv_weight_grad, &cuda::conv_weight_grad);
   bind_workspace(m, "conv_weight_grad_workspace", &arguments::conv_weight_grad, &cuda::conv_weight_grad_workspace);
   bind(m, "generator_stage", &arguments::generator_stage, &cuda::generator_stage);

@@ -30,6 +30,8 @@ cudaError_t minibatch_stddev_forward(const MinibatchStddevForward&, cudaStream_t
 cudaError_t minibatch_stddev_backward(const MinibatchStddevBackward&, cudaStream_t);
 cudaError_t pack_weight(const PackWeight&, cudaStream_t);
 cudaError_t scaled_conv2d(const ScaledConv2d&, cudaStream_t);
+cudaError_t conv_to_rgb(const ConvToRgb&, cudaStream_t);
+cudaError_t conv_from_rgb(const ConvFromRgb&, cudaStream_t);
 cudaError_t conv_weight_grad(const ConvWeightGrad&, cudaStream_t);
 cudaError_t generator_stage(const GeneratorStage&, cudaStream_t);
 
@@ -47,6 +49,8 @@ int64_t pack_weight_elements(const PackWeight&);
 // How many rows of outputs a block takes at a time: 0 where not even a few fit the current device's shared memory beside
 // the weights.
 int64_t scaled_conv2d_rows(const ScaledConv2d&);
+int64_t conv_to_rgb_rows(const ConvToRgb&);
+int64_t conv_from_rgb_rows(const ConvFromRgb&);
 int64_t generator_stage_rows(const GeneratorStage&);
 
 }  // namespace pggan::cuda

@@ -1,4 +1,4 @@
-"""The generator's whole blocks by the backend "cuda": what lies between their layers never reaches memory."""
+"""The networks' ends by the backend "cuda", without gradients: what lies between layers never reaches memory."""
 
 from __future__ import annotations
 
@@ -14,58 +14,143 @@ NO_LAYER: tuple[Any, ...] = (None, None, 1.0, 1.0)
 """weight, bias and their scales where there is no layer."""
 
 
-def _arguments(
-    x: Tensor, packed: tuple[Tensor, Tensor], y: Tensor | None, image: Tensor | None, c: int, image_channels: int,
-    biases: tuple[Tensor | None, Tensor | None], conv_up: Any, conv: Any, to_rgb: Any, to_rgb_low: Any,
-    alpha: Tensor | None, slope: float | None, norm: str, eps: float, eps_mode: str,
+def _codes(*tensors: Tensor | None) -> list[int]:
+    return [0 if t is None else DTYPES[t.dtype] for t in tensors]
+
+
+def _parameters(layer: Any) -> tuple[Tensor | None, Tensor | None]:
+    weight, bias, *_ = layer or NO_LAYER
+    return layout.contiguous(weight), layout.contiguous(bias)
+
+
+def _epilogue(slope: float | None, norm: str, eps: float, eps_mode: str) -> tuple[Any, ...]:
+    return 1.0 if slope is None else slope, NORMS[norm], eps, eps_mode == "inside"
+
+
+# The generator's block
+
+
+def _whole(
+    x: Tensor, packed_up: Tensor, packed: Tensor, y: Tensor | None, image: Tensor | None, conv_up: Any, conv: Any,
+    to_rgb: Any, to_rgb_low: Any, alpha: Tensor | None, *epilogue: Any,
 ) -> tuple[Any, ...]:  # fmt: skip
     """Of generator_stage in csrc/bind/arguments.h."""
     n, cin, h, w = x.shape
-    to_rgb, to_rgb_low = to_rgb or NO_LAYER, to_rgb_low or NO_LAYER
-    rgb = [layout.contiguous(t) for t in (*to_rgb[:2], *to_rgb_low[:2])]
-    codes = [0 if t is None else DTYPES[t.dtype] for t in (*biases, *rgb)]
+    biases = [layout.contiguous(layer.bias) for layer in (conv_up, conv)]
+    rgb = *_parameters(to_rgb), *_parameters(to_rgb_low)
+    image_channels = 0 if to_rgb is None else to_rgb.weight.shape[0]
     return (
-        x, packed[0], biases[0], packed[1], biases[1], *rgb, alpha, y, image, DTYPES[x.dtype], *codes, n, 2 * h, 2 * w,
-        cin, c, image_channels, image is not None and layout.is_channels_last(image), cuda_layer.ieee(x, 3),
-        conv_up.bias_scale, conv.bias_scale, 1.0 if slope is None else slope, NORMS[norm], eps, eps_mode == "inside",
-        *to_rgb[2:], *to_rgb_low[2:],
+        x, packed_up, biases[0], packed, biases[1], *rgb, alpha, y, image, DTYPES[x.dtype], *_codes(*biases, *rgb),
+        n, 2 * h, 2 * w, cin, conv.weight.shape[0], image_channels,
+        image is not None and layout.is_channels_last(image),
+        cuda_layer.ieee(x, 3), conv_up.bias_scale, conv.bias_scale, *_epilogue(*epilogue),
+        *(to_rgb or NO_LAYER)[2:], *(to_rgb_low or NO_LAYER)[2:],
     )  # fmt: skip
 
 
-def _unsupported(x: Tensor, conv_up: Any, conv: Any, to_rgb: Any, *others: Any) -> str | None:
+def _to_rgb(
+    x: Tensor, packed: Tensor, low: Tensor | None, image: Tensor, conv: Any, to_rgb: Any, alpha: Tensor | None,
+    *epilogue: Any,
+) -> tuple[Any, ...]:  # fmt: skip
+    """Of conv_to_rgb in csrc/bind/arguments.h."""
+    n, cin, h, w = x.shape
+    bias, rgb = layout.contiguous(conv.bias), _parameters(to_rgb)
+    return (
+        x, packed, bias, *rgb, low, alpha, image, DTYPES[x.dtype], *_codes(bias, *rgb), n, h, w, cin,
+        conv.weight.shape[0], to_rgb.weight.shape[0], layout.is_channels_last(image), cuda_layer.ieee(x, 3),
+        conv.bias_scale, *_epilogue(*epilogue), to_rgb.weight_scale, to_rgb.bias_scale,
+    )  # fmt: skip
+
+
+def _fits_whole(x: Tensor, *layers: Any) -> bool:
+    return not x.numel() or cuda.launch("generator_stage_rows", *_whole(x, x, x, None, None, *layers)) > 0
+
+
+def _unsupported_stage(
+    x: Tensor, conv_up: Any, conv: Any, to_rgb: Any, to_rgb_low: Any, alpha: Tensor | None, *epilogue: Any
+) -> str | None:
     c = conv.weight.shape[0]
     if (reason := cuda_layer.unsupported_channels(x, c)) is not None:
         return reason
     if to_rgb is not None and (reason := unsupported_image_channels(to_rgb.weight.shape[0])) is not None:
         return reason
-    nothing = None, None
-    if x.numel() and not cuda.launch(
-        "generator_stage_rows", *_arguments(x, (x, x), x, None, c, 0, nothing, conv_up, conv, None, *others)
-    ):
+    if _fits_whole(x, conv_up, conv, to_rgb, to_rgb_low, alpha, *epilogue):
+        return None
+    if to_rgb is None:
         return "the weights of both convolutions and a tile take more shared memory than the device has"
+    if (reason := cuda_layer.unsupported_product(x, c, 3, "up")) is not None:
+        return reason
+    if cuda.launch("conv_to_rgb_rows", *_to_rgb(x, x, None, x, conv, to_rgb, alpha, *epilogue)):
+        return None
+    return "the weights and a tile take more shared memory than the device has"
+
+
+@implement("cuda", "generator_stage", supports=_unsupported_stage)
+def generator_stage(
+    x: Tensor, conv_up: Any, conv: Any, to_rgb: Any, to_rgb_low: Any, alpha: Tensor | None, *epilogue: Any
+) -> Tensor:
+    """In one launch; where that does not fit, an image in two, of which the second one is the image's."""
+    n, _, h, w = x.shape
+    c, rgb = conv.weight.shape[0], 0 if to_rgb is None else to_rgb.weight.shape[0]
+    out = layout.empty((n, rgb or c, 2 * h, 2 * w), x, not rgb or layout.is_channels_last(x))
+    packed = cuda_layer.packed(conv.weight, x, conv.weight_scale, "none", False)
+    dense = layout.dense(x, True)
+    if _fits_whole(x, conv_up, conv, to_rgb, to_rgb_low, alpha, *epilogue):
+        packed_up = cuda_layer.packed(conv_up.weight, x, conv_up.weight_scale, "up", False)
+        results = (None, out) if rgb else (out, None)
+        layers = conv_up, conv, to_rgb, to_rgb_low
+        cuda.launch("generator_stage", *_whole(dense, packed_up, packed, *results, *layers, alpha, *epilogue))
+        return layout.conform(out, x)
+    features = _layer(dense, conv_up, "up", *epilogue)
+    low = None
+    if to_rgb_low is not None:
+        low = layout.dense(_layer(dense, to_rgb_low, "none", None, "none", 0.0, "inside"), layout.is_channels_last(out))
+    cuda.launch("conv_to_rgb", *_to_rgb(features, packed, low, out, conv, to_rgb, alpha, *epilogue))
+    return layout.conform(out, x)
+
+
+def _layer(x: Tensor, layer: Any, resample: str, *epilogue: Any) -> Tensor:
+    y = cuda_layer.convolve(
+        x, layer.weight, layer.weight_scale, resample, False, (layer.bias, layer.bias_scale, *epilogue)
+    )[0]
+    return layout.dense(y, True)
+
+
+# The discriminator's first two layers
+
+
+def _from_rgb(
+    image: Tensor, packed: Tensor, y: Tensor, from_rgb: Any, conv: Any, slope: float | None
+) -> tuple[Any, ...]:
+    """Of conv_from_rgb in csrc/bind/arguments.h."""
+    n, image_channels, h, w = image.shape
+    rgb, bias = _parameters(from_rgb), layout.contiguous(conv.bias)
+    c, cin, _, _ = conv.weight.shape
+    activation = 1.0 if slope is None else slope
+    return (
+        image, *rgb, packed, bias, y, DTYPES[image.dtype], *_codes(*rgb, bias), n, h, w, image_channels, cin, c,
+        layout.is_channels_last(image), cuda_layer.ieee(image, 3), from_rgb.weight_scale, from_rgb.bias_scale,
+        activation, conv.bias_scale, *_epilogue(slope, "none", 0.0, "inside"),
+    )  # fmt: skip
+
+
+def _unsupported_stem(image: Tensor, from_rgb: Any, conv: Any, slope: float | None) -> str | None:
+    c, cin, _, _ = conv.weight.shape
+    if (reason := unsupported_image_channels(image.shape[1])) is not None:
+        return reason
+    if (reason := cuda_layer.unsupported_channels(image, max(c, cin))) is not None:
+        return reason
+    arguments = _from_rgb(image, image, image, from_rgb, conv, slope)
+    if image.numel() and not cuda.launch("conv_from_rgb_rows", *arguments):
+        return "the weights and a tile take more shared memory than the device has"
     return None
 
 
-@implement("cuda", "generator_stage", supports=_unsupported)
-def generator_stage(
-    x: Tensor, conv_up: Any, conv: Any, to_rgb: Any, to_rgb_low: Any, alpha: Tensor | None, slope: float | None,
-    norm: str, eps: float, eps_mode: str,
-) -> Tensor:  # fmt: skip
-    """Of ops.generator_stage, without gradients."""
-    n, _, h, w = x.shape
-    c = conv.weight.shape[0]
-    rgb = 0 if to_rgb is None else to_rgb.weight.shape[0]
-    out = layout.empty((n, rgb or c, 2 * h, 2 * w), x, layout.is_channels_last(x) or not rgb)
-    packed = (
-        cuda_layer.packed(conv_up.weight, x, conv_up.weight_scale, "up", False),
-        cuda_layer.packed(conv.weight, x, conv.weight_scale, "none", False),
-    )
-    biases = layout.contiguous(conv_up.bias), layout.contiguous(conv.bias)
-    y, image = (None, out) if rgb else (out, None)
-    dense = layout.dense(x, True)
-    layers = conv_up, conv, to_rgb, to_rgb_low
-    cuda.launch(
-        "generator_stage",
-        *_arguments(dense, packed, y, image, c, rgb, biases, *layers, alpha, slope, norm, eps, eps_mode),
-    )
-    return layout.conform(out, x)
+@implement("cuda", "discriminator_stem", supports=_unsupported_stem)
+def discriminator_stem(image: Tensor, from_rgb: Any, conv: Any, slope: float | None) -> Tensor:
+    n, _, h, w = image.shape
+    y = layout.empty((n, conv.weight.shape[0], h, w), image, True)
+    packed = cuda_layer.packed(conv.weight, image, conv.weight_scale, "none", False)
+    dense = layout.dense(image, layout.is_channels_last(image))
+    cuda.launch("conv_from_rgb", *_from_rgb(dense, packed, y, from_rgb, conv, slope))
+    return layout.conform(y, image)

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from pggan_fast import nn
+from pggan_fast import nn, ops
 from pggan_fast.models.levels import Levels, block_of, fades, name
 from pggan_fast.ops import _checks
 
@@ -79,14 +79,30 @@ class Discriminator(torch.nn.Module):
         r = self.levels.of_image(image.shape[2], image.shape[3])
         if self.channels_last:
             image = image.contiguous(memory_format=torch.channels_last)
-        x = self.from_rgb[name(r)](image)
         fading = fades(alpha) and r > 4
+        x = image
         for level in reversed([v for v in self.levels.resolutions if 4 < v <= r]):
             block = block_of(self.blocks, level)
-            x = block["conv_down"](block["conv"](x))
+            x = self._stem(image, r) if level == r else block["conv"](x)
+            x = block["conv_down"](x)
             if level == r and fading:
                 x = cast(nn.FromRGB, self.from_rgb[name(r // 2)]).fade_in(image, x, alpha)
+        if r == 4:
+            x = self.from_rgb[name(r)](image)
         block = block_of(self.blocks, 4)
         x = block["conv"](self.stddev(x)).flatten(1)  # [N, C * h * w] in NCHW order
         out = block["head"](block["dense"](x))
         return out[:, 0], out[:, 1:] if self.label_dim else None
+
+    def _stem(self, image: Tensor, r: int) -> Tensor:
+        """fromRGB and the first convolution of level r."""
+        from_rgb, conv = (
+            cast(nn.FromRGB, self.from_rgb[name(r)]),
+            cast(nn.ScaledConv2d, block_of(self.blocks, r)["conv"]),
+        )
+        if not nn.fusable(from_rgb, conv):
+            features: Tensor = conv(from_rgb(image))
+            return features
+        return ops.discriminator_stem(
+            image, from_rgb.scaled, conv.scaled, negative_slope=conv.negative_slope, backend=conv.backend
+        )

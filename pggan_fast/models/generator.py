@@ -96,17 +96,29 @@ class Generator(torch.nn.Module):
         """
         r = self.levels.checked(self.levels.resolution if resolution is None else resolution)
         x = ops.pixel_norm(self._joined(z, labels), self.eps, backend=self.backend)
-        x_low = x
         for level in self.levels.resolutions:
-            x_low = x
-            for layer in block_of(self.blocks, level).values():
-                x = layer(x)
             if level == r:
                 break
-        to_rgb = cast(nn.ToRGB, self.to_rgb[name(r)])
-        if not fades(alpha) or r == 4:
-            return to_rgb(x)
-        return to_rgb.fade_in(x, cast(nn.ToRGB, self.to_rgb[name(r // 2)]), x_low, alpha)
+            x = self._features(level, x)
+        return self._image(r, x, alpha)
+
+    def _features(self, level: int, x: Tensor) -> Tensor:
+        block = block_of(self.blocks, level)
+        if level > 4 and nn.fusable(*block.values()):
+            return _stage(block, x)
+        for layer in block.values():
+            x = layer(x)
+        return x
+
+    def _image(self, level: int, x: Tensor, alpha: float | Tensor) -> Tensor:
+        """What the level shows, x being the features of the one below."""
+        block, to_rgb, low = block_of(self.blocks, level), cast(nn.ToRGB, self.to_rgb[name(level)]), None
+        if fades(alpha) and level > 4:
+            low = cast(nn.ToRGB, self.to_rgb[name(level // 2)])
+        if level > 4 and nn.fusable(*block.values(), to_rgb, *([] if low is None else [low])):
+            return _stage(block, x, to_rgb.scaled, None if low is None else low.scaled, alpha)
+        y = self._features(level, x)
+        return to_rgb(y) if low is None else to_rgb.fade_in(y, low, x, alpha)
 
     def _joined(self, z: Tensor, labels: Tensor | None) -> Tensor:
         _checks.tensor("z", z, (2,))
@@ -122,3 +134,27 @@ class Generator(torch.nn.Module):
         if labels.shape != (z.shape[0], self.label_dim):
             raise ValueError(f"labels: expected shape {(z.shape[0], self.label_dim)}, got {tuple(labels.shape)}")
         return torch.cat([z, labels.to(z.dtype)], dim=1)
+
+
+def _stage(
+    block: torch.nn.ModuleDict,
+    x: Tensor,
+    to_rgb: ops.Scaled | None = None,
+    to_rgb_low: ops.Scaled | None = None,
+    alpha: float | Tensor = 1.0,
+) -> Tensor:
+    """A block, and what shows it, as one op."""
+    conv_up, conv = cast(nn.ScaledConv2d, block["conv_up"]), cast(nn.ScaledConv2d, block["conv"])
+    return ops.generator_stage(
+        x,
+        conv_up.scaled,
+        conv.scaled,
+        to_rgb,
+        to_rgb_low,
+        alpha,
+        negative_slope=conv.negative_slope,
+        pixel_norm=conv.pixel_norm,
+        eps=conv.eps,
+        eps_mode=conv.eps_mode,
+        backend=conv.backend,
+    )

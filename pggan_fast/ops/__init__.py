@@ -5,6 +5,7 @@ Each takes and returns NCHW-shaped tensors of any strides; channels_last is the 
 
 from pggan_fast.ops._autograd import no_weight_grads
 from pggan_fast.ops.bias_act import bias_act
+from pggan_fast.ops.discriminator_stem import discriminator_stem
 from pggan_fast.ops.fade_in import fade_in
 from pggan_fast.ops.fade_reals import fade_reals
 from pggan_fast.ops.from_rgb_fade_in import from_rgb_fade_in
@@ -18,6 +19,7 @@ from pggan_fast.ops.to_rgb_fade_in import to_rgb_fade_in
 __all__ = [
     "Scaled",
     "bias_act",
+    "discriminator_stem",
     "fade_in",
     "fade_reals",
     "from_rgb_fade_in",

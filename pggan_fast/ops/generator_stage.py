@@ -8,12 +8,13 @@ A backend that was named and has it as one kernel runs that where no gradient is
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pggan_fast.backends import registry
+from pggan_fast.backends import layout, registry
 from pggan_fast.ops import _checks
 from pggan_fast.ops._autograd import needs_reference
 from pggan_fast.ops._register import needs_dispatcher
@@ -67,26 +68,35 @@ def generator_stage(
     x = autocast(x)
     _checks.tensor("x", x, (4,))
     _checks.pixels("x", x)
-    features = _check("conv_up", conv_up, x, 3)
-    _check("conv", conv, features, 3, outputs=features.shape[1])
+    features = check_layer("conv_up", conv_up, x, 3)
+    check_layer("conv", conv, features, 3, outputs=features.shape[1])
     if to_rgb is not None:
-        image = _check("to_rgb", to_rgb, features, 1)
+        image = check_layer("to_rgb", to_rgb, features, 1)
         if to_rgb_low is not None:
-            _check("to_rgb_low", to_rgb_low, x, 1, outputs=image.shape[1])
+            check_layer("to_rgb_low", to_rgb_low, x, 1, outputs=image.shape[1])
     elif to_rgb_low is not None:
         raise ValueError("to_rgb_low: expected None, since without to_rgb there is no image")
     _checks.epilogue(negative_slope, pixel_norm, eps, eps_mode)
     a = None if to_rgb_low is None else _checks.alpha(alpha, x)
     chosen = chosen_backend(backend)
     args = x, conv_up, conv, to_rgb, to_rgb_low, a, negative_slope, pixel_norm, eps, eps_mode
-    if not needs_dispatcher(x) and not needs_reference() and not _wants_grad(x, conv_up, conv, to_rgb, to_rgb_low):
-        run = registry.fused("generator_stage", chosen, args)
-        if run is not None:
-            return cast(Tensor, run(*args))
-    return _in_parts(*args, chosen or None)
+    run = fused("generator_stage", chosen, x, *args[1:])
+    return _in_parts(*args, chosen or None) if run is None else run(*args)
 
 
-def _check(name: str, layer: Scaled, x: Tensor, k: int, outputs: int | None = None) -> Tensor:
+def fused(op: str, backend: str, x: Tensor, *others: Any) -> Callable[..., Tensor] | None:
+    """What runs a composed op of Scaled layers as one kernel, with these arguments; None: do its parts."""
+    layers = [arg for arg in others if isinstance(arg, Scaled)]
+    if needs_dispatcher(x) or needs_reference() or wants_grad(x, *(t for layer in layers for t in layer[:2])):
+        return None
+    return registry.fused(op, backend, (x, *others))
+
+
+def wants_grad(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def check_layer(name: str, layer: Scaled, x: Tensor, k: int, outputs: int | None = None) -> Tensor:
     """Errors name the layer's field. Returns an empty tensor like the layer's output."""
     if not isinstance(layer, Scaled):
         raise TypeError(f"{name}: expected an ops.Scaled, got {type(layer).__name__}")
@@ -97,13 +107,6 @@ def _check(name: str, layer: Scaled, x: Tensor, k: int, outputs: int | None = No
     _checks.bias(f"{name}.bias", layer.bias, c, x)
     _checks.finite(**{f"{name}.weight_scale": layer.weight_scale, f"{name}.bias_scale": layer.bias_scale})
     return x.new_empty(0, c, 1, 1)
-
-
-def _wants_grad(x: Tensor, *layers: Scaled | None) -> bool:
-    if not torch.is_grad_enabled():
-        return False
-    tensors = [x, *(t for layer in layers if layer is not None for t in layer[:2])]
-    return any(t is not None and t.requires_grad for t in tensors)
 
 
 def _in_parts(
@@ -125,10 +128,21 @@ def _in_parts(
             eps_mode=eps_mode,
             backend=backend,
         )
-    if to_rgb is None:
-        return y
-    if to_rgb_low is None or alpha is None:
-        return scaled_conv2d(
+    if to_rgb is not None and to_rgb_low is not None and alpha is not None:
+        y = to_rgb_fade_in(
+            x,
+            y,
+            *to_rgb_low[:2],
+            *to_rgb[:2],
+            alpha,
+            weight_scale_low=to_rgb_low.weight_scale,
+            weight_scale_high=to_rgb.weight_scale,
+            bias_scale_low=to_rgb_low.bias_scale,
+            bias_scale_high=to_rgb.bias_scale,
+            backend=backend,
+        )
+    elif to_rgb is not None:
+        y = scaled_conv2d(
             y,
             to_rgb.weight,
             to_rgb.bias,
@@ -136,15 +150,4 @@ def _in_parts(
             bias_scale=to_rgb.bias_scale,
             backend=backend,
         )
-    return to_rgb_fade_in(
-        x,
-        y,
-        *to_rgb_low[:2],
-        *to_rgb[:2],
-        alpha,
-        weight_scale_low=to_rgb_low.weight_scale,
-        weight_scale_high=to_rgb.weight_scale,
-        bias_scale_low=to_rgb_low.bias_scale,
-        bias_scale_high=to_rgb.bias_scale,
-        backend=backend,
-    )
+    return layout.conform(y, x)  # one channel between the layers has lost the format

@@ -59,7 +59,9 @@ def test_every_number_of_lanes(dtype: torch.dtype, channels_last: bool) -> None:
     with emulate.emulated():
         for rgb, (low, high) in enumerate(WIDTHS):
             tensors = draw(low, high, rgb % 4 + 1, dtype=dtype, channels_last=channels_last)
-            assert_close(run(tensors), formula, *tensors)
+            # Roundings of partial sums, of which torch has fewer or more as its threads share them out
+            magnitude = formula(*(t.abs() for t in tensors)).max().item() if dtype == torch.float32 else 0.0
+            assert_close(run(tensors), formula, *tensors, magnitude=magnitude)
 
 
 @pytest.mark.parametrize("channels_last", [True, False])

@@ -1,0 +1,60 @@
+"""discriminator_stem: fromRGB and the first convolution of the discriminator, for scoring.
+
+    y = leaky_relu(conv(leaky_relu(from_rgb(image))))
+
+A backend that was named and has it as one kernel runs that where no gradient is wanted; else it is its parts.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pggan_fast.backends import layout
+from pggan_fast.ops import _checks
+from pggan_fast.ops.bias_act import chosen_backend
+from pggan_fast.ops.generator_stage import Scaled, check_layer, fused
+from pggan_fast.ops.scaled_conv2d import autocast, scaled_conv2d
+
+
+def discriminator_stem(
+    image: Tensor,
+    from_rgb: Scaled,
+    conv: Scaled,
+    *,
+    negative_slope: float | None = 0.2,
+    backend: str | None = None,
+) -> Tensor:
+    """Features of an image after fromRGB and one 3x3 convolution; those between reach no memory where it is fused.
+
+    Args:
+        image: [N, K, H, W]; from_rgb: weight [Cin, K, 1, 1]; conv: weight [C, Cin, 3, 3].
+        negative_slope: of both layers, see `bias_act`.
+        backend: as in `generator_stage`.
+    Returns:
+        [N, C, H, W] in the image's dtype (autocast's under autocast).
+    Raises:
+        ValueError, TypeError: an argument is off; the message names it.
+        BackendUnavailable: the named backend cannot run here.
+    Source: Karras et al. 2017, table 2.
+    """
+    image = autocast(image)
+    _checks.tensor("image", image, (4,))
+    _checks.pixels("image", image)
+    check_layer("conv", conv, check_layer("from_rgb", from_rgb, image, 1), 3)
+    _checks.epilogue(negative_slope, "none", 0.0, "inside")
+    chosen = chosen_backend(backend)
+    run = fused("discriminator_stem", chosen, image, from_rgb, conv, negative_slope)
+    if run is not None:
+        return run(image, from_rgb, conv, negative_slope)
+    y = image
+    for layer in (from_rgb, conv):
+        y = scaled_conv2d(
+            y,
+            layer.weight,
+            layer.bias,
+            weight_scale=layer.weight_scale,
+            bias_scale=layer.bias_scale,
+            negative_slope=negative_slope,
+            backend=chosen or None,
+        )
+    return layout.conform(y, image)  # one channel between the layers has lost the format
