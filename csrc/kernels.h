@@ -226,7 +226,7 @@ struct GeneratorStage {
   Pointwise high, low;  // [image_channels, C], [image_channels, in_channels]; low's weight is null where none is blended
   const float* alpha;
   int dtype;
-  int64_t n, h, w, in_channels, channels, image_channels;
+  int64_t n, h, w, in_channels, channels, image_channels;  // image_channels 0: no image
   bool image_channels_last, ieee;
 };
 

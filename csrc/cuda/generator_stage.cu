@@ -28,6 +28,10 @@ struct Stage {
   int up_bytes, conv_bytes, low_bytes, high_bytes;  // of weights and tiles, in shared memory
 
   DEVICE bool blends() const { return a.low.weight != nullptr; }
+  DEVICE int output_rows() const { return 2 * rows - 2; }
+  // An image's tile is so many lines of so many elements, which follow each other in memory.
+  DEVICE int lines() const { return a.image_channels_last ? output_rows() : output_rows() * int(a.image_channels); }
+  DEVICE int line() const { return a.image_channels_last ? OUTPUT_COLUMNS * int(a.image_channels) : OUTPUT_COLUMNS; }
 };
 
 // The shared memory of a block.
@@ -36,6 +40,7 @@ struct Memory {
   float *bias_up, *bias;    // [outputs]
   float *w_high, *w_low;    // [outputs, K], [inputs, K], by their parts of the blend
   float *rgb_bias, *shown;  // [K], [R, 16, K]: what x shows
+  void* image;              // [lines, line]
 
   DEVICE Memory(unsigned char* start, const Stage& p) : up_weights(start) {
     weights = up_weights + p.up_bytes;
@@ -47,12 +52,15 @@ struct Memory {
     w_low = w_high + p.outputs * K;
     rgb_bias = w_low + p.inputs * K;
     shown = rgb_bias + K;
+    image = shown + p.rows * TILE_COLUMNS * K;
   }
 };
 
 size_t shared_bytes(const Stage& p) {
   const int floats = 2 * p.outputs + K * (p.outputs + p.inputs + 1 + p.rows * TILE_COLUMNS);
-  return size_t(p.up_bytes + p.conv_bytes + p.low_bytes + p.high_bytes) + sizeof(float) * size_t(floats);
+  const int image = int(p.a.image_channels) * (2 * p.rows - 2) * OUTPUT_COLUMNS;
+  return size_t(p.up_bytes + p.conv_bytes + p.low_bytes + p.high_bytes) + sizeof(float) * size_t(floats) +
+         size_t(p.a.dtype == F32 ? 4 : 2) * size_t(image);
 }
 
 struct Place {  // the first output of a tile
@@ -61,7 +69,7 @@ struct Place {  // the first output of a tile
 
 DEVICE Place place_of(const Stage& p, unsigned tile) {
   const unsigned row = tile / p.tiles_w;
-  return {int(row / p.tiles_h), int(row % p.tiles_h) * (2 * p.rows - 2), int(tile % p.tiles_w) * OUTPUT_COLUMNS};
+  return {int(row / p.tiles_h), int(row % p.tiles_h) * p.output_rows(), int(tile % p.tiles_w) * OUTPUT_COLUMNS};
 }
 
 DEVICE void load_parameters(const Memory& m, const Stage& p) {
@@ -73,8 +81,9 @@ DEVICE void load_parameters(const Memory& m, const Stage& p) {
   }
   if (p.a.image == nullptr) return;
   const float fade = p.blends() ? read_alpha(p.a.alpha) : 1.0f;
-  stage_weights<1>(p.a.high, p.a.channels, p.outputs, p.a.image_channels, fade, m.w_high);
-  if (p.blends()) stage_weights<1>(p.a.low, p.a.in_channels, p.inputs, p.a.image_channels, 1.0f - fade, m.w_low);
+  stage_weights<1>(p.a.high, p.a.channels, p.outputs, p.a.image_channels, fade, m.w_high, blockDim.x);
+  if (p.blends())
+    stage_weights<1>(p.a.low, p.a.in_channels, p.inputs, p.a.image_channels, 1.0f - fade, m.w_low, blockDim.x);
   const int k = int(threadIdx.x);
   if (k >= p.a.image_channels) return;
   m.rgb_bias[k] = p.blends() ? blend(rgb_bias(p.a.low, k), rgb_bias(p.a.high, k), fade) : rgb_bias(p.a.high, k);
@@ -140,19 +149,35 @@ DEVICE void show_low(const Memory& m, const Stage& p) {
   sums.write_shared(m.shown + i * K);
 }
 
-// Two rows of the image, pixels [first, end) of 16; (row, column) is where they begin in the tile.
+// Two rows of the image from pixel `first` of 16 on, to the tile, in which they begin at (row, column).
 template <class T, int N>
-DEVICE void store_image(const float (&v)[2][N][4], const Memory& m, const Stage& p, const Place& at, int row, int column,
-                        int first, int end) {
-  const int64_t c = p.a.image_channels, plane = p.a.h * p.a.w, right = p.a.image_channels_last ? c : 1;
-  const int64_t channel = p.a.image_channels_last ? 1 : plane;
-  T* image = static_cast<T*>(p.a.image) + at.n * c * plane + ((at.i + row) * p.a.w + at.j + column) * right;
+DEVICE void show_rows(const float (&v)[2][N][4], const Memory& m, const Stage& p, int row, int column, int first) {
+  const int c = int(p.a.image_channels), right = p.a.image_channels_last ? c : 1;
+  const int channel = p.a.image_channels_last ? 1 : p.output_rows() * OUTPUT_COLUMNS;
+  T* image = static_cast<T*>(m.image);
   to_rgb(v, m.w_high, [&](int lower, int pixel, int k, float value) {
-    if (pixel < first || pixel >= end || k >= c) return;
+    if (pixel < first || k >= c) return;
     value += m.rgb_bias[k];
     if (p.blends()) value += m.shown[(row / 2 * TILE_COLUMNS + (column + pixel) / 2) * K + k];
-    image[(lower * p.a.w + pixel) * right + k * channel] = narrow<T>(value);
+    image[((row + lower) * OUTPUT_COLUMNS + column + pixel) * right + k * channel] = narrow<T>(value);
   });
+}
+
+// The tile of the image to memory, a line a warp, in pairs: all widths are even.
+template <class T>
+DEVICE void store_image(const Memory& m, const Stage& p, const Place& at) {
+  using Pair = typename Word<2 * sizeof(T)>::Type;
+  const bool rows = p.a.image_channels_last;
+  const int64_t c = p.a.image_channels, columns = p.a.w - at.j;
+  const int pairs = int(columns < OUTPUT_COLUMNS ? columns * (rows ? c : 1) : p.line()) / 2;
+  for (int line = int(threadIdx.x) / 32; line < p.lines(); line += int(blockDim.x) / 32) {
+    const int k = line / p.output_rows(), i = at.i + line - k * p.output_rows();
+    if (i >= p.a.h) continue;
+    const int64_t first = rows ? ((at.n * p.a.h + i) * p.a.w + at.j) * c : ((at.n * c + k) * p.a.h + i) * p.a.w + at.j;
+    const Pair* from = reinterpret_cast<const Pair*>(static_cast<const T*>(m.image) + line * p.line());
+    Pair* to = reinterpret_cast<Pair*>(static_cast<T*>(p.a.image) + first);
+    for (int e = int(threadIdx.x) & 31; e < pairs; e += 32) to[e] = from[e];
+  }
 }
 
 template <class P, int N>
@@ -165,13 +190,13 @@ DEVICE void second_convolution(const Memory& m, const Stage& p, const Place& at)
     const int row = int(threadIdx.x) / 32 * 2 + part / 2 * p.rows;
     const int column = part % 2 * (OUTPUT_COLUMNS - TILE_COLUMNS), first = part % 2 * (HIGH_COLUMNS - OUTPUT_COLUMNS);
     const int end = int(p.a.w) - at.j - column;
-    if (row >= 2 * p.rows - 2 || at.i + row >= p.a.h || end <= first) continue;  // of the whole warp
+    if (row >= p.output_rows() || at.i + row >= p.a.h || end <= first) continue;  // of the whole warp
     float sums[2][N][4] = {}, r[2][2];
     convolve<P>(sums, taps, p.high, m.high, m.weights, row, column);
     add_bias(sums, m.bias, p.after.channels);
     activate(sums, r, p.after);
     if (p.a.image != nullptr) {
-      store_image<T>(sums, m, p, at, row, column, first, end);
+      show_rows<T>(sums, m, p, row, column, first);
       continue;
     }
     T* y = static_cast<T*>(p.a.y) + ((at.n * p.a.h + at.i + row) * p.a.w + at.j + column) * p.a.channels;
@@ -199,6 +224,9 @@ __global__ void __launch_bounds__(MAX_THREADS, N == 2 ? 2 : 1) generator_stage_k
     __syncthreads();
     if (tile + gridDim.x < p.tiles) load_low<T>(m, p, tile + gridDim.x);  // while the second convolution runs
     second_convolution<P, N>(m, p, at);
+    if (p.a.image == nullptr) continue;
+    __syncthreads();
+    store_image<T>(m, p, at);
   }
 }
 
@@ -241,7 +269,7 @@ int64_t generator_stage_rows(const GeneratorStage& a) {
 cudaError_t generator_stage(const GeneratorStage& a, cudaStream_t stream) {
   if (a.n * a.h * a.w * a.channels == 0) return cudaSuccess;
   const int rows = int(generator_stage_rows(a));
-  if (rows == 0 || !aligned(a.packed_up) || !aligned(a.packed)) return cudaErrorInvalidValue;
+  if (rows == 0 || !aligned(a.packed_up) || !aligned(a.packed) || !aligned(a.image)) return cudaErrorInvalidValue;
   Stage p = stage_of(a, rows);
   const int64_t tiles_h = ceil_div(a.h, 2 * rows - 2), tiles_w = ceil_div(a.w, OUTPUT_COLUMNS);
   if (a.n * tiles_h * tiles_w >= int64_t(1) << 31) return cudaErrorInvalidValue;

@@ -11,9 +11,9 @@ constexpr int K = MAX_IMAGE_CHANNELS;  // sums of a pixel; the weights of channe
 // take neighbouring vectors read neighbouring weights; zeros from channel c on.
 template <int N>
 DEVICE void stage_weights(const Pointwise& p, int64_t c, int64_t padded, int64_t image_channels, float factor,
-                          float* to) {
+                          float* to, int threads) {
   const int vectors = int(padded / N);
-  for (int i = threadIdx.x; i < K * int(padded); i += blockDim.x) {
+  for (int i = threadIdx.x; i < K * int(padded); i += threads) {
     const int k = i / int(padded), channel = i % int(padded);
     const bool real = k < image_channels && channel < c;
     const float w = real ? read_parameter(p.weight, p.weight_dtype, k * c + channel) * float(p.weight_scale) : 0.0f;
@@ -38,21 +38,23 @@ DEVICE float transpose_sum(const float (&s)[K]) {
 template <int N, class Store>
 DEVICE void to_rgb(const float (&v)[2][N][4], const float* weights, const Store& store) {
   const int g = int(threadIdx.x) / 4 % 8, t = int(threadIdx.x) & 3;
+  float sums[2][2][K] = {};  // of pixels g and g + 8
+#pragma unroll
+  for (int n = 0; n < N; ++n)
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      const auto w = Vec<float, K>::read(weights + (8 * n + 2 * t + j) * K);
+#pragma unroll
+      for (int row = 0; row < 2; ++row)
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+#pragma unroll
+          for (int k = 0; k < K; ++k) sums[row][half][k] += w.v[k] * v[row][n][2 * half + j];
+    }
 #pragma unroll
   for (int row = 0; row < 2; ++row)
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float sums[K] = {};
-#pragma unroll
-      for (int n = 0; n < N; ++n)
-#pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          const auto w = Vec<float, K>::read(weights + (8 * n + 2 * t + j) * K);
-#pragma unroll
-          for (int k = 0; k < K; ++k) sums[k] += w.v[k] * v[row][n][2 * half + j];
-        }
-      store(row, g + 8 * half, t, transpose_sum(sums));
-    }
+    for (int half = 0; half < 2; ++half) store(row, g + 8 * half, t, transpose_sum(sums[row][half]));
 }
 
 }  // namespace pggan::cuda

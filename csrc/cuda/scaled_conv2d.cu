@@ -13,10 +13,6 @@
 namespace pggan::cuda {
 namespace {
 
-// Blocks a multiprocessor at least, of 8 * N outputs: of few channels shared memory has room for several.
-template <class T, int N>
-constexpr int RESIDENT = N * sizeof(T) < 8 ? 3 : N * sizeof(T) < 16 ? 2 : 1;
-
 // An image at one end of the convolution.
 struct Rgb {
   void* image = nullptr;
@@ -38,6 +34,11 @@ struct FromImage {
 struct ToImage {
   static constexpr bool from_rgb = false, to_rgb = true;
 };
+
+// Blocks a multiprocessor at least, of 8 * N outputs: of few channels shared memory has room for several. The sums of
+// an image take registers.
+template <class T, int N, class Ends>
+constexpr int RESIDENT = N * sizeof(T) < 8 && !Ends::to_rgb ? 3 : N * sizeof(T) < 16 ? 2 : 1;
 
 struct Problem {
   Taps taps;
@@ -136,7 +137,7 @@ DEVICE void load_floats(float* floats, const Problem& p) {
   for (int c = int(threadIdx.x); c < 8 * N; c += int(blockDim.x)) floats[c] = p.epilogue.bias_of(c);
   if constexpr (Ends::to_rgb) {
     const float fade = rgb.low != nullptr ? read_alpha(rgb.alpha) : 1.0f;
-    stage_weights<1>(rgb.conv, p.epilogue.channels, 8 * N, rgb.channels, fade, weights);
+    stage_weights<1>(rgb.conv, p.epilogue.channels, 8 * N, rgb.channels, fade, weights, blockDim.x);
     const int k = int(threadIdx.x);
     if (k < K) weights[8 * N * K + k] = k < rgb.channels ? fade * rgb_bias(rgb.conv, k) : 0.0f;
   }
@@ -226,7 +227,7 @@ DEVICE void compute_tile(const Problem& p, const unsigned char* tile, const unsi
 }
 
 template <class P, int N, class Ends>
-__global__ void __launch_bounds__(MAX_THREADS, RESIDENT<typename P::Element, N>)
+__global__ void __launch_bounds__(MAX_THREADS, RESIDENT<typename P::Element, N, Ends>)
     scaled_conv2d_kernel(const Problem p, int weight_size, int tile_size) {
   using T = typename P::Element;
   SHARED_DYNAMIC(weights);

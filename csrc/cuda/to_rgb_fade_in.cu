@@ -61,8 +61,8 @@ __global__ void __launch_bounds__(THREADS, 2) blend_rgb(ToRgbFadeIn a) {
   float* w_low = reinterpret_cast<float*>(memory);  // [c_low, K]
   float* w_high = w_low + a.c_low * K;              // [c_high, K]
   float* bias = w_high + a.c_high * K;              // [K]
-  stage_weights<N>(a.low, a.c_low, a.c_low, s.c, 1.0f - fade, w_low);
-  stage_weights<N>(a.high, a.c_high, a.c_high, s.c, fade, w_high);
+  stage_weights<N>(a.low, a.c_low, a.c_low, s.c, 1.0f - fade, w_low, THREADS);
+  stage_weights<N>(a.high, a.c_high, a.c_high, s.c, fade, w_high, THREADS);
   if (threadIdx.x < s.c) bias[threadIdx.x] = blend(rgb_bias(a.low, threadIdx.x), rgb_bias(a.high, threadIdx.x), fade);
   __syncthreads();
 

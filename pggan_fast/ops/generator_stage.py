@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from pggan_fast.backends import layout, registry
-from pggan_fast.ops import _checks
+from pggan_fast.ops import _checks, _register
 from pggan_fast.ops._autograd import needs_reference
-from pggan_fast.ops._register import needs_dispatcher
 from pggan_fast.ops.bias_act import chosen_backend
 from pggan_fast.ops.scaled_conv2d import autocast, scaled_conv2d
 from pggan_fast.ops.to_rgb_fade_in import to_rgb_fade_in
@@ -87,7 +86,7 @@ def generator_stage(
 def fused(op: str, backend: str, x: Tensor, *others: Any) -> Callable[..., Tensor] | None:
     """What runs a composed op of Scaled layers as one kernel, with these arguments; None: do its parts."""
     layers = [arg for arg in others if isinstance(arg, Scaled)]
-    if needs_dispatcher(x) or needs_reference() or wants_grad(x, *(t for layer in layers for t in layer[:2])):
+    if _register.needs_dispatcher(x) or needs_reference() or wants_grad(x, *(t for layer in layers for t in layer[:2])):
         return None
     return registry.fused(op, backend, (x, *others))
 

@@ -38,6 +38,7 @@ LONG, WHOLE_LONG = {**NORM, "channels": 33, "size": 2}, {"channels": 520, "size"
 CONV = {"cin": 16, "cout": 16, "k": 3, "slope": 0.2, "bias": "same", "weights": "float32"}
 FADE = {"channels": 16, "alpha": 0.3125}
 RGB = {"cin": 16, "cout": 16, "alpha": 0.3125, "bias": "same"}
+STAGE = {"cin": 16, "cout": 16, "shows": "blend", "alpha": 0.3125, "slope": 0.2, "norm": "after_act", "bias": "same"}
 GROUPS = {"channels": 16, "batch": (4, 4)}
 
 KERNELS = {
@@ -121,6 +122,10 @@ KERNELS = {
     ),
     "scaled_conv2d_kernel": Entry(
         "scaled_conv2d", "scaled_conv2d", CONV, 1.15, ("at.i * s - halo, at.j", "at.i * s, at.j")
+    ),
+    # x with its halo, in tiles of which a small image clips most
+    "generator_stage_kernel": Entry(
+        "generator_stage", "generator_stage", STAGE, 1.6, ("at.i / 2 - 1, at.j", "at.i / 2, at.j")
     ),
     # an image's rows of three channels; the weights anew in each block
     "blend_rgb": Entry(

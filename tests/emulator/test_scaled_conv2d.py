@@ -317,7 +317,7 @@ def traffic(x: Tensor, w: Tensor, resample: str) -> tuple[list[dict[str, Any]], 
     then = (None, 1.0, 0.2, "none", 0.0, "inside")
     with emulate.emulated():
         y = torch.empty_like(conv(x, w, SCALE, resample, False))
-        packed = cuda_layer._packed(w, x, SCALE, resample, False)
+        packed = cuda_layer.packed(w, x, SCALE, resample, False)
     with emulate.emulated(stats=True) as emulator:
         cuda.launch("scaled_conv2d", *cuda_layer._arguments(x, packed, None, y, None, None, c, k, resample, then))
         return emulator.traffic(), emulator.counts()

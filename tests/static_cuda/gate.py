@@ -42,7 +42,9 @@ TABLE = [
     Must(r"fade_in\.(blend|split)_same<[248], ", WIDE),
     Must(r"(fade_in|fade_reals)\.\w+<Quad<\w+, [248], ", WIDE),
     Must(r"to_rgb_fade_in\.blend_rgb<\w+, [248], ", ("wide_loads",)),  # three channels to store
+    Must(r"scaled_conv2d\.scaled_conv2d_kernel<\w+, \d, ToImage>", (*PRODUCT, "matrix_loads", "wide_loads")),
     Must(r"scaled_conv2d\.scaled_conv2d_kernel<", (*PRODUCT, "matrix_loads", *WIDE)),
+    Must(r"generator_stage\.generator_stage_kernel<", (*PRODUCT, "matrix_loads", *WIDE)),
     Must(r"conv_weight_grad\.conv_weight_grad_kernel<(Half|BFloat)Product", (*PRODUCT, "matrix_loads", "wide_loads")),
     Must(r"conv_weight_grad\.conv_weight_grad_kernel<", (*PRODUCT, "wide_loads")),  # ldmatrix takes no 32-bit columns
     # Planes, single elements, and small kernels behind large ones

@@ -12,6 +12,7 @@ from static import networks
 from static.chips import CHIPS
 from static_cuda import gate, record
 
+from pggan_fast import ops
 from pggan_fast.backends import registry
 
 DTYPES = ("float32", "float16", "bfloat16", "float32-ieee")
@@ -28,10 +29,25 @@ def calls(dtype: str, shared_block: int) -> list[record.Call]:
     kind, precision = getattr(torch, dtype.removesuffix(IEEE)), "ieee" if dtype.endswith(IEEE) else "tf32"
     runs = networks.model_runs(kind, RESOLUTIONS)
     runs += [run for size in SIZES for run in networks.op_runs(kind, CHANNELS, size)]
+    runs += [lambda c=c: _ends(c, kind) for c in CHANNELS]
     with record.recorded(chip) as found, networks.chosen(_cuda), _products(precision):
         for run in runs:
             run()
     return list(dict.fromkeys(found))
+
+
+def _ends(c: int, dtype: torch.dtype) -> None:
+    """What samples and scores in few launches: the last stage of a generator, the first layers of a discriminator."""
+    with torch.no_grad(), torch.device("meta"):
+        for cin in {c, min(2 * c, 64)}:
+            up, conv = (ops.Scaled(torch.empty(c, inputs, 3, 3), torch.empty(c)) for inputs in (cin, c))
+            high, low = (ops.Scaled(torch.empty(3, inputs, 1, 1), torch.empty(3)) for inputs in (c, cin))
+            x = torch.empty(1, cin, 40, 40, dtype=dtype).contiguous(memory_format=torch.channels_last)
+            for shows in ((), (high,), (high, low, torch.empty(()))):
+                ops.generator_stage(x, up, conv, *shows, backend="cuda")
+            image = torch.empty(1, 3, 40, 40, dtype=dtype)
+            from_rgb = ops.Scaled(torch.empty(cin, 3, 1, 1), torch.empty(cin))
+            ops.discriminator_stem(image, from_rgb, up, backend="cuda")
 
 
 def by_kernel(chip: int, dtypes: Iterable[str] = DTYPES) -> dict[str, list[record.Launch]]:
