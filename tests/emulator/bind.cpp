@@ -72,14 +72,23 @@ T* at(uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
-// f(device, stream, in, out, zeros, correct) of seeded.h's faults, and f(device, stream, in, out) of its probes
-void bind_seeded(py::module_ faults, py::module_ probes) {
+// f(device, stream, in, out, zeros, correct)
+void bind_faults(py::module_ m, seeded::List<seeded::Kernel> faults) {
+  for (const seeded::Kernel& kernel : faults) {
+    m.def(kernel.name, [&](int, uintptr_t, uintptr_t in, uintptr_t out, uintptr_t zeros, bool correct) {
+      check(kernel.run(correct, {at<float>(in), at<float>(out), at<float>(zeros)}));
+    });
+  }
+}
+
+#if defined(__SANITIZE_ADDRESS__)
+void bind_seeded(py::module_ m) { bind_faults(m.def_submodule("faults"), seeded::host_faults()); }
+#else
+// and probes, f(device, stream, in, out)
+void bind_seeded(py::module_ m) {
+  py::module_ faults = m.def_submodule("faults"), probes = m.def_submodule("probes");
   for (const auto& list : {seeded::memory_faults(), seeded::shared_faults(), seeded::thread_faults()}) {
-    for (const seeded::Kernel& kernel : list) {
-      faults.def(kernel.name, [&](int, uintptr_t, uintptr_t in, uintptr_t out, uintptr_t zeros, bool correct) {
-        check(kernel.run(correct, {at<float>(in), at<float>(out), at<float>(zeros)}));
-      });
-    }
+    bind_faults(faults, list);
   }
   for (const seeded::Probe& probe : seeded::probes()) {
     probes.def(probe.name, [&](int, uintptr_t, uintptr_t in, uintptr_t out) {
@@ -87,6 +96,7 @@ void bind_seeded(py::module_ faults, py::module_ probes) {
     });
   }
 }
+#endif
 
 }  // namespace
 
@@ -101,5 +111,5 @@ void bind_emulator(py::module_ m) {
   m.def("traffic", &traffic);
   m.def("launches", &launches);
   m.def("counts", &counts);
-  bind_seeded(m.def_submodule("faults"), m.def_submodule("probes"));
+  bind_seeded(m);
 }

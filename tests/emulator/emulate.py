@@ -7,8 +7,6 @@ approximate instructions, or that a device's weaker order of memory suffices; an
 from __future__ import annotations
 
 import functools
-import importlib.machinery
-import importlib.util
 import re
 import subprocess
 import sys
@@ -44,13 +42,7 @@ def module() -> Any:
     """The emulator's `_cuda`, built if need be. Raises BuildError where it cannot be."""
     import compiled
 
-    path = str(compiled.build())
-    loader = importlib.machinery.ExtensionFileLoader("_cuda", path)
-    spec = importlib.util.spec_from_file_location("_cuda", path, loader=loader)
-    assert spec is not None
-    found = importlib.util.module_from_spec(spec)
-    loader.exec_module(found)
-    return found
+    return compiled.load(compiled.build())
 
 
 def why_missing() -> str | None:

@@ -4,6 +4,11 @@
 
 #include <new>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+
 namespace cusim {
 
 namespace {
@@ -22,17 +27,57 @@ Fiber::~Fiber() {
   if (stack_ != 0) munmap(reinterpret_cast<void*>(stack_ - GUARD), GUARD + STACK);
 }
 
-#if defined(CUSIM_USES_UCONTEXT)
+#if defined(__SANITIZE_ADDRESS__)
+
+namespace {
+Fiber *left, *reached;  // of the latest change
+}
+
+// AddressSanitizer has to know which stack is in use.
+void Fiber::change(Fiber& from, Fiber& to) {
+  left = &from;
+  reached = &to;
+  __sanitizer_start_switch_fiber(&from.frames_, to.bottom_, to.bytes_);
+  jump(from, to);
+  __sanitizer_finish_switch_fiber(from.frames_, &left->bottom_, &left->bytes_);
+}
+
+void Fiber::enter() {
+  Fiber& fiber = *reached;
+  __sanitizer_finish_switch_fiber(fiber.frames_, &left->bottom_, &left->bytes_);
+  fiber.entry_();
+}
 
 void Fiber::prepare(void (*entry)()) {
   if (stack_ == 0) stack_ = map_stack();
+  bottom_ = reinterpret_cast<const void*>(stack_);
+  bytes_ = STACK;
+  entry_ = entry;
+  __asan_unpoison_memory_region(bottom_, bytes_);  // what a kernel that was given up has left there
+  start_at(&enter);
+}
+
+#else
+
+void Fiber::change(Fiber& from, Fiber& to) { jump(from, to); }
+
+void Fiber::prepare(void (*entry)()) {
+  if (stack_ == 0) stack_ = map_stack();
+  start_at(entry);
+}
+
+#endif
+
+#if defined(CUSIM_USES_UCONTEXT)
+
+void Fiber::start_at(void (*entry)()) {
   getcontext(&context_);
   context_.uc_stack = {reinterpret_cast<void*>(stack_), 0, STACK};
   context_.uc_link = nullptr;
   makecontext(&context_, entry, 0);
 }
 
-void Fiber::change(Fiber& from, Fiber& to) { swapcontext(&from.context_, &to.context_); }
+void Fiber::jump(Fiber& from, Fiber& to) { swapcontext(&from.context_, &to.context_); }
 
 #else
 
@@ -63,8 +108,7 @@ cusim_change:
 .size cusim_change,.-cusim_change
 )");
 
-void Fiber::prepare(void (*entry)()) {
-  if (stack_ == 0) stack_ = map_stack();
+void Fiber::start_at(void (*entry)()) {
   // What cusim_change takes: six registers, then where it returns to, with the stack as at a function's first
   // instruction (8 past a multiple of 16).
   void** top = reinterpret_cast<void**>(stack_ + STACK - 64);
@@ -74,7 +118,7 @@ void Fiber::prepare(void (*entry)()) {
   top_ = top;
 }
 
-void Fiber::change(Fiber& from, Fiber& to) { cusim_change(&from.top_, to.top_); }
+void Fiber::jump(Fiber& from, Fiber& to) { cusim_change(&from.top_, to.top_); }
 
 #endif
 

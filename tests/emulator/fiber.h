@@ -28,7 +28,18 @@ class Fiber {
   static void change(Fiber& from, Fiber& to);
 
  private:
+  void start_at(void (*entry)());
+  static void jump(Fiber& from, Fiber& to);
+
   uintptr_t stack_ = 0;  // its lowest address; 0: the stack that the program started with
+#if defined(__SANITIZE_ADDRESS__)
+  static void enter();
+
+  void (*entry_)() = nullptr;
+  const void* bottom_ = nullptr;  // the stack, the program's own too, as AddressSanitizer knows it
+  size_t bytes_ = 0;
+  void* frames_ = nullptr;  // those that it keeps elsewhere, to see them used after they return
+#endif
 #if defined(CUSIM_USES_UCONTEXT)
   ucontext_t context_;
 #else

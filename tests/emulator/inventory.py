@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import re
 import subprocess
 from typing import Any, NamedTuple
@@ -169,18 +167,13 @@ def faulty_module(kernel: str) -> Any:
     module = compiled.module()
     objects = []
     for item in module.objects:
-        made = (folder if item.source == source else compiled.FOLDER) / item.name
+        made = (folder if item.source == source else compiled.WATCHED.folder) / item.name
         if item.source == source:
             command = [item.compiler, *item.flags, f"-I{SOURCES}", "-c", str(mutated), "-o", str(made)]
             subprocess.run(command, check=True)
         objects.append(str(made))
     subprocess.run([module.linker, *objects, *module.link_flags, "-o", str(output)], check=True)
-    name = f"{kernel}._cuda"  # pybind11 makes one module of a name
-    loader = importlib.machinery.ExtensionFileLoader(name, str(output))
-    spec = importlib.util.spec_from_file_location(name, output, loader=loader)
-    assert spec is not None
-    found = importlib.util.module_from_spec(spec)
-    loader.exec_module(found)
+    found = compiled.load(output, f"{kernel}._cuda")
     assert found is not emulate.module()
     return found
 

@@ -34,6 +34,7 @@ struct Kernel {
 List<Kernel> memory_faults();
 List<Kernel> shared_faults();
 List<Kernel> thread_faults();
+List<Kernel> host_faults();  // in the build for AddressSanitizer alone, which has none of the others
 
 // The kernel name<correct>(Memory); <false> has the fault.
 #define SEEDED(name, grid, block, shared)                            \
