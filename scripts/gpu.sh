@@ -81,9 +81,9 @@ sanitize() {
         echo "make gpu: sanitize needs compute-sanitizer of the CUDA toolkit, on the PATH or in CUDA_HOME/bin" >&2
         return 1
     fi
-    # Compiled before, outside the tool; racecheck takes shared memory, memcheck what is global
+    # Compiled before, outside the tools: bounds, races in shared memory, reads of what nobody wrote, barriers
     "$run" -m pytest -q tests/gpu/test_grid.py -k sanitized
-    for tool in memcheck racecheck; do
+    for tool in memcheck racecheck initcheck synccheck; do
         echo "compute-sanitizer $tool"
         PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" --error-exitcode 9 --target-processes all \
             "$run" -m pytest -q -p no:cacheprovider tests/gpu/test_grid.py -k sanitized || status=1

@@ -1,6 +1,7 @@
 """The Makefile and its scripts, run in a small copy, with a stand-in for Python that notes what it was asked to do."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -291,11 +292,10 @@ def test_make_gpu_runs_its_stages_in_order(copy, sanitizer):
     done = copy.run("make", "gpu", "BENCH_ARGS=--preset full")
     assert done.returncode == 0, done.stderr
     tests = ["tests/gpu", "interpreter", "tests"]
-    assert gpu_steps(copy) == ["build", *tests, "sanitize", "sanitize", "sanitize", "tune", "bench"]
-    calls = copy.log.read_text()
-    assert "bench --preset full --json benchmarks/results/a-device/bench.json" in calls
-    assert "--tool memcheck" in calls
-    assert "--tool racecheck" in calls
+    tools = re.findall(r"--tool (\w+) .*tests/gpu/test_grid.py -k sanitized", copy.log.read_text())
+    assert tools == ["memcheck", "racecheck", "initcheck", "synccheck"]
+    assert gpu_steps(copy) == ["build", *tests, "sanitize", *["sanitize" for _ in tools], "tune", "bench"]
+    assert "bench --preset full --json benchmarks/results/a-device/bench.json" in copy.log.read_text()
     logs = {p.name for p in (copy.folder / "build" / "gpu").iterdir()}
     assert logs == {f"{stage}.log" for stage in ("build", "test", "sanitize", "tune", "bench")}
 
@@ -313,6 +313,7 @@ def test_a_stage_of_make_gpu_runs_alone_and_builds_once(copy):
     [
         ("pytest tests/gpu -m", "test"),
         ("--tool racecheck", "sanitize"),
+        ("--tool synccheck", "sanitize"),
         ("benchmarks.tune", "tune"),
         ("bench --", "bench"),
     ],

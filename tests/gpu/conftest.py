@@ -64,3 +64,9 @@ def ours(request: pytest.FixtureRequest, device: str) -> str:
 def triton(device: str) -> str:
     """The backend of Triton's kernels alone."""
     return needs("triton")
+
+
+@pytest.fixture
+def cuda(device: str) -> str:
+    """The backend of CUDA C++ alone."""
+    return needs("cuda")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import grid
@@ -11,6 +13,9 @@ import pytest
 import torch
 
 from pggan_fast import BackendUnavailable, ops
+
+sys.path.append(str(Path(__file__).parents[1] / "emulator"))
+import inventory
 
 CASES = [(name, i) for name in grid.FILES for i in range(len(grid.load(name).CASES))]
 # What backend "cuda" leaves to the others: reasons in backends/cuda_layer.py and cuda_grad.py
@@ -99,5 +104,15 @@ SMALL = {
 
 @pytest.mark.parametrize(("name", "i"), [(name, i) for name in grid.FILES for i in SMALL[name]])
 def test_sanitized(monkeypatch: pytest.MonkeyPatch, device: str, ours: str, name: str, i: int) -> None:
-    """A few small calls of every kernel and its derivatives: what scripts/gpu.sh runs under compute-sanitizer."""
+    """A few small calls of every op and its derivatives: what scripts/gpu.sh runs under compute-sanitizer."""
     run(monkeypatch, name, i, ours, device)
+
+
+@pytest.mark.parametrize("kernel", inventory.KERNELS)
+def test_sanitized_kernel(monkeypatch: pytest.MonkeyPatch, device: str, cuda: str, kernel: str) -> None:
+    """The CUDA kernels, some of which no small case launches."""
+    monkeypatch.setattr(grid, "check", functools.partial(grid.check, device=device))
+    entry = inventory.KERNELS[kernel]
+    for layout in entry.layouts:
+        for dtype in (torch.float32, torch.float16):
+            inventory.compare(entry, dtype, layout)
