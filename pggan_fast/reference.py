@@ -10,8 +10,6 @@ Source: Karras et al. 2017 (arXiv 1710.10196), sections 3 (minibatch stddev), 4.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -187,17 +185,8 @@ def generator_stage(
     eps_mode: str = "inside",
 ) -> Tensor:
     """G's block on the features of the level below, and the image that it shows, blended with that of x."""
-    y = x
-    for layer, resample in ((conv_up, "up"), (conv, "none")):
-        y = _scaled(
-            y,
-            layer,
-            resample=resample,
-            negative_slope=negative_slope,
-            pixel_norm=pixel_norm,
-            eps=eps,
-            eps_mode=eps_mode,
-        )
+    y = _scaled(x, conv_up, "up", negative_slope, pixel_norm, eps, eps_mode)
+    y = _scaled(y, conv, "none", negative_slope, pixel_norm, eps, eps_mode)
     if to_rgb is None:
         return y
     image = _scaled(y, to_rgb)
@@ -206,12 +195,31 @@ def generator_stage(
 
 def discriminator_stem(image: Tensor, from_rgb: Layer, conv: Layer, *, negative_slope: float | None = 0.2) -> Tensor:
     """D's first two layers: `lrelu(conv(lrelu(from_rgb(image))))`."""
-    return _scaled(_scaled(image, from_rgb, negative_slope=negative_slope), conv, negative_slope=negative_slope)
+    return _scaled(_scaled(image, from_rgb, "none", negative_slope), conv, "none", negative_slope)
 
 
-def _scaled(x: Tensor, layer: Layer, **options: Any) -> Tensor:
+def _scaled(
+    x: Tensor,
+    layer: Layer,
+    resample: str = "none",
+    negative_slope: float | None = None,
+    pixel_norm: str = "none",
+    eps: float = 1e-8,
+    eps_mode: str = "inside",
+) -> Tensor:
     weight, bias, weight_scale, bias_scale = layer
-    return scaled_conv2d(x, weight, bias, weight_scale=weight_scale, bias_scale=bias_scale, **options)
+    return scaled_conv2d(
+        x,
+        weight,
+        bias,
+        weight_scale=weight_scale,
+        bias_scale=bias_scale,
+        resample=resample,
+        negative_slope=negative_slope,
+        pixel_norm=pixel_norm,
+        eps=eps,
+        eps_mode=eps_mode,
+    )
 
 
 def minibatch_stddev(

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from pggan_fast import reference
 from pggan_fast.backends import layout
 from pggan_fast.ops import _checks
+from pggan_fast.ops._autograd import needs_reference
 from pggan_fast.ops.bias_act import chosen_backend
 from pggan_fast.ops.generator_stage import Scaled, check_layer, fused
 from pggan_fast.ops.scaled_conv2d import autocast, scaled_conv2d
@@ -43,6 +45,8 @@ def discriminator_stem(
     check_layer("conv", conv, check_layer("from_rgb", from_rgb, image, 1), 3)
     _checks.epilogue(negative_slope, "none", 0.0, "inside")
     chosen = chosen_backend(backend)
+    if chosen == "reference" or needs_reference():
+        return reference.discriminator_stem(image, from_rgb, conv, negative_slope=negative_slope)
     run = fused("discriminator_stem", chosen, image, from_rgb, conv, negative_slope)
     if run is not None:
         return run(image, from_rgb, conv, negative_slope)

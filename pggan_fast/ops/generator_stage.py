@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pggan_fast import reference
 from pggan_fast.backends import layout, registry
 from pggan_fast.ops import _checks, _register
 from pggan_fast.ops._autograd import needs_reference
@@ -79,6 +80,19 @@ def generator_stage(
     a = None if to_rgb_low is None else _checks.alpha(alpha, x)
     chosen = chosen_backend(backend)
     args = x, conv_up, conv, to_rgb, to_rgb_low, a, negative_slope, pixel_norm, eps, eps_mode
+    if chosen == "reference" or needs_reference():
+        return reference.generator_stage(
+            x,
+            conv_up,
+            conv,
+            to_rgb,
+            to_rgb_low,
+            1.0 if a is None else a,
+            negative_slope=negative_slope,
+            pixel_norm=pixel_norm,
+            eps=eps,
+            eps_mode=eps_mode,
+        )
     run = fused("generator_stage", chosen, x, *args[1:])
     return _in_parts(*args, chosen or None) if run is None else run(*args)
 
@@ -86,7 +100,7 @@ def generator_stage(
 def fused(op: str, backend: str, x: Tensor, *others: Any) -> Callable[..., Tensor] | None:
     """What runs a composed op of Scaled layers as one kernel, with these arguments; None: do its parts."""
     layers = [arg for arg in others if isinstance(arg, Scaled)]
-    if _register.needs_dispatcher(x) or needs_reference() or wants_grad(x, *(t for layer in layers for t in layer[:2])):
+    if _register.needs_dispatcher(x) or wants_grad(x, *(t for layer in layers for t in layer[:2])):
         return None
     return registry.fused(op, backend, (x, *others))
 

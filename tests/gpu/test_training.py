@@ -65,7 +65,8 @@ def test_steps_train(device: str, backend: str, autocast: torch.dtype | None) ->
 @pytest.fixture
 def fresh() -> Iterator[None]:
     torch._dynamo.reset()
-    with torch._dynamo.config.patch(trace_autograd_ops=True):
+    tracing = {"trace_autograd_ops": True} if hasattr(torch._dynamo.config, "trace_autograd_ops") else {}
+    with torch._dynamo.config.patch(**tracing):
         yield
     torch._dynamo.reset()
 

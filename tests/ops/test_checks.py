@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pggan_fast import ops
+from pggan_fast.ops import Scaled
 
 T = torch.zeros
 
@@ -32,12 +33,19 @@ def good(op: str) -> dict[str, Any]:
             "image": T(2, 3, 4, 4), "high": T(2, 5, 2, 2), "w_low": T(5, 3, 1, 1), "b_low": T(5), "alpha": 0.5,
             "weight_scale": 0.5,
         },
+        "generator_stage": {
+            "x": T(2, 3, 2, 2), "conv_up": Scaled(T(4, 3, 3, 3)), "conv": Scaled(T(4, 4, 3, 3)),
+            "to_rgb": Scaled(T(3, 4, 1, 1)), "to_rgb_low": Scaled(T(3, 3, 1, 1)), "alpha": 0.5, "eps": 1e-8,
+        },
+        "discriminator_stem": {
+            "image": T(2, 3, 4, 4), "from_rgb": Scaled(T(5, 3, 1, 1)), "conv": Scaled(T(4, 5, 3, 3)),
+        },
         "minibatch_stddev": {"x": T(4, 3, 2, 2), "group_size": 4, "grouping": "strided", "eps": 1e-8},
     }[op]  # fmt: skip
 
 
 OPS = ("scaled_conv2d", "bias_act", "scaled_linear", "pixel_norm", "fade_in", "fade_reals", "to_rgb_fade_in",
-       "from_rgb_fade_in", "minibatch_stddev")  # fmt: skip
+       "from_rgb_fade_in", "minibatch_stddev", "generator_stage", "discriminator_stem")  # fmt: skip
 
 Row = tuple[str, str, Any, type[Exception], tuple[str, ...]]
 
@@ -133,7 +141,7 @@ def describe(row: Row) -> str:
 
 
 def test_every_op_is_in_the_table() -> None:
-    assert {*OPS, "no_weight_grads"} == set(ops.__all__)
+    assert {*OPS, "no_weight_grads", "Scaled"} == set(ops.__all__)
 
 
 @pytest.mark.parametrize("backend", [None, "reference", *grid.BACKENDS_UNDER_TEST])

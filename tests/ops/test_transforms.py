@@ -84,11 +84,19 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
         ((2, 3, 4, 4), (2, 5, 2, 2), (5, 3, 1, 1)),
     ),
     "minibatch_stddev": (lambda m, x: m.minibatch_stddev(x, 2), ((4, 3, 2, 2),)),
+    "generator_stage": (
+        lambda m, x, u, v, w: m.generator_stage(x, ops.Scaled(u), ops.Scaled(v), ops.Scaled(w)),
+        ((2, 3, 2, 2), (4, 3, 3, 3), (4, 4, 3, 3), (3, 4, 1, 1)),
+    ),
+    "discriminator_stem": (
+        lambda m, x, v, w: m.discriminator_stem(x, ops.Scaled(v), ops.Scaled(w)),
+        ((2, 3, 4, 4), (5, 3, 1, 1), (4, 5, 3, 3)),
+    ),
 }
 
 
 def test_every_public_op_is_transformed() -> None:
-    assert {*FUNCTIONS, "no_weight_grads"} == set(ops.__all__)
+    assert {*FUNCTIONS, "no_weight_grads", "Scaled"} == set(ops.__all__)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
