@@ -201,3 +201,22 @@ def test_faults_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
         assert wrong(changed(i, value), x, layers), i
     with pytest.raises(emulate.Fault, match="OUT-OF-BOUNDS"):
         changed(20, 12)  # images higher than they are
+
+
+def test_faults_of_the_image_behind_a_convolution_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, layers = draw(32, 32, 5, 9, torch.float32)
+
+    def changed(i: int, value: Any) -> Tensor:
+        def change(args: list[Any]) -> None:
+            args[i] = value
+
+        with monkeypatch.context() as patch:
+            op_cases.changed(patch, "conv_to_rgb", change)
+            return run(x, layers, shared_limit=99 * 1024)[0]
+
+    one = torch.tensor(0.32)
+    for i, value in ((2, None), (4, None), (5, None), (6, one), (20, 0.61), (21, 0.21), (22, 2), (23, 1.1e-2),
+                     (25, 0.18), (26, 0.71)):  # fmt: skip
+        assert wrong(changed(i, value), x, layers), i
+    with pytest.raises(emulate.Fault, match="OUT-OF-BOUNDS"):
+        changed(13, 12)  # images higher than they are
