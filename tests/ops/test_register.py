@@ -130,6 +130,7 @@ def test_the_eager_function_and_the_dispatcher_agree(name: str) -> None:
             assert a is None or (torch.equal(a, b) and a.stride() == b.stride())
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.10."), reason="torch 2.10's opcheck does not compare strides")
 @pytest.mark.parametrize("backend", grid.BACKENDS_UNDER_TEST)
 def test_a_fake_with_wrong_strides_is_caught(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
     from pggan_fast.backends import registry
