@@ -55,6 +55,8 @@ def apply() -> bool:
             setattr(builder, name, by_value(getattr(builder, name), handle))
     builder.create_dot = dot_by_value(builder.create_dot, handle)
     builder.cast_impl = cast_by_value(builder.cast_impl, handle)
+    if not hasattr(builder, "get_bf16"):  # a number beside a tensor; Triton 3.6 lacks it
+        builder.get_bf16 = lambda self, value: handle(narrow([value]), tl.bfloat16)
     if left := faults():
         raise RuntimeError(f"the patch of Triton {triton.__version__}'s interpreter leaves bfloat16 wrong in {left}")
     return True
