@@ -35,11 +35,10 @@ def same_dtype(name: str, value: Tensor, like: Tensor) -> None:
 
 def parameter_dtype(name: str, value: Tensor, x: Tensor) -> None:
     """Weights and biases have x's dtype, or are float32 beside half-precision x."""
-    if value.dtype != x.dtype and not (value.dtype == torch.float32 and x.dtype in (torch.float16, torch.bfloat16)):
-        raise TypeError(
-            f"{name}: expected {_short(x.dtype)}, or float32 beside a half-precision x; "
-            f"got {_short(value.dtype)} with x {_short(x.dtype)}"
-        )
+    half = x.dtype in (torch.float16, torch.bfloat16)
+    if value.dtype != x.dtype and not (half and value.dtype == torch.float32):
+        expected = f"{_short(x.dtype)} like the input{' or float32' if half else ''}"
+        raise TypeError(f"{name}: expected {expected}, got {_short(value.dtype)}")
 
 
 def bias(name: str, value: Tensor | None, channels: int, x: Tensor) -> None:

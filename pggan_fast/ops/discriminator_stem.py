@@ -2,7 +2,7 @@
 
     y = leaky_relu(conv(leaky_relu(from_rgb(image))))
 
-A backend that was named and has it as one kernel runs that where no gradient is wanted; else it is its parts.
+A backend that is named and has one kernel for it runs that where no gradient is wanted; else the parts run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def discriminator_stem(
     negative_slope: float | None = 0.2,
     backend: str | None = None,
 ) -> Tensor:
-    """Features of an image after fromRGB and one 3x3 convolution; those between reach no memory where it is fused.
+    """Features of an image after fromRGB and one 3x3 convolution; those between are not stored where it is fused.
 
     Args:
         image: [N, K, H, W]; from_rgb: weight [Cin, K, 1, 1]; conv: weight [C, Cin, 3, 3].
@@ -42,7 +42,8 @@ def discriminator_stem(
     image = autocast(image)
     _checks.tensor("image", image, (4,))
     _checks.pixels("image", image)
-    check_layer("conv", conv, check_layer("from_rgb", from_rgb, image, 1), 3)
+    features = check_layer("from_rgb", from_rgb, image, "image", 1)
+    check_layer("conv", conv, features, "from_rgb's output", 3)
     _checks.epilogue(negative_slope, "none", 0.0, "inside")
     chosen = chosen_backend(backend)
     if chosen == "reference" or needs_reference():

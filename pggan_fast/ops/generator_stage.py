@@ -3,7 +3,7 @@
     y = conv(conv_up(x)), each with bias, leaky ReLU and pixel norm
     image = to_rgb(y), or (1 - alpha) * up2(to_rgb_low(x)) + alpha * to_rgb(y)
 
-A backend that was named and has it as one kernel runs that where no gradient is wanted; else it is its parts.
+A backend that is named and has one kernel for it runs that where no gradient is wanted; else the parts run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from pggan_fast.ops.to_rgb_fade_in import to_rgb_fade_in
 
 
 class Scaled(NamedTuple):
-    """A layer's parameters, and the floats that multiply them at run time (equalised learning rate)."""
+    """A convolution's parameters, and the floats that multiply them at run time (equalised learning rate).
+
+    weight: [out, in, k, k]; bias: [out] or None. `ScaledConv2d.scaled` of `pggan_fast.nn` gives a layer's.
+    """
 
     weight: Tensor
     bias: Tensor | None = None
@@ -53,11 +56,12 @@ def generator_stage(
         conv_up: weight [C, Cin, 3, 3], after nearest x2; conv: weight [C, C, 3, 3]; biases [C] or None.
         to_rgb: weight [K, C, 1, 1]; None gives features.
         to_rgb_low: weight [K, Cin, 1, 1], of x's level, blended in with `alpha`; None shows the new level alone.
-        alpha: a float or a 0-d tensor on the device, clamped to [0, 1]; not differentiable.
+        alpha: a float or a 0-d tensor on the device, clamped to [0, 1]; not differentiable. Unused without to_rgb_low.
         negative_slope, pixel_norm, eps, eps_mode: of both convolutions, see `bias_act`.
         backend: None runs the parts, each on what is chosen for it. "cuda" has one kernel for all, for at most 64
-            channels in and out where they fit a multiprocessor's shared memory; no gradient flows through it, so where
-            one is wanted, and under torch.compile, torch.func and dispatch modes, the parts run there too.
+            channels in and out, and 4 of the image, where they fit a multiprocessor's shared memory; no gradient flows
+            through it, so where one is wanted, and under torch.compile, torch.func and dispatch modes, "cuda" runs the
+            parts too.
     Returns:
         [N, C, H, W], or with to_rgb [N, K, H, W], in x's dtype (autocast's under autocast).
     Raises:
@@ -68,12 +72,12 @@ def generator_stage(
     x = autocast(x)
     _checks.tensor("x", x, (4,))
     _checks.pixels("x", x)
-    features = check_layer("conv_up", conv_up, x, 3)
-    check_layer("conv", conv, features, 3, outputs=features.shape[1])
+    features = check_layer("conv_up", conv_up, x, "x", 3)
+    check_layer("conv", conv, features, "conv_up's output", 3, outputs=features.shape[1])
     if to_rgb is not None:
-        image = check_layer("to_rgb", to_rgb, features, 1)
+        image = check_layer("to_rgb", to_rgb, features, "conv's output", 1)
         if to_rgb_low is not None:
-            check_layer("to_rgb_low", to_rgb_low, x, 1, outputs=image.shape[1])
+            check_layer("to_rgb_low", to_rgb_low, x, "x", 1, outputs=image.shape[1])
     elif to_rgb_low is not None:
         raise ValueError("to_rgb_low: expected None, since without to_rgb there is no image")
     _checks.epilogue(negative_slope, pixel_norm, eps, eps_mode)
@@ -98,7 +102,7 @@ def generator_stage(
 
 
 def fused(op: str, backend: str, x: Tensor, *others: Any) -> Callable[..., Tensor] | None:
-    """What runs a composed op of Scaled layers as one kernel, with these arguments; None: do its parts."""
+    """The function that runs a composed op of Scaled layers as one kernel on these arguments; None: run its parts."""
     layers = [arg for arg in others if isinstance(arg, Scaled)]
     if _register.needs_dispatcher(x) or wants_grad(x, *(t for layer in layers for t in layer[:2])):
         return None
@@ -109,11 +113,11 @@ def wants_grad(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def check_layer(name: str, layer: Scaled, x: Tensor, k: int, outputs: int | None = None) -> Tensor:
-    """Errors name the layer's field. Returns an empty tensor like the layer's output."""
+def check_layer(name: str, layer: Scaled, x: Tensor, x_name: str, k: int, outputs: int | None = None) -> Tensor:
+    """Errors name the layer's field, and its input as `x_name`. Returns an empty tensor like the layer's output."""
     if not isinstance(layer, Scaled):
         raise TypeError(f"{name}: expected an ops.Scaled, got {type(layer).__name__}")
-    _checks.conv_weight(f"{name}.weight", layer.weight, x, "its input", (k,))
+    _checks.conv_weight(f"{name}.weight", layer.weight, x, x_name, (k,))
     c = layer.weight.shape[0]
     if outputs is not None and c != outputs:
         raise ValueError(f"{name}.weight: expected {outputs} output channels, got {c}")
