@@ -92,7 +92,7 @@ class ScaledConv2d(_Scaled):
 
 
 def fusable(*layers: torch.nn.Module) -> bool:
-    """Whether one op may stand for calling these layers: none wants gradients, hooks or another backend than named."""
+    """Whether one op may run in place of these layers: no gradients, no hooks, and all name the same backend."""
     first = layers[0]
     return (
         not torch.is_grad_enabled()

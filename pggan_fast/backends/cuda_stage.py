@@ -89,7 +89,7 @@ def _unsupported_stage(
 def generator_stage(
     x: Tensor, conv_up: Any, conv: Any, to_rgb: Any, to_rgb_low: Any, alpha: Tensor | None, *epilogue: Any
 ) -> Tensor:
-    """In one launch; where that does not fit, an image in two, of which the second one is the image's."""
+    """In one launch. Where that does not fit, an image takes conv_up, toRGB of x while fading, and conv_to_rgb."""
     n, _, h, w = x.shape
     c, rgb = conv.weight.shape[0], 0 if to_rgb is None else to_rgb.weight.shape[0]
     out = layout.empty((n, rgb or c, 2 * h, 2 * w), x, not rgb or layout.is_channels_last(x))

@@ -136,7 +136,7 @@ def _explicit(op: str, backend: str, args: tuple[Any, ...]) -> Callable[..., Any
 
 
 def fused(op: str, backend: str, args: tuple[Any, ...]) -> Callable[..., Any] | None:
-    """What runs `op`, which the caller can also do in parts, as one kernel on these arguments; None: nothing does.
+    """The function that runs `op` as one kernel on these arguments; None: the caller runs its parts.
 
     Only for a backend that was named: no such kernel has been measured.
     """
