@@ -223,7 +223,7 @@ struct GeneratorStage {
   ConvEpilogue after_up, after;
   void* y;              // [N, H, W, C], or null with an image
   void* image;          // [N, image_channels, H, W], or null
-  Pointwise high, low;  // [image_channels, C], [image_channels, in_channels]; low's weight is null where none is blended
+  Pointwise high, low;  // [image_channels, C], [image_channels, in_channels]; low's weight is null without a blend
   const float* alpha;
   int dtype;
   int64_t n, h, w, in_channels, channels, image_channels;  // image_channels 0: no image

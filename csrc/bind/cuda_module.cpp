@@ -52,7 +52,8 @@ class DeviceGuard {
 };
 
 template <class Struct, class... Args>
-void bind(py::module_& m, const char* name, Struct (*make)(Args...), cudaError_t (*launch)(const Struct&, cudaStream_t)) {
+void bind(py::module_& m, const char* name, Struct (*make)(Args...),
+          cudaError_t (*launch)(const Struct&, cudaStream_t)) {
   m.def(
       name,
       [=](int device, Address stream, Args... args) {
@@ -63,9 +64,9 @@ void bind(py::module_& m, const char* name, Struct (*make)(Args...), cudaError_t
       py::call_guard<py::gil_scoped_release>());
 }
 
-// m.<name>(device, stream, the arguments of a launch, 0 for its workspace) -> floats, or another count
+// m.<name>(device, stream, the arguments of a launch, 0 for its workspace) -> what launchers.h says it counts
 template <class Struct, class... Args>
-void bind_workspace(py::module_& m, const char* name, Struct (*make)(Args...), int64_t (*count)(const Struct&)) {
+void bind_count(py::module_& m, const char* name, Struct (*make)(Args...), int64_t (*count)(const Struct&)) {
   m.def(name, [=](int device, Address, Args... args) {
     last_launch = {name, {}, {}, 0};
     const DeviceGuard guard(device);
@@ -78,7 +79,7 @@ void bind_workspace(py::module_& m, const char* name, Struct (*make)(Args...), i
 
 PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   using namespace pggan;
-  using cuda::bind, cuda::bind_workspace;
+  using cuda::bind, cuda::bind_count;
   m.doc() = "CUDA kernels of pggan_fast over raw addresses; use pggan_fast.ops instead.";
   m.def("runtime_version", [] {
     int version = 0;
@@ -92,7 +93,7 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
 
   bind(m, "bias_act_forward", &arguments::bias_act_forward, &cuda::bias_act_forward);
   bind(m, "bias_act_backward", &arguments::bias_act_backward, &cuda::bias_act_backward);
-  bind_workspace(m, "bias_act_backward_workspace", &arguments::bias_act_backward, &cuda::bias_act_backward_workspace);
+  bind_count(m, "bias_act_backward_workspace", &arguments::bias_act_backward, &cuda::bias_act_backward_workspace);
   bind(m, "masked_pool", &arguments::masked_pool, &cuda::masked_pool);
   bind(m, "fade_in_forward", &arguments::fade_in_forward, &cuda::fade_in_forward);
   bind(m, "fade_in_backward", &arguments::fade_in_backward, &cuda::fade_in_backward);
@@ -100,23 +101,23 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   bind(m, "to_rgb_fade_in_forward", &arguments::to_rgb_fade_in_forward, &cuda::to_rgb_fade_in_forward);
   bind(m, "from_rgb_fade_in_forward", &arguments::from_rgb_fade_in_forward, &cuda::from_rgb_fade_in_forward);
   bind(m, "minibatch_stddev_forward", &arguments::minibatch_stddev_forward, &cuda::minibatch_stddev_forward);
-  bind_workspace(m, "minibatch_stddev_forward_workspace", &arguments::minibatch_stddev_forward,
-                 &cuda::minibatch_stddev_forward_workspace);
+  bind_count(m, "minibatch_stddev_forward_workspace", &arguments::minibatch_stddev_forward,
+             &cuda::minibatch_stddev_forward_workspace);
   bind(m, "minibatch_stddev_backward", &arguments::minibatch_stddev_backward, &cuda::minibatch_stddev_backward);
-  bind_workspace(m, "minibatch_stddev_backward_workspace", &arguments::minibatch_stddev_backward,
-                 &cuda::minibatch_stddev_backward_workspace);
+  bind_count(m, "minibatch_stddev_backward_workspace", &arguments::minibatch_stddev_backward,
+             &cuda::minibatch_stddev_backward_workspace);
   bind(m, "pack_weight", &arguments::pack_weight, &cuda::pack_weight);
-  bind_workspace(m, "pack_weight_elements", &arguments::pack_weight, &cuda::pack_weight_elements);
+  bind_count(m, "pack_weight_elements", &arguments::pack_weight, &cuda::pack_weight_elements);
   bind(m, "scaled_conv2d", &arguments::scaled_conv2d, &cuda::scaled_conv2d);
-  bind_workspace(m, "scaled_conv2d_rows", &arguments::scaled_conv2d, &cuda::scaled_conv2d_rows);
+  bind_count(m, "scaled_conv2d_rows", &arguments::scaled_conv2d, &cuda::scaled_conv2d_rows);
   bind(m, "conv_to_rgb", &arguments::conv_to_rgb, &cuda::conv_to_rgb);
-  bind_workspace(m, "conv_to_rgb_rows", &arguments::conv_to_rgb, &cuda::conv_to_rgb_rows);
+  bind_count(m, "conv_to_rgb_rows", &arguments::conv_to_rgb, &cuda::conv_to_rgb_rows);
   bind(m, "conv_from_rgb", &arguments::conv_from_rgb, &cuda::conv_from_rgb);
-  bind_workspace(m, "conv_from_rgb_rows", &arguments::conv_from_rgb, &cuda::conv_from_rgb_rows);
+  bind_count(m, "conv_from_rgb_rows", &arguments::conv_from_rgb, &cuda::conv_from_rgb_rows);
   bind(m, "conv_weight_grad", &arguments::conv_weight_grad, &cuda::conv_weight_grad);
-  bind_workspace(m, "conv_weight_grad_workspace", &arguments::conv_weight_grad, &cuda::conv_weight_grad_workspace);
+  bind_count(m, "conv_weight_grad_workspace", &arguments::conv_weight_grad, &cuda::conv_weight_grad_workspace);
   bind(m, "generator_stage", &arguments::generator_stage, &cuda::generator_stage);
-  bind_workspace(m, "generator_stage_rows", &arguments::generator_stage, &cuda::generator_stage_rows);
+  bind_count(m, "generator_stage_rows", &arguments::generator_stage, &cuda::generator_stage_rows);
 #if defined(PGGAN_EMULATOR)
   bind_emulator(m.def_submodule("emulator"));
 #endif

@@ -99,7 +99,8 @@ DEVICE void load_low(const Memory& m, const Stage& p, unsigned tile) {
 
 // The sums of two rows from `row` on and of every second column, as elements of the tile between; zeros outside.
 template <class T, int N>
-DEVICE void keep_rows(const float (&v)[2][N][4], const Memory& m, const Stage& p, const Place& at, int row, int column) {
+DEVICE void keep_rows(const float (&v)[2][N][4], const Memory& m, const Stage& p, const Place& at, int row,
+                      int column) {
   const int g = int(threadIdx.x) / 4 % 8, t = int(threadIdx.x) & 3;
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
@@ -231,7 +232,8 @@ __global__ void __launch_bounds__(MAX_THREADS, N == 2 ? 2 : 1) generator_stage_k
 }
 
 Stage stage_of(const GeneratorStage& a, int rows) {
-  const int size = a.dtype == F32 ? 4 : 2, low_units = units_of(a.in_channels, size), units = units_of(a.channels, size);
+  const int size = a.dtype == F32 ? 4 : 2;
+  const int low_units = units_of(a.in_channels, size), units = units_of(a.channels, size);
   Stage p{a, Image(a.h / 2, a.w / 2, a.in_channels, size, a.x), Tile(rows + 1, TILE_COLUMNS + 1, low_units, 1),
           Tile(2 * rows, HIGH_COLUMNS, units, 1), Epilogue(a.after_up, a.channels), Epilogue(a.after, a.channels)};
   p.rows = rows;

@@ -46,8 +46,8 @@ constexpr int64_t MAX_CONV_CHANNELS = 64;  // of scaled_conv2d and generator_sta
 // How many elements `packed` has.
 int64_t pack_weight_elements(const PackWeight&);
 
-// How many rows of outputs a block takes at a time: 0 where not even a few fit the current device's shared memory beside
-// the weights.
+// How many rows of outputs, for generator_stage of x, a block takes at a time: 0 where not even a few fit the current
+// device's shared memory beside the weights.
 int64_t scaled_conv2d_rows(const ScaledConv2d&);
 int64_t conv_to_rgb_rows(const ConvToRgb&);
 int64_t conv_from_rgb_rows(const ConvFromRgb&);

@@ -7,8 +7,8 @@ namespace pggan::cuda {
 
 constexpr int K = MAX_IMAGE_CHANNELS;  // sums of a pixel; the weights of channels that the image lacks are zero
 
-// `to` [N, padded / N, K] in shared memory: factor * scale * weight, of channel N * v + j at [j, v], so that lanes which
-// take neighbouring vectors read neighbouring weights; zeros from channel c on.
+// `to` [N, padded / N, K] in shared memory: factor * scale * weight, of channel N * v + j at [j, v], so that lanes
+// which take neighbouring vectors read neighbouring weights; zeros from channel c on.
 template <int N>
 DEVICE void stage_weights(const Pointwise& p, int64_t c, int64_t padded, int64_t image_channels, float factor,
                           float* to, int threads) {
