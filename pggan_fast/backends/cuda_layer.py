@@ -29,7 +29,10 @@ def unsupported_channels(x: Tensor, c: int) -> str | None:
     if (reason := cuda.unsupported(x)) is not None:
         return reason
     if max(c, x.shape[1]) > MAX_CHANNELS:
-        return f"it convolves at most {MAX_CHANNELS} channels, got {x.shape[1]} to {c}; use backend='triton' or 'aten'"
+        return (
+            f"it convolves at most {MAX_CHANNELS} channels, got {x.shape[1]} to {c}; "
+            "use backend='triton' or 'aten' for this layer"
+        )
     return None
 
 

@@ -26,7 +26,8 @@ class Generator(torch.nn.Module):
             min(fmap_base / 2^((k - 1) * fmap_decay), fmap_max) feature maps.
         base_shape: height and width of the first level; level k has base_shape * 2^k.
         eps: the pixel norms' epsilon.
-        backend: None chooses, see `pggan_fast.backends`; "reference" is plain PyTorch.
+        backend: None chooses, see `pggan_fast.backends`; "reference" is plain PyTorch. "cuda" convolves at most 64
+            channels, so it is named layer by layer: csrc/cuda/README.md shows how.
         channels_last: the memory format inside; None: channels_last unless backend is "reference".
     Source: Karras et al. 2017, tables 2 and 3.
     """
