@@ -130,7 +130,7 @@ inline ScaledConv2d scaled_conv2d(Address x, Address packed, Address bias, Addre
           {at<void>(bias), bias_dtype, bias_scale, slope, norm, eps, eps_inside}};
 }
 
-// A convolution without resampling, less its images.
+// A 3x3 convolution without resampling; the caller sets what it reads or stores in place of x or y.
 inline ScaledConv2d plain_conv(Address packed, Address bias, Address y, int dtype, int bias_dtype, int64_t n, int64_t h,
                                int64_t w, int64_t in_channels, int64_t out_channels, bool ieee, double bias_scale,
                                double slope, int norm, double eps, bool eps_inside) {

@@ -2,7 +2,7 @@
 // convolution, and toRGB blended with what the level below shows.
 //
 // What lies between the convolutions never leaves the multiprocessor: a block computes 2 R x 32 pixels of the first one
-// into shared memory, zeros outside of the image, and the second one on the 2 R - 2 x 30 pixels within. The margin is
+// into shared memory, zeros outside of the image, and the second one on the (2 R - 2) x 30 pixels within. The margin is
 // computed again by the neighbours. Each of the first one's four phases is R x 16 pixels, two rows a warp, and all take
 // the same (R + 1) x 17 pixels of x.
 #include "conv_epilogue.cuh"
@@ -21,7 +21,7 @@ struct Stage {
   Image image;     // x
   Tile low, high;  // of x, and of what is between the convolutions
   Epilogue after_up, after;
-  int rows;              // R
+  int rows;              // R, of x
   int inputs, outputs;   // padded channels
   unsigned tiles_h, tiles_w, tiles;
   bool whole;  // y's pixels are whole units
@@ -127,7 +127,7 @@ DEVICE void first_convolution(const Memory& m, const Stage& p, const Place& at) 
     convolve<P>(sums, taps, p.low, m.low, m.up_weights + phase * UP_TAPS * p.outputs * p.low.units * 16, row, 0);
     add_bias(sums, m.bias_up, p.after_up.channels);
     activate(sums, r, p.after_up);
-    // Phase 0 begins a pixel after phase 1, whose first pixel is of the margin.
+    // The tile begins at an odd pixel, so phase 1 has its first row (or column) and phase 0 the one after.
     keep_rows<typename P::Element>(sums, m, p, at, 2 * row + 1 - phase / 2, 1 - phase % 2);
   }
 }
@@ -219,7 +219,7 @@ __global__ void __launch_bounds__(MAX_THREADS, N == 2 ? 2 : 1) generator_stage_k
   for (unsigned tile = blockIdx.x; tile < p.tiles; tile += gridDim.x) {
     const Place at = place_of(p, tile);
     copy_wait<0>();
-    __syncthreads();  // x has come, and everyone is done with the second convolution before
+    __syncthreads();  // x has come, and everyone is done with the tile before
     first_convolution<P, N>(m, p, at);
     if (p.blends()) show_low<T>(m, p);
     __syncthreads();

@@ -1,4 +1,4 @@
-"""The networks' ends by the backend "cuda", without gradients: what lies between layers never reaches memory."""
+"""The networks' ends by the backend "cuda", without gradients: features between layers stay on the chip if they fit."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _whole(
     x: Tensor, packed_up: Tensor, packed: Tensor, y: Tensor | None, image: Tensor | None, conv_up: Any, conv: Any,
     to_rgb: Any, to_rgb_low: Any, alpha: Tensor | None, *epilogue: Any,
 ) -> tuple[Any, ...]:  # fmt: skip
-    """Of generator_stage in csrc/bind/arguments.h."""
+    """The arguments of generator_stage in csrc/bind/arguments.h."""
     n, cin, h, w = x.shape
     biases = [layout.contiguous(layer.bias) for layer in (conv_up, conv)]
     rgb = *_parameters(to_rgb), *_parameters(to_rgb_low)
@@ -52,7 +52,7 @@ def _to_rgb(
     x: Tensor, packed: Tensor, low: Tensor | None, image: Tensor, conv: Any, to_rgb: Any, alpha: Tensor | None,
     *epilogue: Any,
 ) -> tuple[Any, ...]:  # fmt: skip
-    """Of conv_to_rgb in csrc/bind/arguments.h."""
+    """The arguments of conv_to_rgb in csrc/bind/arguments.h."""
     n, cin, h, w = x.shape
     bias, rgb = layout.contiguous(conv.bias), _parameters(to_rgb)
     return (
@@ -122,7 +122,7 @@ def _layer(x: Tensor, layer: Any, resample: str, *epilogue: Any) -> Tensor:
 def _from_rgb(
     image: Tensor, packed: Tensor, y: Tensor, from_rgb: Any, conv: Any, slope: float | None
 ) -> tuple[Any, ...]:
-    """Of conv_from_rgb in csrc/bind/arguments.h."""
+    """The arguments of conv_from_rgb in csrc/bind/arguments.h."""
     n, image_channels, h, w = image.shape
     rgb, bias = _parameters(from_rgb), layout.contiguous(conv.bias)
     c, cin, _, _ = conv.weight.shape
