@@ -109,7 +109,8 @@ DEVICE void show_tile(unsigned char* to, const Problem& p, const float* weights,
         float v = weights[p.inputs * K + c];
 #pragma unroll
         for (int k = 0; k < K; ++k) v += w.v[k] * pixel[k];
-        features.v[j] = inside ? (v > 0.0f ? v : rgb.slope * v) : 0.0f;
+        // Channels of the padding as zero, whatever the image was.
+        features.v[j] = inside && c < p.image.channels ? (v > 0.0f ? v : rgb.slope * v) : 0.0f;
       }
       features.write_shared(reinterpret_cast<T*>(to + s.swizzle(first + unit) * 16));
     }

@@ -57,6 +57,16 @@ def test_parts_of_tiles(dtype: torch.dtype, channels_last: bool) -> None:
         assert y.stride() == grid.expected_strides(y.shape, drawn[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_infinite_pixels(dtype: torch.dtype) -> None:
+    """Channels of the padding take nothing from them."""
+    image = torch.ones(1, 1, 4, 4, dtype=dtype)
+    image[0, 0, 1, 2] = float("inf")
+    layers = Scaled(torch.ones(3, 1, 1, 1)), Scaled(torch.ones(4, 3, 3, 3))
+    want = torch.nn.functional.conv2d(image.double(), torch.full((4, 1, 3, 3), 3.0, dtype=torch.double), padding=1)
+    assert torch.equal(run(image, *layers), want.to(dtype))
+
+
 @pytest.mark.parametrize("limit", [48, 99])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_no_order_of_threads_matters(dtype: torch.dtype, limit: int) -> None:
