@@ -69,7 +69,7 @@ def _fits_whole(x: Tensor, *layers: Any) -> bool:
 def _unsupported_stage(
     x: Tensor, conv_up: Any, conv: Any, to_rgb: Any, to_rgb_low: Any, alpha: Tensor | None, *epilogue: Any
 ) -> str | None:
-    c = conv.weight.shape[0]
+    c, (h, w) = conv.weight.shape[0], x.shape[2:]
     if (reason := cuda_layer.unsupported_channels(x, c)) is not None:
         return reason
     if to_rgb is not None and (reason := unsupported_image_channels(to_rgb.weight.shape[0])) is not None:
@@ -80,7 +80,8 @@ def _unsupported_stage(
         return "the weights of both convolutions and a tile take more shared memory than the device has"
     if (reason := cuda_layer.unsupported_product(x, c, 3, "up")) is not None:
         return reason
-    if cuda.launch("conv_to_rgb_rows", *_to_rgb(x, x, None, x, conv, to_rgb, alpha, *epilogue)):
+    features = x.new_empty(0, c, 2 * h, 2 * w)  # of which only the sizes count
+    if cuda.launch("conv_to_rgb_rows", *_to_rgb(features, x, None, x, conv, to_rgb, alpha, *epilogue)):
         return None
     return "the weights and a tile take more shared memory than the device has"
 

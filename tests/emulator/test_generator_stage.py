@@ -119,6 +119,19 @@ def test_what_fits_the_device(cin: int, c: int, limit: int, kernels: int) -> Non
     assert not wrong(y, x, layers)
 
 
+def test_channels_that_grow() -> None:
+    """What the second convolution takes is judged by its own channels: those of x would fit."""
+    x, layers = draw(8, 64, 3, 3, torch.float32)
+    with pytest.raises(BackendUnavailable, match="shared memory"):
+        run(x, layers, shared_limit=99 * 1024)
+
+
+def test_a_small_launch_leaves_a_large_one_its_shared_memory() -> None:
+    """Threads set it for the kernel, not for their launch: the emulator refuses to lower it."""
+    for cin in (32, 8):
+        run(*draw(cin, 16, 3, 3))
+
+
 def test_features_that_do_not_fit_go_in_parts() -> None:
     x, layers = draw(64, 32, 5, 9)
     y, launched = run(x, layers[:2], shared_limit=99 * 1024)
