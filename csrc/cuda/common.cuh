@@ -161,6 +161,22 @@ inline int multiprocessors() {
   return count;
 }
 
+// How much shared memory a block may have on the current device.
+inline size_t shared_memory_of_a_block() {
+  int device = 0, bytes = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  return size_t(bytes);
+}
+
+// Lets blocks of a kernel without static shared memory have `shared` bytes of it. The kernel is allowed all that there
+// is: a smaller number would be in the way of another thread, which may be about to launch it with more.
+inline cudaError_t allow_shared(const void* kernel, size_t shared) {
+  const size_t most = shared_memory_of_a_block();
+  if (shared > most) return cudaErrorInvalidValue;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(most));
+}
+
 // Blocks for `items` of work where one thread takes one at a time and goes on with stride: at most 32 a multiprocessor.
 inline unsigned grid_for(int64_t items, int threads) {
   const int64_t blocks = ceil_div(items, threads), most = 32 * int64_t(multiprocessors());

@@ -60,17 +60,9 @@ DEVICE void convolve(float (&sums)[2][N][4], const Taps& t, const Tile& s, const
   }
 }
 
-// How much shared memory a block may have on the current device.
-inline size_t shared_memory_of_a_block() {
-  int device = 0, bytes = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  return size_t(bytes);
-}
-
 // As many blocks as are resident at a time, or fewer with equal work.
 inline cudaError_t resident_blocks(const void* kernel, int threads, size_t shared, unsigned tiles, unsigned* grid) {
-  const auto error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
+  const auto error = allow_shared(kernel, shared);
   if (error != cudaSuccess) return error;
   int each = 1;
   cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(&each, kernel, threads, shared, cudaOccupancyDefault);

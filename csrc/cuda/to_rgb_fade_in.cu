@@ -98,9 +98,7 @@ template <class T, int N, int LANES>
 cudaError_t run(const ToRgbFadeIn& a, cudaStream_t stream) {
   const size_t shared = (a.c_low + a.c_high + 1) * K * sizeof(float);
   if (shared > SHARED_WITHOUT_ASKING) {
-    const auto kernel = reinterpret_cast<const void*>(blend_rgb<T, N, LANES>);
-    const cudaError_t refused =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
+    const auto refused = allow_shared(reinterpret_cast<const void*>(blend_rgb<T, N, LANES>), shared);
     if (refused != cudaSuccess) return refused;
   }
   // Few blocks, since each begins with all the weights.

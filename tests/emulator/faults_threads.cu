@@ -220,6 +220,16 @@ cudaError_t too_much_opted_in(bool correct, Memory m) {
   return cudaSuccess;
 }
 
+cudaError_t fewer_opted_in(bool correct, Memory m) {
+  constexpr auto attribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
+  for (const int bytes : {64 * 1024, correct ? 64 * 1024 : 60 * 1024}) {
+    const cudaError_t refused = cudaFuncSetAttribute(opted_in<1>, attribute, bytes);
+    if (refused != cudaSuccess) return refused;
+  }
+  RUN(opted_in<1>, 1, 32, 60 * 1024, nullptr, m);
+  return cudaSuccess;
+}
+
 const Kernel KERNELS[] = {
     SEEDED(read_after_write, 1, THREADS, 0),
     SEEDED(write_after_read, 1, THREADS, 0),
@@ -247,6 +257,7 @@ const Kernel KERNELS[] = {
     {"too_much_shared", too_much_shared},
     {"too_much_with_static", too_much_with_static},
     {"too_much_opted_in", too_much_opted_in},
+    {"fewer_opted_in", fewer_opted_in},
 };
 
 }  // namespace

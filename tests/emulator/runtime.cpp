@@ -93,7 +93,12 @@ cudaError_t cudaDriverGetVersion(int* version) { return cudaRuntimeGetVersion(ve
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
   if (value < 0 || value > cusim::settings.shared_limit) return cusim::last_error = cudaErrorInvalidValue;
-  cusim::allowed_shared[kernel] = value;
+  int& allowed = cusim::allowed_shared[kernel];
+  if (value < allowed && allowed <= cusim::settings.shared_limit) {  // beyond it: of an emulated device before this one
+    cusim::refuse(cusim::text("%d bytes allowed after %d, with which another thread may launch", value, allowed));
+    return cusim::last_error;
+  }
+  allowed = value;
   return cudaSuccess;
 }
 

@@ -76,6 +76,7 @@ TOLD = {
     "too_much_shared": "LAUNCH 49156 bytes of dynamic shared memory, 49152 are allowed",
     "too_much_with_static": "LAUNCH 46080 bytes of shared memory and 4096 static, of 49152",
     "too_much_opted_in": "invalid argument",
+    "fewer_opted_in": "LAUNCH 61440 bytes allowed after 65536, with which another thread may launch",
 }
 
 
