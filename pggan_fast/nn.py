@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules import module as torch_module
 
 from pggan_fast import ops
 from pggan_fast.ops import _checks
@@ -84,6 +86,16 @@ class ScaledConv2d(_Scaled):
             backend=self.backend,
         )
 
+    @property
+    def epilogue(self) -> dict[str, Any]:
+        """What follows the convolution, as arguments of ops that compute several layers."""
+        return {
+            "negative_slope": self.negative_slope,
+            "pixel_norm": self.pixel_norm,
+            "eps": self.eps,
+            "eps_mode": self.eps_mode,
+        }
+
     def extra_repr(self) -> str:
         return (
             f"{super().extra_repr()}, resample={self.resample!r}, negative_slope={self.negative_slope}, "
@@ -92,7 +104,8 @@ class ScaledConv2d(_Scaled):
 
 
 def fusable(*layers: torch.nn.Module) -> bool:
-    """Whether one op may run in place of these layers: no gradients, no hooks, and all name the same backend."""
+    """Whether one op may run in place of these layers: no gradients, no hooks (their own or those of all modules), no
+    forward method put in place of their own, and all name the same backend."""
     first = layers[0]
     return (
         not torch.is_grad_enabled()
@@ -100,7 +113,8 @@ def fusable(*layers: torch.nn.Module) -> bool:
         and first.backend is not None
         and all(type(layer) in (ScaledConv2d, ToRGB, FromRGB) for layer in layers)
         and all(layer.backend == first.backend for layer in layers)
-        and not any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
+        and not any(layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer) for layer in layers)
+        and not (torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks)
     )
 
 

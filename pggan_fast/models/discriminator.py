@@ -96,13 +96,12 @@ class Discriminator(torch.nn.Module):
 
     def _stem(self, image: Tensor, r: int) -> Tensor:
         """fromRGB and the first convolution of level r."""
-        from_rgb, conv = (
-            cast(nn.FromRGB, self.from_rgb[name(r)]),
-            cast(nn.ScaledConv2d, block_of(self.blocks, r)["conv"]),
-        )
-        if not nn.fusable(from_rgb, conv):
-            features: Tensor = conv(from_rgb(image))
-            return features
-        return ops.discriminator_stem(
-            image, from_rgb.scaled, conv.scaled, negative_slope=conv.negative_slope, backend=conv.backend
-        )
+        from_rgb = cast(nn.FromRGB, self.from_rgb[name(r)])
+        conv = cast(nn.ScaledConv2d, block_of(self.blocks, r)["conv"])
+        # The op has one slope for both layers, and no norm
+        if nn.fusable(from_rgb, conv) and from_rgb.epilogue == conv.epilogue and conv.pixel_norm == "none":
+            return ops.discriminator_stem(
+                image, from_rgb.scaled, conv.scaled, negative_slope=conv.negative_slope, backend=conv.backend
+            )
+        features: Tensor = conv(from_rgb(image))
+        return features

@@ -105,7 +105,7 @@ class Generator(torch.nn.Module):
 
     def _features(self, level: int, x: Tensor) -> Tensor:
         block = block_of(self.blocks, level)
-        if level > 4 and nn.fusable(*block.values()):
+        if level > 4 and _one_op(block):
             return _stage(block, x)
         for layer in block.values():
             x = layer(x)
@@ -116,7 +116,7 @@ class Generator(torch.nn.Module):
         block, to_rgb, low = block_of(self.blocks, level), cast(nn.ToRGB, self.to_rgb[name(level)]), None
         if fades(alpha) and level > 4:
             low = cast(nn.ToRGB, self.to_rgb[name(level // 2)])
-        if level > 4 and nn.fusable(*block.values(), to_rgb, *([] if low is None else [low])):
+        if level > 4 and _one_op(block, to_rgb, *([] if low is None else [low])):
             return _stage(block, x, to_rgb.scaled, None if low is None else low.scaled, alpha)
         y = self._features(level, x)
         return to_rgb(y) if low is None else to_rgb.fade_in(y, low, x, alpha)
@@ -137,6 +137,15 @@ class Generator(torch.nn.Module):
         return torch.cat([z, labels.to(z.dtype)], dim=1)
 
 
+def _one_op(block: torch.nn.ModuleDict, *shows: nn.ToRGB) -> bool:
+    """Whether `_stage` may compute the block: two convolutions, whose epilogue it has once, and linear images."""
+    if len(block) != 2 or not nn.fusable(*block.values(), *shows):
+        return False
+    conv_up, conv = cast(nn.ScaledConv2d, block["conv_up"]), cast(nn.ScaledConv2d, block["conv"])
+    linear = all(layer.negative_slope is None and layer.pixel_norm == "none" for layer in shows)
+    return conv_up.epilogue == conv.epilogue and linear
+
+
 def _stage(
     block: torch.nn.ModuleDict,
     x: Tensor,
@@ -153,9 +162,6 @@ def _stage(
         to_rgb,
         to_rgb_low,
         alpha,
-        negative_slope=conv.negative_slope,
-        pixel_norm=conv.pixel_norm,
-        eps=conv.eps,
-        eps_mode=conv.eps_mode,
+        **conv.epilogue,
         backend=conv.backend,
     )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_hook
 
+from pggan_fast import nn
 from pggan_fast.models import Discriminator, Generator
 from pggan_fast.training.losses import gradient_penalty, wgan_gp_d_loss
 from pggan_fast.training.step import d_step
@@ -80,3 +84,54 @@ def test_a_penalty_refuses_shapes_that_would_broadcast() -> None:
         gradient_penalty(D, reals, reals[:1])
     with pytest.raises(ValueError, match="target: expected a number > 0"):
         wgan_gp_d_loss(D, reals, reals, target=0.0)
+
+
+def networks() -> tuple[Generator, Discriminator]:
+    """Of a named backend: without gradients one op stands for several layers."""
+    named = {"backend": "aten", **WIDTH}
+    return Generator(8, latent_dim=8, **named), Discriminator(8, **named)  # type: ignore[arg-type]
+
+
+def another_slope(G: Generator, D: Discriminator) -> None:
+    G.get_submodule("blocks.8x8.conv_up").negative_slope = 0.9  # type: ignore[assignment]
+    D.get_submodule("from_rgb.8x8").negative_slope = 0.9  # type: ignore[assignment]
+
+
+def no_linear_image(G: Generator, D: Discriminator) -> None:
+    G.get_submodule("to_rgb.8x8").negative_slope = 0.5  # type: ignore[assignment]
+    D.get_submodule("blocks.8x8.conv").pixel_norm = "after_act"  # type: ignore[assignment]
+
+
+def another_layer(G: Generator, D: Discriminator) -> None:
+    c = G.levels.channels(8)
+    G.get_submodule("blocks.8x8").add_module("more", nn.ScaledConv2d(c, c, backend="aten"))
+
+
+@pytest.mark.parametrize("change", [another_slope, no_linear_image, another_layer])
+def test_changed_layers_are_not_passed_over(change: Callable[[Generator, Discriminator], None]) -> None:
+    G, D = networks()
+    change(G, D)
+    z, image = torch.randn(2, 8), torch.randn(2, 3, 8, 8)
+    want = G(z), D(image)[0]
+    with torch.no_grad():
+        torch.testing.assert_close((G(z), D(image)[0]), want)
+
+
+def test_hooks_of_all_modules_and_other_forward_methods_are_called() -> None:
+    G, D = networks()
+    called: list[object] = []
+    for layer in (G.get_submodule("blocks.8x8.conv"), D.get_submodule("from_rgb.8x8")):
+        forward = layer.forward
+        layer.forward = lambda x, forward=forward, layer=layer: called.append(layer) or forward(x)  # type: ignore
+    with torch.no_grad():
+        G(torch.randn(2, 8))
+        D(torch.randn(2, 3, 8, 8))
+        assert len(called) == 2
+        G, D = networks()
+        hook = register_module_forward_hook(lambda layer, *args: called.append(layer))
+        try:
+            G(torch.randn(2, 8))
+            D(torch.randn(2, 3, 8, 8))
+        finally:
+            hook.remove()
+    assert {G.get_submodule("blocks.8x8.conv_up"), D.get_submodule("from_rgb.8x8")} <= set(called)
