@@ -126,7 +126,7 @@ def alpha(value: float | Tensor, like: Tensor) -> Tensor:
             raise ValueError(f"alpha: expected a tensor on {like.device}, got one on {value.device}")
         if value.requires_grad:
             raise ValueError("alpha: it is a schedule, not a parameter; expected a tensor without requires_grad")
-        return value.to(torch.float32)
+        return value.to(torch.float32).resolve_neg()  # kernels read memory: conj().imag has the sign besides
     if not isinstance(value, (int, float)) or value != value:  # NaN; torch.compile cannot trace math.isnan
         raise ValueError(f"alpha: expected a number or a 0-d tensor, got {value!r}")
     if torch.compiler.is_compiling():  # a product keeps a changing float symbolic: torch.full would compile it in

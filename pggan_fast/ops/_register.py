@@ -115,12 +115,13 @@ def call(name: str, *args: Any) -> Any:
 
 
 def needs_dispatcher(x: Tensor) -> bool:
-    """Whether calls with x are traced, transformed or intercepted."""
+    """Whether calls with x are traced, transformed or intercepted, or x is a negation that is still to be done."""
     return (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._are_functorch_transforms_active()
         or type(x) not in (Tensor, torch.nn.Parameter)
         or x.device.type == "meta"
+        or x.is_neg()
         or torch._C._functorch.is_legacy_batchedtensor(x)
     )

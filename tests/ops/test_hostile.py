@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
+import grid
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from pggan_fast import nn, no_weight_grads, ops
+from pggan_fast import nn, no_weight_grads, ops, reference
 
 TRACED: dict[str, Callable[[Tensor], Tensor]] = {
     "scaled_conv2d": nn.ScaledConv2d(4, 4, resample="up", negative_slope=0.2, pixel_norm="after_act"),
@@ -74,3 +75,14 @@ def test_minibatch_stddev_refuses_what_it_cannot_mean() -> None:
         ops.minibatch_stddev(torch.randn(4, 2, 2, 2), unbiased=2)
     with pytest.raises(ValueError, match=r"x: .*\(4, 0, 2, 2\)"):
         ops.minibatch_stddev(torch.randn(4, 0, 2, 2))
+
+
+@pytest.mark.parametrize("backend", grid.BACKENDS_UNDER_TEST)
+def test_a_pending_negation_is_done(backend: str) -> None:
+    """conj().imag is the imaginary part's memory and a sign."""
+    x, pixel = torch.randn(2, 8, 4, 4), torch.tensor(0.5 - 0.25j).conj().imag
+    assert pixel.is_neg()
+    got = ops.fade_in(x, 2.0 * x, pixel, backend=backend)
+    torch.testing.assert_close(got, reference.fade_in(x, 2.0 * x, 0.25))
+    got = ops.bias_act(pixel.view(1, 1, 1, 1), torch.ones(1), bias_scale=-1.0, negative_slope=0.5, backend=backend)
+    torch.testing.assert_close(got, torch.full((1, 1, 1, 1), -0.375))
