@@ -274,6 +274,27 @@ struct PhaseWeight {
   double scale;
 };
 
+// `rows` rows from `first_row` on of each of `samples` samples of the smaller image of a resampling convolution, and the
+// maps of its products; see cpu/differences.cpp. Images in channels_last rows.
+struct DifferenceBlock {
+  void* image;  // the smaller one, or the larger one, whose phases are merged or split
+  void *plain, *row_maps, *column_maps, *both_maps;
+  int dtype;
+  Shape shape;  // of image
+  int64_t first_sample, samples, first_row, rows;
+};
+
+// weight [out_channels, in_channels, 3, 3] and its nine parts [9, C, in_channels]; `transpose`: of the flipped
+// transpose, [9, in_channels, C].
+struct DifferenceWeight {
+  void* weight;
+  void* parts;
+  int dtype;
+  int64_t out_channels, in_channels;
+  bool transpose;
+  double scale;
+};
+
 // The kernels of one instruction set. Each returns a Status and neither throws nor touches Python.
 struct Kernels {
   int (*bias_act_forward)(const BiasActForward&);
@@ -293,6 +314,12 @@ struct Kernels {
   int (*winograd_weight_gradient)(const WinogradWeight&);
   int (*phase_weight)(const PhaseWeight&);
   int (*phase_weight_gradient)(const PhaseWeight&);
+  int (*difference_maps)(const DifferenceBlock&);
+  int (*difference_maps_transposed)(const DifferenceBlock&);
+  int (*merge_phases)(const DifferenceBlock&);
+  int (*split_phases)(const DifferenceBlock&);
+  int (*difference_weight)(const DifferenceWeight&);
+  int (*difference_weight_gradient)(const DifferenceWeight&);
 };
 
 }  // namespace pggan

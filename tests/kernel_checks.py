@@ -80,3 +80,11 @@ def poisoned(empty):
         return out.fill_(float("nan") if out.is_floating_point() else 0xFF)
 
     return fill
+
+
+def relative_errors(got: list[torch.Tensor], exact: list[torch.Tensor]) -> list[float]:
+    """Root mean square, relative; infinite where an element was not written or a shape is wrong."""
+    return [
+        float((g.double() - e).norm() / e.norm()) if g.shape == e.shape and g.isfinite().all() else float("inf")
+        for g, e in zip(got, exact, strict=True)
+    ]

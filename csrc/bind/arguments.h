@@ -115,6 +115,18 @@ inline PhaseWeight phase_weight(Address weight, Address summed, int dtype, int64
           {out_stride, in_stride, row_stride, column_stride}, flip, scale};
 }
 
+inline DifferenceBlock difference_block(Address image, Address plain, Address rows, Address columns, Address both,
+                                        int dtype, int64_t n, int64_t c, int64_t h, int64_t w, int64_t first_sample,
+                                        int64_t samples, int64_t first_row, int64_t row_count) {
+  return {at<void>(image), at<void>(plain), at<void>(rows), at<void>(columns), at<void>(both), dtype,
+          {n, c, h, w, true}, first_sample, samples, first_row, row_count};
+}
+
+inline DifferenceWeight difference_weight(Address weight, Address parts, int dtype, int64_t out_channels,
+                                          int64_t in_channels, bool transpose, double scale) {
+  return {at<void>(weight), at<void>(parts), dtype, out_channels, in_channels, transpose, scale};
+}
+
 inline PackWeight pack_weight(Address weight, Address packed, int weight_dtype, int dtype, int64_t out_channels,
                               int64_t in_channels, int64_t k, int resample, bool adjoint, bool ieee, double scale) {
   return {at<void>(weight), at<void>(packed), weight_dtype, dtype, out_channels, in_channels, k, resample, adjoint,

@@ -115,4 +115,10 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   bind(m, "winograd_weight_gradient", &arguments::winograd_weight, &Kernels::winograd_weight_gradient);
   bind(m, "phase_weight", &arguments::phase_weight, &Kernels::phase_weight);
   bind(m, "phase_weight_gradient", &arguments::phase_weight, &Kernels::phase_weight_gradient);
+  bind(m, "difference_maps", &arguments::difference_block, &Kernels::difference_maps);
+  bind(m, "difference_maps_transposed", &arguments::difference_block, &Kernels::difference_maps_transposed);
+  bind(m, "merge_phases", &arguments::difference_block, &Kernels::merge_phases);
+  bind(m, "split_phases", &arguments::difference_block, &Kernels::split_phases);
+  bind(m, "difference_weight", &arguments::difference_weight, &Kernels::difference_weight);
+  bind(m, "difference_weight_gradient", &arguments::difference_weight, &Kernels::difference_weight_gradient);
 }

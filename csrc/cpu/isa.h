@@ -27,6 +27,12 @@ int winograd_weight(const WinogradWeight&);
 int winograd_weight_gradient(const WinogradWeight&);
 int phase_weight(const PhaseWeight&);
 int phase_weight_gradient(const PhaseWeight&);
+int difference_maps(const DifferenceBlock&);
+int difference_maps_transposed(const DifferenceBlock&);
+int merge_phases(const DifferenceBlock&);
+int split_phases(const DifferenceBlock&);
+int difference_weight(const DifferenceWeight&);
+int difference_weight_gradient(const DifferenceWeight&);
 
 extern const Kernels kernels;
 

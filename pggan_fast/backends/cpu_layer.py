@@ -1,8 +1,8 @@
 """Convolutions and whole layers of the backend "cpu".
 
-3x3 convolutions of wide layers are Winograd's, resampling ones torch's own on phase-summed weights from a native
-kernel, the rest torch's own. A layer's epilogue writes over the convolution's output, so that it allocates one map
-where plain PyTorch keeps four.
+Of wide layers 3x3 convolutions are Winograd's and resampling ones go by differences; of narrow ones resampling ones are
+torch's own on phase-summed weights from a native kernel; the rest is torch's own. A layer's epilogue writes over the
+convolution's output, so that it allocates one map where plain PyTorch keeps four.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pggan_fast.backends import aten, cpu, winograd
+from pggan_fast.backends import aten, cpu, differences, winograd
 from pggan_fast.backends.launch import launch
 from pggan_fast.backends.precision import split_scale
 from pggan_fast.backends.registry import implement
@@ -40,21 +40,28 @@ def _launch_phase(kernel: Any, weight: Tensor, s: Tensor, scale: float, flip: bo
     launch(kernel, weight, s, cpu.DTYPES[s.dtype], *weight.shape[:2], *strides, flip, scale)
 
 
+_BY_DIFFERENCES = {"up": differences.up, "down": differences.down}
 NATIVE_PHASES = aten.conv.PhaseWeights(_phase_summed, _phase_gathered)
 
 
 @implement("cpu", "conv", supports=cpu.unsupported)
 def conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
     c = weight.shape[1] if adjoint else weight.shape[0]
-    if resample == "none" and weight.shape[2] == 3 and winograd.pays(x, c):
-        return winograd.conv(x, weight, scale, adjoint)
+    if weight.shape[2] == 3:
+        if resample == "none" and winograd.pays(x, c):
+            return winograd.conv(x, weight, scale, adjoint)
+        if resample != "none" and differences.pays(x, c):
+            return _BY_DIFFERENCES[resample](x, weight, scale, adjoint)
     return aten.conv.conv(x, weight, scale, resample, adjoint, NATIVE_PHASES)
 
 
 @implement("cpu", "conv_weight_grad", supports=cpu.unsupported)
 def conv_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, k: int, dtype: torch.dtype) -> Tensor:
-    if resample == "none" and k == 3 and winograd.pays(x, dy.shape[1]):
-        return winograd.weight_grad(x, dy, scale)
+    if k == 3:
+        if resample == "none" and winograd.pays(x, dy.shape[1]):
+            return winograd.weight_grad(x, dy, scale)
+        if resample != "none" and differences.pays(x, dy.shape[1]):
+            return differences.weight_grad(x, dy, scale, resample)
     return aten.conv.conv_weight_grad(x, dy, scale, resample, k, dtype, NATIVE_PHASES)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from kernel_checks import relative_errors
 from torch import Tensor
 
 from pggan_fast import ops
@@ -31,14 +32,6 @@ def torchs(x: Tensor, w: Tensor, dy: Tensor) -> list[Tensor]:
     x, w = x.detach().requires_grad_(), w.detach().requires_grad_()
     y = SCALE * F.conv2d(x, w, padding=1)
     return [y.detach(), *torch.autograd.grad(y, (x, w), dy)]
-
-
-def relative_errors(got: list[Tensor], exact: list[Tensor]) -> list[float]:
-    """Root mean square, relative; infinite where an element was not written or a shape is wrong."""
-    return [
-        float((g.double() - e).norm() / e.norm()) if g.shape == e.shape and g.isfinite().all() else float("inf")
-        for g, e in zip(got, exact, strict=True)
-    ]
 
 
 def exact_of(x: Tensor, w: Tensor, dy: Tensor) -> list[Tensor]:
