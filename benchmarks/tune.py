@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from pggan_fast import nn
-from pggan_fast.backends import registry, unavailable
+from pggan_fast.backends import layout, registry, unavailable
 from pggan_fast.models import Discriminator, Generator
-from pggan_fast.ops.conv import ADJOINT, output_shape
+from pggan_fast.ops.conv import ADJOINT
 
 LATENT = 512
 # Six roundings of the products' type, TF32's being float16's: how far the default plan may be from torch's own result
@@ -67,7 +67,7 @@ def jobs(layer: nn.ScaledConv2d, shape: torch.Size, dtype: torch.dtype, device: 
     scale, resample, norm = layer.weight_scale, layer.resample, layer.pixel_norm
     family = "none" if resample == "pool" else resample
     x, w, b = image(shape), torch.randn(layer.weight.shape, device=device), torch.randn(c, device=device)
-    dy = image(output_shape(x, w, family, False))
+    dy = image(layout.output_shape(x, w, family, False))
     slope, eps = layer.negative_slope, layer.eps
     whole = x, w, b, scale, layer.bias_scale, resample, slope, norm, eps, layer.eps_mode
     problem = _problem(x, c, k, resample, norm != "none")

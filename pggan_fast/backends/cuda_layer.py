@@ -82,9 +82,8 @@ def convolve(
     bias, _, slope, norm, _, _ = then
     pool = resample == "pool"
     family = "none" if pool else resample
-    c, k = weight.shape[1] if adjoint else weight.shape[0], weight.shape[2]
-    n, _, h, w = x.shape
-    h, w = (2 * h, 2 * w) if family == "up" else (h // 2, w // 2) if family == "down" else (h, w)
+    n, c, h, w = layout.output_shape(x, weight, family, adjoint)
+    k = weight.shape[2]
     y = layout.empty((n, c, h // 2, w // 2) if pool else (n, c, h, w), x, True)
     r = None if norm == "none" else layout.empty((n, 1, h, w), x, False, torch.float32)
     mask = layout.empty((n, (c + 7) // 8, h, w), x, True, torch.uint8) if pool and slope is not None else None

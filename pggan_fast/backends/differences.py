@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pggan_fast.backends import cpu, layout
+from pggan_fast.backends.cpu import Finish, leave
 from pggan_fast.backends.launch import launch
 from pggan_fast.backends.precision import exact_matmul
 
@@ -43,6 +44,10 @@ class _Block(NamedTuple):
     first_row: int
     rows: int
     last: bool
+
+    def start(self, h: int) -> int:
+        """Its first row of all, of images of h rows."""
+        return self.first_sample * h + self.first_row
 
 
 def _blocks(n: int, h: int, w: int) -> Iterator[_Block]:
@@ -74,7 +79,7 @@ class _Maps:
         return [buffer[: pixels * c].view(pixels, c) for buffer, pixels, c in sizes]
 
 
-def up(x: Tensor, weight: Tensor, scale: float, adjoint: bool) -> Tensor:
+def up(x: Tensor, weight: Tensor, scale: float, adjoint: bool, finish: Finish = leave) -> Tensor:
     """`scale * conv2d(up2(x), weight, padding=1)`, or with `adjoint` of its flipped transpose; x channels_last."""
     parts = _weights(weight, scale, adjoint)  # [9, C, Cin]
     _, c, cin = parts.shape
@@ -89,10 +94,11 @@ def up(x: Tensor, weight: Tensor, scale: float, adjoint: bool) -> Tensor:
         for of, u, out in zip([_plain(x, block), *differences[1:]], _split(parts), products, strict=True):
             torch.mm(of, u.t(), out=out)
         _launch("merge_phases", y, products, block)
+        finish(y, 2 * block.start(h), 2 * block.samples * block.rows)
     return y
 
 
-def down(x: Tensor, weight: Tensor, scale: float, adjoint: bool) -> Tensor:
+def down(x: Tensor, weight: Tensor, scale: float, adjoint: bool, finish: Finish = leave) -> Tensor:
     """`scale * down2(conv2d(x, weight, padding=1))`, or with `adjoint` of its flipped transpose; x channels_last."""
     parts = _weights(weight, 0.25 * scale, not adjoint)  # [9, Cin, C]
     _, cin, c = parts.shape
@@ -108,6 +114,7 @@ def down(x: Tensor, weight: Tensor, scale: float, adjoint: bool) -> Tensor:
         for of, u, out in zip(phases, _split(parts), products, strict=True):
             torch.mm(of, u, out=out)
         _launch("difference_maps_transposed", y, products, block)
+        finish(y, block.start(h // 2), block.samples * block.rows)
     return y
 
 
@@ -137,7 +144,7 @@ def weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str) -> Tensor:
 def _plain(image: Tensor, block: _Block) -> Tensor:
     """The block's pixels [pixels, C], of the image itself."""
     _, c, h, w = image.shape
-    first = (block.first_sample * h + block.first_row) * w
+    first = block.start(h) * w
     return image.permute(0, 2, 3, 1).view(-1, c)[first : first + block.samples * block.rows * w]
 
 

@@ -38,6 +38,17 @@ def contiguous(parameter: Tensor | None) -> Tensor | None:
     return None if parameter is None else parameter.contiguous()
 
 
+def output_shape(x: Tensor, weight: Tensor, resample: str, adjoint: bool) -> tuple[int, int, int, int]:
+    """Of a resampling convolution of x, or with `adjoint` of its flipped transpose."""
+    n, _, h, w = x.shape
+    c = weight.shape[1] if adjoint else weight.shape[0]
+    if resample == "up":
+        return n, c, 2 * h, 2 * w
+    if resample == "down":
+        return n, c, h // 2, w // 2
+    return n, c, h, w
+
+
 def conform(y: Tensor, like: Tensor) -> Tensor:
     """`y` with the strides promised for results of `like`: itself where it has them, else a copy."""
     _, c, h, w = y.shape

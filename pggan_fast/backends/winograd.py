@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pggan_fast.backends import cpu, layout
+from pggan_fast.backends.cpu import Finish, leave
 from pggan_fast.backends.launch import launch
 from pggan_fast.backends.precision import exact_matmul
 
@@ -33,7 +34,7 @@ def pays(x: Tensor, channels: int) -> bool:
     )
 
 
-def conv(x: Tensor, weight: Tensor, scale: float, adjoint: bool) -> Tensor:
+def conv(x: Tensor, weight: Tensor, scale: float, adjoint: bool, finish: Finish = leave) -> Tensor:
     """`scale * conv2d(x, weight, padding=1)`, or its input gradient for x in the role of dy; x channels_last."""
     c, cin = weight.shape[:2]
     u = x.new_empty(16, c, cin)
@@ -49,7 +50,16 @@ def conv(x: Tensor, weight: Tensor, scale: float, adjoint: bool) -> Tensor:
         _launch_tiles("winograd_input", x, vb, first, count)
         torch.bmm(vb, matrices, out=mb)
         _launch_tiles("winograd_output", y, mb, first, count)
+        done, end = (_row(y, tile_row) for tile_row in (first, first + count))
+        finish(y, done, end - done)
     return y
+
+
+def _row(image: Tensor, tile_row: int) -> int:
+    """Where a tile row begins, in rows of all samples; tiles of an odd height are cut."""
+    h = image.shape[2]
+    sample, row = divmod(tile_row, (h + 1) // 2)
+    return sample * h + 2 * row
 
 
 def weight_grad(x: Tensor, dy: Tensor, scale: float) -> Tensor:

@@ -21,18 +21,8 @@ from pggan_fast.ops._register import register
 ADJOINT = {"none": ("none", 1.0), "up": ("down", 4.0), "down": ("up", 0.25)}
 
 
-def output_shape(x: Tensor, weight: Tensor, resample: str, adjoint: bool) -> tuple[int, int, int, int]:
-    n, _, h, w = x.shape
-    c = weight.shape[1] if adjoint else weight.shape[0]
-    if resample == "up":
-        return n, c, 2 * h, 2 * w
-    if resample == "down":
-        return n, c, h // 2, w // 2
-    return n, c, h, w
-
-
 def _conv_fake(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
-    return layout.empty(output_shape(x, weight, resample, adjoint), x, layout.is_channels_last(x))
+    return layout.empty(layout.output_shape(x, weight, resample, adjoint), x, layout.is_channels_last(x))
 
 
 def _conv_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -18,7 +18,7 @@ from pggan_fast.ops import _checks
 from pggan_fast.ops._autograd import as_edge, needs_reference, wanted
 from pggan_fast.ops._register import register
 from pggan_fast.ops.bias_act import activation_apart, bias_act_backward, chosen_backend, forward_fake
-from pggan_fast.ops.conv import input_grad, output_shape, weight_grad
+from pggan_fast.ops.conv import input_grad, weight_grad
 
 
 def scaled_conv2d(
@@ -118,7 +118,7 @@ def _fake(
     eps_mode: str,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     pool = resample == "pool"
-    shape = output_shape(x, weight, "none" if pool else resample, False)
+    shape = layout.output_shape(x, weight, "none" if pool else resample, False)
     u = layout.empty(shape, x, layout.is_channels_last(x))
     return forward_fake(u, bias, 1.0, bias_scale, slope, norm, eps, eps_mode, pool)
 

@@ -93,6 +93,7 @@ def test_an_unwritten_tile_is_seen(monkeypatch: pytest.MonkeyPatch, poison: None
 def test_gradcheck_and_gradgradcheck_through_the_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(winograd, "pays", lambda x, channels: calls.append(1) or True)
+    monkeypatch.setattr(winograd, "BLOCK_TILES", 4)  # the epilogue follows block by block
     x, w, _ = problem((2, 3, 4, 5, 4), torch.float64)
     b = torch.randn(4, dtype=torch.float64, requires_grad=True)
 
