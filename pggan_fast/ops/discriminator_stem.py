@@ -14,8 +14,8 @@ from pggan_fast.backends import layout
 from pggan_fast.ops import _checks
 from pggan_fast.ops._autograd import needs_reference
 from pggan_fast.ops.bias_act import chosen_backend
-from pggan_fast.ops.generator_stage import Scaled, check_layer, fused
-from pggan_fast.ops.scaled_conv2d import autocast, scaled_conv2d
+from pggan_fast.ops.generator_stage import Scaled, check_layer, convolve, fused
+from pggan_fast.ops.scaled_conv2d import autocast
 
 
 def discriminator_stem(
@@ -51,15 +51,6 @@ def discriminator_stem(
     run = fused("discriminator_stem", chosen, image, from_rgb, conv, negative_slope)
     if run is not None:
         return run(image, from_rgb, conv, negative_slope)
-    y = image
-    for layer in (from_rgb, conv):
-        y = scaled_conv2d(
-            y,
-            layer.weight,
-            layer.bias,
-            weight_scale=layer.weight_scale,
-            bias_scale=layer.bias_scale,
-            negative_slope=negative_slope,
-            backend=chosen or None,
-        )
+    y = convolve(image, from_rgb, negative_slope=negative_slope, backend=chosen or None)
+    y = convolve(y, conv, negative_slope=negative_slope, backend=chosen or None)
     return layout.conform(y, image)  # one channel between the layers has lost the format

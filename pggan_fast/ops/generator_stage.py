@@ -109,6 +109,11 @@ def fused(op: str, backend: str, x: Tensor, *others: Any) -> Callable[..., Tenso
     return registry.fused(op, backend, (x, *others))
 
 
+def convolve(x: Tensor, layer: Scaled, **options: Any) -> Tensor:
+    weight, bias, weight_scale, bias_scale = layer
+    return scaled_conv2d(x, weight, bias, weight_scale=weight_scale, bias_scale=bias_scale, **options)
+
+
 def wants_grad(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
@@ -130,21 +135,9 @@ def _in_parts(
     x: Tensor, conv_up: Scaled, conv: Scaled, to_rgb: Scaled | None, to_rgb_low: Scaled | None, alpha: Tensor | None,
     slope: float | None, norm: str, eps: float, eps_mode: str, backend: str | None,
 ) -> Tensor:  # fmt: skip
-    y = x
-    for layer, resample in ((conv_up, "up"), (conv, "none")):
-        y = scaled_conv2d(
-            y,
-            layer.weight,
-            layer.bias,
-            weight_scale=layer.weight_scale,
-            bias_scale=layer.bias_scale,
-            resample=resample,
-            negative_slope=slope,
-            pixel_norm=norm,
-            eps=eps,
-            eps_mode=eps_mode,
-            backend=backend,
-        )
+    options = {"negative_slope": slope, "pixel_norm": norm, "eps": eps, "eps_mode": eps_mode, "backend": backend}
+    y = convolve(x, conv_up, resample="up", **options)
+    y = convolve(y, conv, **options)
     if to_rgb is not None and to_rgb_low is not None and alpha is not None:
         y = to_rgb_fade_in(
             x,
@@ -159,12 +152,5 @@ def _in_parts(
             backend=backend,
         )
     elif to_rgb is not None:
-        y = scaled_conv2d(
-            y,
-            to_rgb.weight,
-            to_rgb.bias,
-            weight_scale=to_rgb.weight_scale,
-            bias_scale=to_rgb.bias_scale,
-            backend=backend,
-        )
+        y = convolve(y, to_rgb, backend=backend)
     return layout.conform(y, x)  # one channel between the layers has lost the format

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import emulate
@@ -48,6 +49,14 @@ def changed(patch: pytest.MonkeyPatch, name: str, change: Callable[[list[Any]], 
         return real(called, *given)
 
     patch.setattr(emulate, "call", call)
+
+
+@contextmanager
+def with_argument(name: str, i: int, value: Any) -> Iterator[None]:
+    """Within it the native function `name` gets `value` as its i-th argument."""
+    with pytest.MonkeyPatch.context() as patch:
+        changed(patch, name, lambda args: args.__setitem__(i, value))
+        yield
 
 
 def off_16_bytes(t: Tensor, channels_last: bool, by: int = 1) -> Tensor:

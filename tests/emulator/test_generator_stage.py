@@ -196,15 +196,11 @@ def test_traffic(cin: int, c: int) -> None:
 # Seeded faults
 
 
-def test_faults_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faults_are_seen() -> None:
     x, layers = draw(16, 16, 5, 9, torch.float32)
 
     def changed(i: int, value: Any) -> Tensor:
-        def change(args: list[Any]) -> None:
-            args[i] = value
-
-        with monkeypatch.context() as patch:
-            op_cases.changed(patch, "generator_stage", change)
+        with op_cases.with_argument("generator_stage", i, value):
             return run(x, layers)[0]
 
     assert not wrong(run(x, layers)[0], x, layers)
@@ -216,15 +212,11 @@ def test_faults_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
         changed(20, 12)  # images higher than they are
 
 
-def test_faults_of_the_image_behind_a_convolution_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faults_of_the_image_behind_a_convolution_are_seen() -> None:
     x, layers = draw(32, 32, 5, 9, torch.float32)
 
     def changed(i: int, value: Any) -> Tensor:
-        def change(args: list[Any]) -> None:
-            args[i] = value
-
-        with monkeypatch.context() as patch:
-            op_cases.changed(patch, "conv_to_rgb", change)
+        with op_cases.with_argument("conv_to_rgb", i, value):
             return run(x, layers, shared_limit=99 * 1024)[0]
 
     one = torch.tensor(0.32)
