@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
+from pggan_fast.benchmarks.layers import layers
 from torch import Tensor
 
 from pggan_fast import nn
 from pggan_fast.backends import layout, registry, unavailable
-from pggan_fast.models import Discriminator, Generator
 from pggan_fast.ops.conv import ADJOINT
 
-LATENT = 512
 # Six roundings of the products' type, TF32's being float16's: how far the default plan may be from torch's own result
 GROSS = {torch.float32: 6e-3, torch.float16: 6e-3, torch.bfloat16: 5e-2}
 Outputs = tuple[Tensor, ...]
@@ -39,19 +38,6 @@ class Job(NamedTuple):
         found = registry.choose(self.op, backend, self.args[0].device.type, self.args)(*self.args)
         results = found if isinstance(found, tuple) else (found,)
         return tuple(t for t in results if t is not None and t.is_floating_point())
-
-
-def layers(resolution: int, batch: int) -> Iterator[tuple[nn.ScaledConv2d, torch.Size]]:
-    """Every convolution of G and D at `resolution`, with the shape of its input."""
-    found: list[tuple[nn.ScaledConv2d, torch.Size]] = []
-    with torch.device("meta"), torch.no_grad():
-        G, D = Generator(resolution, latent_dim=LATENT), Discriminator(resolution)
-        for network in (G, D):
-            for module in network.modules():
-                if isinstance(module, nn.ScaledConv2d):
-                    module.register_forward_pre_hook(lambda layer, args: found.append((layer, args[0].shape)))
-        D(G(torch.empty(batch, LATENT)))
-    return iter(found)
 
 
 def jobs(layer: nn.ScaledConv2d, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Iterator[Job]:

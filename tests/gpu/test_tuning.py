@@ -149,8 +149,8 @@ def test_a_plan_that_is_off_is_not_kept(job: Any, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_layers_of_both_networks() -> None:
-    from pggan_fast.benchmarks import tune
+    from pggan_fast.benchmarks import layers
 
-    found = list(tune.layers(16, 4))
+    found = list(layers.layers(16, 4))
     assert len(found) == 5 + 1 + 1 + 5  # convolutions of G and its toRGB, fromRGB and the convolutions of D
     assert {shape[0] for _, shape in found} == {4}

@@ -1,0 +1,179 @@
+"""Every convolution of the networks by itself: the automatic choice against the backend "aten", torch's convolutions.
+
+    python -m pggan_fast.benchmarks.layers [--resolution R ...] [--batch N] [--rounds N] [--json FILE]
+
+Each layer goes forward without gradients, and backward with all of them, both ways in turns, once their results agree.
+Layers at which the automatic choice is slower are listed at the end. float32, on the CUDA device if there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from pggan_fast.benchmarks import stats, timing
+from pggan_fast.benchmarks.cases import default_batch
+from pggan_fast.benchmarks.progress import Progress
+from pggan_fast.benchmarks.schema import Report, Row, dumps, write_atomically
+from pggan_fast.benchmarks.table import console, seconds
+from rich import box
+from rich.table import Table
+from torch import Tensor
+
+from pggan_fast import nn, ops
+from pggan_fast.backends import report
+from pggan_fast.models import Discriminator, Generator
+
+LATENT = 512
+BACKENDS = {"auto": None, "aten": "aten"}
+AGREEMENT = 1e-4  # of the largest element: other orders of summing, not other results
+SLOWER = 0.97  # below this ratio of the medians, and below 1 at the 80th percentile of the pairs, a layer is listed
+
+
+def layers(resolution: int, batch: int) -> Iterator[tuple[nn.ScaledConv2d, torch.Size]]:
+    """Every convolution of G and D at `resolution`, with the shape of its input."""
+    found: list[tuple[nn.ScaledConv2d, torch.Size]] = []
+    with torch.device("meta"), torch.no_grad():
+        G, D = Generator(resolution, latent_dim=LATENT), Discriminator(resolution)
+        for network in (G, D):
+            for module in network.modules():
+                if isinstance(module, nn.ScaledConv2d):
+                    module.register_forward_pre_hook(lambda layer, args: found.append((layer, args[0].shape)))
+        D(G(torch.empty(batch, LATENT)))
+    return iter(found)
+
+
+def name_of(layer: nn.ScaledConv2d) -> str:
+    c, cin, k, _ = layer.weight.shape
+    return f"{k}x{k} {layer.resample} {cin}->{c}" + (", norm" if layer.pixel_norm != "none" else "")
+
+
+Kinds = dict[tuple[str, torch.Size], nn.ScaledConv2d]
+Runs = dict[str, Callable[[], list[Tensor]]]  # by backend
+
+
+def kinds(resolutions: list[int], batch: int | None, device: torch.device) -> Kinds:
+    """Each kind of layer once, small images first."""
+    found: Kinds = {}
+    for r in resolutions:
+        for layer, shape in layers(r, batch or default_batch(r, device)):
+            found.setdefault((name_of(layer), shape), layer)
+    return dict(sorted(found.items(), key=lambda item: item[0][1][2]))
+
+
+def directions(layer: nn.ScaledConv2d, shape: torch.Size, device: torch.device) -> Iterator[tuple[str, Runs]]:
+    """What runs each direction on each backend, on the same numbers."""
+    w, b = (
+        torch.randn(p.shape, device=device, requires_grad=True) for p in (layer.weight, layer.bias) if p is not None
+    )
+    x = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last).requires_grad_()
+
+    def forward(backend: str | None) -> Tensor:
+        return ops.scaled_conv2d(
+            x,
+            w,
+            b,
+            weight_scale=layer.weight_scale,
+            resample=layer.resample,
+            negative_slope=layer.negative_slope,
+            pixel_norm=layer.pixel_norm,
+            eps=layer.eps,
+            backend=backend,
+        )
+
+    def without_gradients(backend: str | None) -> list[Tensor]:
+        with torch.no_grad():
+            return [forward(backend)]
+
+    yield "forward", {name: functools.partial(without_gradients, backend) for name, backend in BACKENDS.items()}
+    outputs = {name: forward(backend) for name, backend in BACKENDS.items()}
+    dy = torch.randn_like(outputs["aten"])
+
+    def gradients(name: str) -> list[Tensor]:
+        return list(torch.autograd.grad(outputs[name], (x, w, b), dy, retain_graph=True))
+
+    yield "backward", {name: functools.partial(gradients, name) for name in BACKENDS}
+
+
+def disagreement(runs: Runs) -> float:
+    """The largest difference of any result, in parts of its largest element."""
+    ours, theirs = (runs[name]() for name in BACKENDS)
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(ours, theirs, strict=True))
+
+
+def measure(case: str, shape: torch.Size, runs: Runs, rounds: int, device: torch.device) -> list[Row]:
+    error = disagreement(runs)
+
+    def row(provider: str) -> Row:
+        return Row(case, provider, shape[2], shape[0], "float32", device.type, error=error, error_limit=AGREEMENT)
+
+    ours, theirs = row("auto"), row("aten")
+    if not error <= AGREEMENT:
+        ours.failed, ours.reason = True, f"differs from aten by {error:.2g}, allowed {AGREEMENT}"
+        return [ours]
+    samples = timing.interleave(runs, rounds, device)
+    for timed in (ours, theirs):
+        timed.samples = samples[timed.provider]
+        timed.median_s, timed.p20_s, timed.p80_s = stats.spread(timed.samples)
+    ours.ratio, ours.ratio_p20, ours.ratio_p80 = stats.speedup(theirs.samples, ours.samples)
+    return [ours, theirs]
+
+
+def is_slower(row: Row) -> bool:
+    return row.ratio is not None and row.ratio_p80 is not None and row.ratio < SLOWER and row.ratio_p80 < 1.0
+
+
+def sweep(found: Kinds, rounds: int, device: torch.device, progress: Progress) -> list[Row]:
+    rows: list[Row] = []
+    for (name, shape), layer in found.items():
+        progress(f"{name}, {shape[2]}x{shape[3]} x{shape[0]}")
+        for direction, runs in directions(layer, shape, device):
+            rows += measure(f"{name}: {direction}", shape, runs, rounds, device)
+    return rows
+
+
+def table(rows: list[Row]) -> Table:
+    """One line a layer and direction: x aten above 1 is faster than torch's own convolutions."""
+    drawn = Table("layer", "image", "aten", "auto", "x aten", "p20..p80", box=box.ASCII2, pad_edge=False)
+    aten = {(row.case, row.resolution, row.batch): row for row in rows if row.provider == "aten"}
+    for row in (row for row in rows if row.provider == "auto"):
+        image = f"{row.resolution}x{row.resolution} x{row.batch}"
+        if row.median_s is None or row.ratio is None:
+            drawn.add_row(row.case, image, "", "", row.reason, "")
+            continue
+        theirs = aten[row.case, row.resolution, row.batch].median_s
+        assert theirs is not None
+        spread = f"{row.ratio_p20:.2f}..{row.ratio_p80:.2f}"
+        drawn.add_row(row.case, image, seconds(theirs), seconds(row.median_s), f"{row.ratio:.2f}", spread)
+    return drawn
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--resolution", type=int, nargs="+", default=[2**i for i in range(2, 11)], metavar="R")
+    parser.add_argument("--batch", type=int, help="of every image; default: what training takes, an eighth on a CPU")
+    parser.add_argument("--rounds", type=int, default=5, help="samples of each, in turns")
+    parser.add_argument("--json", type=Path, help="where the samples go")
+    options = parser.parse_args(arguments)
+    started, device = time.perf_counter(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    screen = console()
+    with Progress(console(stderr=True)) as progress:
+        rows = sweep(kinds(options.resolution, options.batch, device), options.rounds, device, progress)
+    screen.print(table(rows))
+    bad = [row for row in rows if row.failed or is_slower(row)]
+    for row in bad:
+        screen.print(f"slower or wrong: {row.case}, {row.resolution}x{row.resolution}: {row.reason or row.ratio}")
+    if options.json:
+        machine, versions, commit = report.machine(device), report.versions(), report.commit()
+        done = Report(machine, versions, commit, rows, elapsed_s=time.perf_counter() - started)
+        write_atomically(options.json, dumps(done))
+    return any(row.failed for row in rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
