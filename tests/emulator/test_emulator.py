@@ -150,7 +150,7 @@ def test_round_tf32_takes_the_nearest_and_ties_away_from_zero() -> None:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_atomics_sum(policy: int) -> None:
-    x = RNG.integers(0, 1 << 20, 32, dtype=np.uint32)
+    x = RNG.integers(0, 1 << 18, 32, dtype=np.uint32)  # whose sums are exact in float32, in every order
     got = probe("sums", x, 3, policy)
     assert (got[0], got[1], got[2:].view(np.float32)[0]) == (x.sum(), x.sum(), np.float32(x.sum()))
 
