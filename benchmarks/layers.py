@@ -2,8 +2,9 @@
 
     python -m pggan_fast.benchmarks.layers [--resolution R ...] [--batch N] [--rounds N] [--json FILE]
 
-Each layer goes forward without gradients, and backward with all of them, both ways in turns, once their results agree.
-Layers at which the automatic choice is slower are listed at the end. float32, on the CUDA device if there is one.
+Each layer goes forward without gradients, and backward with all of them, both ways in turns, once their results agree
+(without the activation, whose mask turns with a rounding). Layers at which the automatic choice is slower are listed at
+the end. float32, on the CUDA device if there is one.
 """
 
 from __future__ import annotations
@@ -66,8 +67,10 @@ def kinds(resolutions: list[int], batch: int | None, device: torch.device) -> Ki
     return dict(sorted(found.items(), key=lambda item: item[0][1][2]))
 
 
-def directions(layer: nn.ScaledConv2d, shape: torch.Size, device: torch.device) -> Iterator[tuple[str, Runs]]:
-    """What runs each direction on each backend, on the same numbers."""
+def directions(
+    layer: nn.ScaledConv2d, shape: torch.Size, device: torch.device, linear: bool
+) -> Iterator[tuple[str, Runs]]:
+    """What runs each direction on each backend, on the same numbers; `linear`: without the activation."""
     w, b = (
         torch.randn(p.shape, device=device, requires_grad=True) for p in (layer.weight, layer.bias) if p is not None
     )
@@ -80,7 +83,7 @@ def directions(layer: nn.ScaledConv2d, shape: torch.Size, device: torch.device) 
             b,
             weight_scale=layer.weight_scale,
             resample=layer.resample,
-            negative_slope=layer.negative_slope,
+            negative_slope=None if linear else layer.negative_slope,
             pixel_norm=layer.pixel_norm,
             eps=layer.eps,
             backend=backend,
@@ -106,8 +109,8 @@ def disagreement(runs: Runs) -> float:
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(ours, theirs, strict=True))
 
 
-def measure(case: str, shape: torch.Size, runs: Runs, rounds: int, device: torch.device) -> list[Row]:
-    error = disagreement(runs)
+def measure(case: str, shape: torch.Size, runs: Runs, linear: Runs, rounds: int, device: torch.device) -> list[Row]:
+    error = disagreement(linear)
 
     def row(provider: str) -> Row:
         return Row(case, provider, shape[2], shape[0], "float32", device.type, error=error, error_limit=AGREEMENT)
@@ -132,8 +135,9 @@ def sweep(found: Kinds, rounds: int, device: torch.device, progress: Progress) -
     rows: list[Row] = []
     for (name, shape), layer in found.items():
         progress(f"{name}, {shape[2]}x{shape[3]} x{shape[0]}")
-        for direction, runs in directions(layer, shape, device):
-            rows += measure(f"{name}: {direction}", shape, runs, rounds, device)
+        both = (directions(layer, shape, device, linear) for linear in (False, True))
+        for (direction, runs), (_, linear) in zip(*both, strict=True):
+            rows += measure(f"{name}: {direction}", shape, runs, linear, rounds, device)
     return rows
 
 

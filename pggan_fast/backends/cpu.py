@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,20 +85,6 @@ def unsupported(x: Tensor, *others: Any) -> str | None:
     if x.dtype not in DTYPES:
         return f"it has no kernels for {x.dtype}"
     return None
-
-
-# What to do with rows of a convolution's output, counted through all samples, once they are there: (y, first, count).
-Finish = Callable[[Tensor, int, int], None]
-
-
-def leave(y: Tensor, first: int, count: int) -> None:
-    """Nothing."""
-
-
-def rows_of(image: Tensor, first: int, count: int) -> Tensor:
-    """Rows of a channels_last [N, C, H, W], counted through all samples, as one image [1, C, count, W]."""
-    n, c, h, w = image.shape
-    return image.permute(0, 2, 3, 1).view(1, n * h, w, c)[:, first : first + count].permute(0, 3, 1, 2)
 
 
 def _launch(name: str, *args: Any) -> Any:

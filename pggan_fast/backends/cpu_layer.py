@@ -7,15 +7,13 @@ convolution's output, so that it allocates one map where plain PyTorch keeps fou
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pggan_fast.backends import aten, cpu, differences, layout, winograd
+from pggan_fast.backends import aten, cpu, differences, winograd
 from pggan_fast.backends.launch import launch
-from pggan_fast.backends.native import norm_factor
 from pggan_fast.backends.precision import split_scale
 from pggan_fast.backends.registry import implement
 
@@ -42,31 +40,25 @@ def _launch_phase(kernel: Any, weight: Tensor, s: Tensor, scale: float, flip: bo
     launch(kernel, weight, s, cpu.DTYPES[s.dtype], *weight.shape[:2], *strides, flip, scale)
 
 
+_BY_DIFFERENCES = {"up": differences.up, "down": differences.down}
 NATIVE_PHASES = aten.conv.PhaseWeights(_phase_summed, _phase_gathered)
-
-
-def _by_blocks(x: Tensor, weight: Tensor, c: int, resample: str) -> Callable[..., Tensor] | None:
-    """The convolution to c channels that goes block by block, where that pays."""
-    if weight.shape[2] != 3:
-        return None
-    if resample == "none":
-        return winograd.conv if winograd.pays(x, c) else None
-    by_differences = differences.up if resample == "up" else differences.down
-    return by_differences if differences.pays(x, c) else None
 
 
 @implement("cpu", "conv", supports=cpu.unsupported)
 def conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
-    convolve = _by_blocks(x, weight, weight.shape[1] if adjoint else weight.shape[0], resample)
-    if convolve is not None:
-        return convolve(x, weight, scale, adjoint)
+    c = weight.shape[1] if adjoint else weight.shape[0]
+    if weight.shape[2] == 3:
+        if resample == "none" and winograd.pays(x, c, winograd.LEAST_CHANNELS):
+            return winograd.conv(x, weight, scale, adjoint)
+        if resample != "none" and differences.pays(x, c):
+            return _BY_DIFFERENCES[resample](x, weight, scale, adjoint)
     return aten.conv.conv(x, weight, scale, resample, adjoint, NATIVE_PHASES)
 
 
 @implement("cpu", "conv_weight_grad", supports=cpu.unsupported)
 def conv_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, k: int, dtype: torch.dtype) -> Tensor:
     if k == 3:
-        if resample == "none" and winograd.pays(x, dy.shape[1]):
+        if resample == "none" and winograd.pays(x, dy.shape[1], winograd.LEAST_GRADIENT_CHANNELS):
             return winograd.weight_grad(x, dy, scale)
         if resample != "none" and differences.pays(x, dy.shape[1]):
             return differences.weight_grad(x, dy, scale, resample)
@@ -90,16 +82,5 @@ def scaled_conv2d_forward(
     if resample == "pool":
         u = conv(x, weight, on_weight, "none", False)
         return cpu.ops.bias_act_forward(u, bias, on_epilogue, bias_scale, slope, norm, eps, eps_mode, True)
-    epilogue = bias, on_epilogue, bias_scale, slope, norm, eps, eps_mode
-    convolve = _by_blocks(x, weight, weight.shape[0], resample)
-    if convolve is None:
-        u = conv(x, weight, on_weight, resample, False)
-        return *cpu.ops.bias_act_inplace(u, *epilogue), None
-    n, _, h, w = layout.output_shape(x, weight, resample, False)
-    r = norm_factor(x, n, h, w, norm)
-
-    def finish(y: Tensor, first: int, count: int) -> None:  # while the rows are in cache
-        rows = cpu.rows_of(y, first, count)
-        cpu.ops.bias_act_inplace(rows, *epilogue, None if r is None else cpu.rows_of(r, first, count))
-
-    return convolve(x, weight, on_weight, False, finish), r, None
+    u = conv(x, weight, on_weight, resample, False)
+    return *cpu.ops.bias_act_inplace(u, bias, on_epilogue, bias_scale, slope, norm, eps, eps_mode), None

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from pggan_fast.backends import cpu, layout
-from pggan_fast.backends.cpu import Finish, leave
 from pggan_fast.backends.launch import launch
 from pggan_fast.backends.precision import exact_matmul
 
@@ -44,10 +43,6 @@ class _Block(NamedTuple):
     first_row: int
     rows: int
     last: bool
-
-    def start(self, h: int) -> int:
-        """Its first row of all, of images of h rows."""
-        return self.first_sample * h + self.first_row
 
 
 def _blocks(n: int, h: int, w: int) -> Iterator[_Block]:
@@ -79,7 +74,7 @@ class _Maps:
         return [buffer[: pixels * c].view(pixels, c) for buffer, pixels, c in sizes]
 
 
-def up(x: Tensor, weight: Tensor, scale: float, adjoint: bool, finish: Finish = leave) -> Tensor:
+def up(x: Tensor, weight: Tensor, scale: float, adjoint: bool) -> Tensor:
     """`scale * conv2d(up2(x), weight, padding=1)`, or with `adjoint` of its flipped transpose; x channels_last."""
     parts = _weights(weight, scale, adjoint)  # [9, C, Cin]
     _, c, cin = parts.shape
@@ -94,11 +89,10 @@ def up(x: Tensor, weight: Tensor, scale: float, adjoint: bool, finish: Finish = 
         for of, u, out in zip([_plain(x, block), *differences[1:]], _split(parts), products, strict=True):
             torch.mm(of, u.t(), out=out)
         _launch("merge_phases", y, products, block)
-        finish(y, 2 * block.start(h), 2 * block.samples * block.rows)
     return y
 
 
-def down(x: Tensor, weight: Tensor, scale: float, adjoint: bool, finish: Finish = leave) -> Tensor:
+def down(x: Tensor, weight: Tensor, scale: float, adjoint: bool) -> Tensor:
     """`scale * down2(conv2d(x, weight, padding=1))`, or with `adjoint` of its flipped transpose; x channels_last."""
     parts = _weights(weight, 0.25 * scale, not adjoint)  # [9, Cin, C]
     _, cin, c = parts.shape
@@ -114,7 +108,6 @@ def down(x: Tensor, weight: Tensor, scale: float, adjoint: bool, finish: Finish 
         for of, u, out in zip(phases, _split(parts), products, strict=True):
             torch.mm(of, u, out=out)
         _launch("difference_maps_transposed", y, products, block)
-        finish(y, block.start(h // 2), block.samples * block.rows)
     return y
 
 
@@ -144,7 +137,7 @@ def weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str) -> Tensor:
 def _plain(image: Tensor, block: _Block) -> Tensor:
     """The block's pixels [pixels, C], of the image itself."""
     _, c, h, w = image.shape
-    first = block.start(h) * w
+    first = (block.first_sample * h + block.first_row) * w
     return image.permute(0, 2, 3, 1).view(-1, c)[first : first + block.samples * block.rows * w]
 
 

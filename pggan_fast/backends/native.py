@@ -43,7 +43,7 @@ def unsupported_backward(
     return None
 
 
-def norm_factor(u: Tensor, n: int, h: int, w: int, norm: str) -> Tensor | None:
+def _norm_factor(u: Tensor, n: int, h: int, w: int, norm: str) -> Tensor | None:
     """r [N, 1, H, W] in the accumulator's dtype, where there is a norm."""
     return None if norm == "none" else empty((n, 1, h, w), u, False, accumulator(u.dtype))
 
@@ -103,21 +103,20 @@ class NativeOps:
         n, c, h, w = shape = u.shape
         u = dense(u, channels_last)
         y = empty((n, c, h // 2, w // 2) if pool else shape, u, channels_last)
-        r = norm_factor(u, n, h, w, norm)
+        r = _norm_factor(u, n, h, w, norm)
         mask = empty((n, (c + 7) // 8, h, w), u, channels_last, torch.uint8) if pool and slope is not None else None
         self._epilogue(u, y, r, mask, shape, channels_last, pool, bias, scale, bias_scale, slope, norm, eps, eps_mode)
         return y, r, mask
 
     def bias_act_inplace(
         self, u: Tensor, bias: Tensor | None, scale: float, bias_scale: float, slope: float | None, norm: str,
-        eps: float, eps_mode: str, r: Tensor | None = None,
+        eps: float, eps_mode: str,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-        """bias_act_forward without pooling, written over u where u [N, C, H, W] is dense: (y, r or None), where r goes
-        to the one given."""
+        """bias_act_forward without pooling, written over u where u [N, C, H, W] is dense: (y, r or None)."""
         channels_last = is_channels_last(u)
         n, _, h, w = shape = u.shape
         y = dense(u, channels_last)
-        r = norm_factor(u, n, h, w, norm) if r is None else r
+        r = _norm_factor(u, n, h, w, norm)
         self._epilogue(y, y, r, None, shape, channels_last, False, bias, scale, bias_scale, slope, norm, eps, eps_mode)
         return y, r
 

@@ -120,7 +120,6 @@ def test_gradcheck_and_gradgradcheck_through_the_layer(resample: str, monkeypatc
         return True
 
     monkeypatch.setattr(differences, "pays", pays)
-    monkeypatch.setattr(differences, "BLOCK_PIXELS", 4)  # the epilogue follows block by block
     x, w, _ = problem((2, 3, 4, 3, 2), resample, torch.float64)
     b = torch.randn(4, dtype=torch.float64, requires_grad=True)
 

@@ -37,10 +37,11 @@ def test_the_sweep_writes_what_it_shows(tmp_path: Path, capsys: pytest.CaptureFi
 def test_wrong_results_and_slow_layers_are_told() -> None:
     shape = torch.Size((1, 2, 3, 3))
     same = lambda: [torch.ones(2)]  # noqa: E731
-    wrong = layers.measure("case", shape, {"auto": lambda: [torch.ones(2) * 1.1], "aten": same}, 2, CPU)
+    agree = {"auto": same, "aten": same}
+    wrong = layers.measure("case", shape, agree, {**agree, "auto": lambda: [torch.ones(2) * 1.1]}, 2, CPU)
     assert [row.failed for row in wrong] == [True]
     assert "differs from aten by 0.1" in str(wrong[0].reason)
-    ours, theirs = layers.measure("case", shape, {"auto": same, "aten": same}, 3, CPU)
+    ours, theirs = layers.measure("case", shape, agree, agree, 3, CPU)
     assert not theirs.ratio
     for ratio, p80, told in ((0.9, 0.95, True), (0.9, 1.05, False), (0.99, 0.995, False), (1.2, 1.3, False)):
         ours.ratio, ours.ratio_p80 = ratio, p80

@@ -119,7 +119,7 @@ KERNELS = {
         "pack_weight", "scaled_conv2d", CONV, 5.7, ("first + (p.a.adjoint ? k * k - 1 - e : e)", "first + e")
     ),
     "scaled_conv2d_kernel": Entry(
-        "scaled_conv2d", "scaled_conv2d", CONV, 1.15, ("at.i * p.taps.stride - p.taps.halo, left", "at.i * p.taps.stride, left")
+        "scaled_conv2d", "scaled_conv2d", CONV, 1.15, ("stride - p.taps.halo, left", "stride, left")
     ),
     # x with its halo, in tiles of which a small image clips most
     "generator_stage_kernel": Entry(
