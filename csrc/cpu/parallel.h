@@ -49,12 +49,15 @@ struct Chunks {
   }
 };
 
-// Memory for the length of one call; false where there is none to be had. Never throws.
+// Memory for the length of one call; false where there is none to be had. Never throws. Its size is the exact one, not
+// a multiple of 64 as aligned_alloc wants it, so that AddressSanitizer sees its end.
 template <class E>
 struct Scratch {
   E* data;
   explicit Scratch(int64_t count) {
-    data = static_cast<E*>(std::aligned_alloc(64, static_cast<size_t>(ceil_div(maximum(count, 1) * sizeof(E), 64) * 64)));
+    void* memory;
+    const bool given = posix_memalign(&memory, 64, static_cast<size_t>(maximum(count, 1)) * sizeof(E)) == 0;
+    data = given ? static_cast<E*>(memory) : nullptr;
   }
   ~Scratch() { std::free(data); }
   Scratch(const Scratch&) = delete;
