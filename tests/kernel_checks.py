@@ -5,6 +5,7 @@ import torch
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 FORMATS = (torch.contiguous_format, torch.channels_last)
 F64 = torch.float64
+ALLOWED = 1  # times the bound; more in tests/sanitizers, where loops are not vectorised and each sum is one chain
 
 
 def accumulator(dtype):
@@ -28,6 +29,7 @@ def assert_close(ours, formula, *args, magnitude=0.0):
     magnitude = max(exact.abs().max().item(), magnitude)
     roundings = 32 if ours.dtype == F64 else 1
     bound = 2 * (same.to(F64) - exact).abs().max() + roundings * torch.finfo(ours.dtype).eps * magnitude
+    bound *= ALLOWED
     error = (ours.to(F64) - exact).abs().max()
     assert error <= bound, f"error {error:.3g}, allowed {bound:.3g}, magnitude {magnitude:.3g}"
 
