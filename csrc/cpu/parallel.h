@@ -25,11 +25,16 @@ constexpr int64_t maximum(int64_t a, int64_t b) { return a > b ? a : b; }
 // chunk and then added in order are the same whatever runs them.
 struct Chunks {
   int64_t units, size, count;
+  bool parallel;
 
   Chunks(int64_t units_, int64_t elements_per_unit) : units(units_) {
     constexpr int64_t least_elements = 16384, most_chunks = 64;
     size = maximum(ceil_div(least_elements, maximum(elements_per_unit, 1)), ceil_div(units, most_chunks));
     count = ceil_div(units, size);
+    // at::internal::GRAIN_SIZE: torch's elementwise ops run serially up to here. Threads gain nothing there, and in a
+    // forked child, where the parent's pool is gone and a parallel loop waits for it forever, torch's small ops run on.
+    constexpr int64_t most_serial_elements = 32768;
+    parallel = count > 1 && units * elements_per_unit > most_serial_elements;
   }
 
   // body(chunk, begin, end) for every chunk.
@@ -43,7 +48,7 @@ struct Chunks {
       const auto& [chunks, body] = *static_cast<Context*>(data);
       for (int64_t i = first; i < last; ++i) body(i, i * chunks.size, minimum((i + 1) * chunks.size, chunks.units));
     };
-    if (count > 1 && parallel_for) return parallel_for(0, count, 1, some, &context) == 0 ? OK : PARALLEL_FAILED;
+    if (parallel && parallel_for) return parallel_for(0, count, 1, some, &context) == 0 ? OK : PARALLEL_FAILED;
     some(0, count, &context);
     return OK;
   }
