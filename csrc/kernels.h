@@ -243,55 +243,28 @@ struct ConvWeightGrad {
   float* workspace;  // conv_weight_grad_workspace floats
 };
 
-// Tile rows [first, first + count) of all samples, sample by sample, of images in channels_last rows. A tile row is
-// ceil(W / 2) tiles; tiles [16, count * ceil(W / 2), C].
-struct WinogradTiles {
-  void* image;  // [N, H, W, C]
-  void* tiles;
-  int dtype;
-  Shape shape;
-  int64_t first, count;
+// y = epilogue(conv(x)) of 3x3 weights, channels_last: [N, H', W', C] with H' = H, 2 H ("up"), H / 2 ("down").
+struct TiledConv {
+  const void* x;       // [N, H, W, in_channels]
+  const void* weight;  // [C, in_channels, 3, 3], or of the flipped transpose [in_channels, C, 3, 3]
+  void* y;
+  void* r;  // acc [N, H', W'], or null without a norm
+  int dtype, weight_dtype;
+  int64_t n, h, w, in_channels, out_channels;
+  int resample;
+  bool adjoint;  // of the flipped transpose
+  double scale;  // of the weight
+  ConvEpilogue epilogue;
 };
 
-// `pairs` kernels of 3x3: weight [pairs, 9] and its transform [16, pairs].
-struct WinogradWeight {
-  void* weight;
-  void* transformed;
-  int dtype;
-  int64_t pairs;
-  bool flip;  // of the flipped kernels
-  double scale;
-};
-
-// weight [out_channels, in_channels, 3, 3], dense, and its box sums S(weight) of 4x4 with any strides.
-struct PhaseWeight {
-  void* weight;
-  void* summed;
-  int dtype;
-  int64_t out_channels, in_channels;
-  int64_t stride[4];  // of summed, in elements, by output channel, input channel, row and column
-  bool flip;
-  double scale;
-};
-
-// `rows` rows from `first_row` on of each of `samples` samples of the smaller image of a resampling convolution, and the
-// maps of its products; see cpu/differences.cpp. Images in channels_last rows.
-struct DifferenceBlock {
-  void* image;  // the smaller one, or the larger one, whose phases are merged or split
-  void *plain, *row_maps, *column_maps, *both_maps;
-  int dtype;
-  Shape shape;  // of image
-  int64_t first_sample, samples, first_row, rows;
-};
-
-// weight [out_channels, in_channels, 3, 3] and its nine parts [9, C, in_channels]; `transpose`: of the flipped
-// transpose, [9, in_channels, C].
-struct DifferenceWeight {
-  void* weight;
-  void* parts;
-  int dtype;
-  int64_t out_channels, in_channels;
-  bool transpose;
+// dw [C, in_channels, 3, 3] = the gradient of tiled_conv(x) without an epilogue in weight, in dw_dtype.
+struct TiledConvWeightGrad {
+  const void* x;   // [N, H, W, in_channels]
+  const void* dy;  // [N, H', W', C]
+  void* dw;
+  int dtype, dw_dtype;
+  int64_t n, h, w, in_channels, out_channels;
+  int resample;
   double scale;
 };
 
@@ -307,19 +280,8 @@ struct Kernels {
   int (*from_rgb_fade_in_forward)(const FromRgbFadeIn&);
   int (*minibatch_stddev_forward)(const MinibatchStddevForward&);
   int (*minibatch_stddev_backward)(const MinibatchStddevBackward&);
-  int (*winograd_input)(const WinogradTiles&);
-  int (*winograd_output_gradient)(const WinogradTiles&);
-  int (*winograd_output)(const WinogradTiles&);
-  int (*winograd_weight)(const WinogradWeight&);
-  int (*winograd_weight_gradient)(const WinogradWeight&);
-  int (*phase_weight)(const PhaseWeight&);
-  int (*phase_weight_gradient)(const PhaseWeight&);
-  int (*difference_maps)(const DifferenceBlock&);
-  int (*difference_maps_transposed)(const DifferenceBlock&);
-  int (*merge_phases)(const DifferenceBlock&);
-  int (*split_phases)(const DifferenceBlock&);
-  int (*difference_weight)(const DifferenceWeight&);
-  int (*difference_weight_gradient)(const DifferenceWeight&);
+  int (*tiled_conv)(const TiledConv&);
+  int (*tiled_conv_weight_grad)(const TiledConvWeightGrad&);
 };
 
 }  // namespace pggan

@@ -98,33 +98,19 @@ inline MinibatchStddevBackward minibatch_stddev_backward(Address dy, Address x, 
           at<float>(workspace)};
 }
 
-inline WinogradTiles winograd_tiles(Address image, Address tiles, int dtype, int64_t n, int64_t c, int64_t h, int64_t w,
-                                    int64_t first, int64_t count) {
-  return {at<void>(image), at<void>(tiles), dtype, {n, c, h, w, true}, first, count};
+inline TiledConv tiled_conv(Address x, Address weight, Address bias, Address y, Address r, int dtype, int weight_dtype,
+                            int bias_dtype, int64_t n, int64_t in_channels, int64_t h, int64_t w, int64_t out_channels,
+                            int resample, bool adjoint, double scale, double bias_scale, double slope, int norm,
+                            double eps, bool eps_inside) {
+  return {at<void>(x), at<void>(weight), at<void>(y), at<void>(r), dtype, weight_dtype, n, h, w, in_channels,
+          out_channels, resample, adjoint, scale,
+          {at<void>(bias), bias_dtype, bias_scale, slope, norm, eps, eps_inside}};
 }
 
-inline WinogradWeight winograd_weight(Address weight, Address transformed, int dtype, int64_t pairs, bool flip,
-                                      double scale) {
-  return {at<void>(weight), at<void>(transformed), dtype, pairs, flip, scale};
-}
-
-inline PhaseWeight phase_weight(Address weight, Address summed, int dtype, int64_t out_channels, int64_t in_channels,
-                                int64_t out_stride, int64_t in_stride, int64_t row_stride, int64_t column_stride,
-                                bool flip, double scale) {
-  return {at<void>(weight), at<void>(summed), dtype, out_channels, in_channels,
-          {out_stride, in_stride, row_stride, column_stride}, flip, scale};
-}
-
-inline DifferenceBlock difference_block(Address image, Address plain, Address rows, Address columns, Address both,
-                                        int dtype, int64_t n, int64_t c, int64_t h, int64_t w, int64_t first_sample,
-                                        int64_t samples, int64_t first_row, int64_t row_count) {
-  return {at<void>(image), at<void>(plain), at<void>(rows), at<void>(columns), at<void>(both), dtype,
-          {n, c, h, w, true}, first_sample, samples, first_row, row_count};
-}
-
-inline DifferenceWeight difference_weight(Address weight, Address parts, int dtype, int64_t out_channels,
-                                          int64_t in_channels, bool transpose, double scale) {
-  return {at<void>(weight), at<void>(parts), dtype, out_channels, in_channels, transpose, scale};
+inline TiledConvWeightGrad tiled_conv_weight_grad(Address x, Address dy, Address dw, int dtype, int dw_dtype, int64_t n,
+                                                  int64_t in_channels, int64_t h, int64_t w, int64_t out_channels,
+                                                  int resample, double scale) {
+  return {at<void>(x), at<void>(dy), at<void>(dw), dtype, dw_dtype, n, h, w, in_channels, out_channels, resample, scale};
 }
 
 inline PackWeight pack_weight(Address weight, Address packed, int weight_dtype, int dtype, int64_t out_channels,

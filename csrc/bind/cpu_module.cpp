@@ -96,6 +96,11 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   });
   m.def("isa", [] { return active.load()->name; });
   m.def("set_isa", &set_isa);
+#if defined(__x86_64__)
+  m.attr("multiplies_bfloat16") = __builtin_cpu_supports("avx512bf16") != 0;  // as torch's convolutions then do
+#else
+  m.attr("multiplies_bfloat16") = false;
+#endif
   m.def("set_parallel_for", [](Address function) { parallel_for = reinterpret_cast<ParallelFor>(function); });
 
   bind(m, "bias_act_forward", &arguments::bias_act_forward, &Kernels::bias_act_forward);
@@ -108,17 +113,6 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   bind(m, "from_rgb_fade_in_forward", &arguments::from_rgb_fade_in_forward, &Kernels::from_rgb_fade_in_forward);
   bind(m, "minibatch_stddev_forward", &arguments::minibatch_stddev_forward, &Kernels::minibatch_stddev_forward);
   bind(m, "minibatch_stddev_backward", &arguments::minibatch_stddev_backward, &Kernels::minibatch_stddev_backward);
-  bind(m, "winograd_input", &arguments::winograd_tiles, &Kernels::winograd_input);
-  bind(m, "winograd_output_gradient", &arguments::winograd_tiles, &Kernels::winograd_output_gradient);
-  bind(m, "winograd_output", &arguments::winograd_tiles, &Kernels::winograd_output);
-  bind(m, "winograd_weight", &arguments::winograd_weight, &Kernels::winograd_weight);
-  bind(m, "winograd_weight_gradient", &arguments::winograd_weight, &Kernels::winograd_weight_gradient);
-  bind(m, "phase_weight", &arguments::phase_weight, &Kernels::phase_weight);
-  bind(m, "phase_weight_gradient", &arguments::phase_weight, &Kernels::phase_weight_gradient);
-  bind(m, "difference_maps", &arguments::difference_block, &Kernels::difference_maps);
-  bind(m, "difference_maps_transposed", &arguments::difference_block, &Kernels::difference_maps_transposed);
-  bind(m, "merge_phases", &arguments::difference_block, &Kernels::merge_phases);
-  bind(m, "split_phases", &arguments::difference_block, &Kernels::split_phases);
-  bind(m, "difference_weight", &arguments::difference_weight, &Kernels::difference_weight);
-  bind(m, "difference_weight_gradient", &arguments::difference_weight, &Kernels::difference_weight_gradient);
+  bind(m, "tiled_conv", &arguments::tiled_conv, &Kernels::tiled_conv);
+  bind(m, "tiled_conv_weight_grad", &arguments::tiled_conv_weight_grad, &Kernels::tiled_conv_weight_grad);
 }

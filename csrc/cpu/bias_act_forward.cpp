@@ -1,60 +1,8 @@
 // bias_act: v = scale * u + bias[c], leaky ReLU, pixel norm, in one pass over memory. ops/bias_act.py has the formulas.
-#include "element.h"
-#include "parallel.h"
-#include "pixel_norm.h"
+#include "epilogue.h"
 
 namespace pggan::PGGAN_ISA {
 namespace {
-
-template <class A>
-struct Epilogue {
-  A scale, slope, eps;
-  bool eps_inside;
-  const A* bias;  // of one row, times bias_scale
-  int64_t c;
-  int64_t wide;  // elements of rows to handle at once: a multiple of c, over which bias is repeated
-};
-
-// One pixel, [c] -> [c]; returns the norm's factor.
-template <int NORM, class A>
-A normalise_row(const Epilogue<A>& e, const A* in, A* out) {
-  const int64_t c = e.c;
-  const A scale = e.scale, slope = e.slope;
-  const A* bias = e.bias;
-  A squares = 0;
-  PGGAN_SIMD_SUM(squares)
-  for (int64_t j = 0; j < c; ++j) {
-    A v = scale * in[j] + bias[j];
-    if (NORM == NORM_AFTER_ACT) v = leaky_relu(v, slope);
-    squares += v * v;
-  }
-  const A factor = inverse_rms(squares / A(c), e.eps, e.eps_inside);
-  PGGAN_SIMD
-  for (int64_t j = 0; j < c; ++j) {
-    // factor > 0, so that both orders of norm and activation have this form
-    out[j] = leaky_relu(scale * in[j] + bias[j], slope) * factor;
-  }
-  return factor;
-}
-
-// A run of pixels in rows of C channels.
-template <int NORM, class T, class A>
-void forward_rows(const Epilogue<A>& e, const T* u, T* y, A* r, int64_t pixels, A* buffer) {
-  const A scale = e.scale, slope = e.slope;
-  const A* bias = e.bias;
-  for (int64_t i = 0; i < pixels * e.c; i += e.wide) {
-    const int64_t n = minimum(e.wide, pixels * e.c - i);
-    const A* in = load(u + i, buffer, n);
-    A* out = target(y + i, buffer);
-    if constexpr (NORM == NORM_NONE) {
-      PGGAN_SIMD
-      for (int64_t j = 0; j < n; ++j) out[j] = leaky_relu(scale * in[j] + bias[j], slope);
-    } else {
-      for (int64_t j = 0; j < n; j += e.c) *r++ = normalise_row<NORM>(e, in + j, out + j);
-    }
-    store(y + i, out, n);
-  }
-}
 
 // Pixels [0, n) of every plane of one sample; planes are `plane` apart. Sums of squares gather in r.
 template <int NORM, class T, class A>
@@ -91,19 +39,18 @@ void forward_planes(const Epilogue<A>& e, const T* u, T* y, A* r, int64_t plane,
 template <int NORM, class T, class A>
 int rows(const BiasActForward& a, Epilogue<A> e) {
   const Shape& s = a.shape;
-  e.wide = s.c * maximum(1, 512 / s.c);
+  e.wide = wide_rows<A>(s.c);
   const Chunks chunks(s.n * s.h * s.w, s.c);
   Scratch<A> scratch(padded<A>(e.wide) * (1 + chunks.count));
   if (!scratch) return NO_MEMORY;
-  if (int status = load_parameter(a.bias, a.bias_dtype, s.c, a.bias_scale, scratch.data)) return status;
-  for (int64_t j = s.c; j < e.wide; ++j) scratch.data[j] = scratch.data[j - s.c];
+  if (int status = load_bias(a.bias, a.bias_dtype, s.c, a.bias_scale, scratch.data)) return status;
   e.bias = scratch.data;
   const T* u = static_cast<const T*>(a.u);
   T* y = static_cast<T*>(a.y);
   A* r = static_cast<A*>(a.r);
   return chunks.run([&](int64_t chunk, int64_t begin, int64_t end) {
     A* buffer = scratch.data + padded<A>(e.wide) * (1 + chunk);
-    forward_rows<NORM>(e, u + begin * s.c, y + begin * s.c, r + begin, end - begin, buffer);
+    epilogue_rows<NORM>(e, u + begin * s.c, y + begin * s.c, r + begin, end - begin, buffer);
   });
 }
 

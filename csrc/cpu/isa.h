@@ -20,19 +20,8 @@ int to_rgb_fade_in_forward(const ToRgbFadeIn&);
 int from_rgb_fade_in_forward(const FromRgbFadeIn&);
 int minibatch_stddev_forward(const MinibatchStddevForward&);
 int minibatch_stddev_backward(const MinibatchStddevBackward&);
-int winograd_input(const WinogradTiles&);
-int winograd_output_gradient(const WinogradTiles&);
-int winograd_output(const WinogradTiles&);
-int winograd_weight(const WinogradWeight&);
-int winograd_weight_gradient(const WinogradWeight&);
-int phase_weight(const PhaseWeight&);
-int phase_weight_gradient(const PhaseWeight&);
-int difference_maps(const DifferenceBlock&);
-int difference_maps_transposed(const DifferenceBlock&);
-int merge_phases(const DifferenceBlock&);
-int split_phases(const DifferenceBlock&);
-int difference_weight(const DifferenceWeight&);
-int difference_weight_gradient(const DifferenceWeight&);
+int tiled_conv(const TiledConv&);
+int tiled_conv_weight_grad(const TiledConvWeightGrad&);
 
 extern const Kernels kernels;
 

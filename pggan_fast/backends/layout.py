@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pggan_fast.backends.launch import use_large_pages
+
 
 def is_channels_last(x: Tensor) -> bool:
     """Whether results derived from `x` [N, C, H, W] are channels_last."""
@@ -25,7 +27,10 @@ def empty(shape: Sequence[int], like: Tensor, channels_last: bool, dtype: torch.
     """An uninitialised output on the device of `like`; tests poison it with NaN to find unwritten elements."""
     ambiguous = shape[1] == 1 or (shape[2] == 1 and shape[3] == 1)
     channels_last = channels_last and not ambiguous
-    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format(channels_last))
+    t = torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format(channels_last))
+    if type(t) is Tensor and t.is_cpu:
+        use_large_pages(t)
+    return t
 
 
 def dense(x: Tensor, channels_last: bool) -> Tensor:

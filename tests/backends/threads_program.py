@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pggan_fast import nn, ops
-from pggan_fast.backends import cpu, winograd
+from pggan_fast.backends import cpu, tiled
 from pggan_fast.models import Generator
 
 
@@ -42,7 +42,7 @@ def layers(seed: int = 0) -> list[Tensor]:
     """Native loops among torch's products, with gradients: the same bits on the same number of threads."""
     y = CONV(drawn(2, 16, 32, 32, seed=seed))
     w = drawn(32, 24, 3, 3).contiguous()
-    z = winograd.conv(y.detach(), w, 0.1, False)
+    z = tiled.conv(y.detach(), w, 0.1, "none", False)
     return [y.detach(), z, *torch.autograd.grad(y.square().sum(), list(CONV.parameters()))]
 
 

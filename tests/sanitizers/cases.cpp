@@ -78,68 +78,19 @@ void minibatch_stddevs(Driver& d, int dtype, const Shape& s) {
   }
 }
 
-// Of float and double alone, channels last
+// Channels last
 
-void winograd(Driver& d, int dtype, int64_t c) {
-  const Shape s{2, c, 20, 17, true};
-  const int64_t image = s.n * s.h * s.w * c, first = 3, count = 16, tiles = 16 * count * ((s.w + 1) / 2) * c;
-  RUN(winograd_input, WinogradTiles{t.in(dtype, image), t.out(dtype, tiles), dtype, s, first, count});
-  RUN(winograd_output_gradient, WinogradTiles{t.in(dtype, image), t.out(dtype, tiles), dtype, s, first, count});
-  RUN(winograd_output, WinogradTiles{t.out(dtype, image), t.in(dtype, tiles), dtype, s, first, count});
-  const int64_t pairs = 150 * c + 3;
-  for (bool flip : {false, true}) {
-    RUN(winograd_weight,
-        WinogradWeight{t.in(dtype, 9 * pairs), t.out(dtype, 16 * pairs), dtype, pairs, flip, 0.7});
-    RUN(winograd_weight_gradient,
-        WinogradWeight{t.out(dtype, 9 * pairs), t.in(dtype, 16 * pairs), dtype, pairs, flip, 0.7});
-  }
-}
-
-void phase_weights(Driver& d, int dtype, int64_t out, int64_t in) {
-  const int64_t strides[][4] = {{16 * in, 16, 4, 1}, {16 * in, 1, 4 * in, in}, {1, 16 * out, 4 * out, out}};
-  const int64_t pairs = out * in;
-  for (const auto& at : strides) {
-    const auto with = [&](void* weight, void* summed) {
-      return PhaseWeight{weight, summed, dtype, out, in, {at[0], at[1], at[2], at[3]}, &at == strides, 0.7};
-    };
-    RUN(phase_weight, with(t.in(dtype, 9 * pairs), t.out(dtype, 16 * pairs)));
-    RUN(phase_weight_gradient, with(t.out(dtype, 9 * pairs), t.in(dtype, 16 * pairs)));
-  }
-}
-
-void differences(Driver& d, int dtype, int64_t c) {
-  const Shape small{3, c, 20, 18, true}, large{3, c, 40, 36, true};
-  const int64_t samples = 2, rows = 17;
-  // Rows 2 to 18 of samples 1 and 2; `larger`: the image is the larger one, whose maps have c, 2 c, 2 c, 4 c channels
-  const auto block = [&](bool larger, void* image, const auto& map) {
-    const int64_t w = small.w, two = larger ? 2 * c : c, four = larger ? 4 * c : c;
-    return DifferenceBlock{image,
-                           map(samples * rows * w * c),
-                           map(samples * (rows + 1) * w * two),
-                           map(samples * rows * (w + 1) * two),
-                           map(samples * (rows + 1) * (w + 1) * four),
-                           dtype,
-                           larger ? large : small,
-                           1,
-                           samples,
-                           2,
-                           rows};
-  };
-  const int64_t size = small.n * small.h * small.w * c;
-  const auto given = [&](Tensors& t) { return [&](int64_t n) { return t.in(dtype, n); }; };
-  const auto wanted = [&](Tensors& t) { return [&](int64_t n) { return t.out(dtype, n); }; };
-  RUN(difference_maps, block(false, t.in(dtype, size), wanted(t)));
-  RUN(difference_maps_transposed, block(false, t.out(dtype, size), given(t)));
-  RUN(merge_phases, block(true, t.out(dtype, 4 * size), given(t)));
-  RUN(split_phases, block(true, t.in(dtype, 4 * size), wanted(t)));
-}
-
-void difference_weights(Driver& d, int dtype, int64_t out, int64_t in) {
-  const int64_t size = 9 * out * in;
-  for (bool transpose : {false, true}) {
-    RUN(difference_weight, DifferenceWeight{t.in(dtype, size), t.out(dtype, size), dtype, out, in, transpose, 0.7});
-    RUN(difference_weight_gradient,
-        DifferenceWeight{t.out(dtype, size), t.in(dtype, size), dtype, out, in, transpose, 0.7});
+void tiled_convs(Driver& d, int dtype, int64_t in, int64_t out) {
+  const int64_t n = 2, h = 22, w = 34, size = n * h * w, pairs = 9 * in * out;
+  for (int resample : {RESAMPLE_NONE, RESAMPLE_UP, RESAMPLE_DOWN}) {
+    const int64_t pixels = resample == RESAMPLE_UP ? 4 * size : resample == RESAMPLE_DOWN ? size / 4 : size;
+    for (bool adjoint : {false, true})
+      RUN(tiled_conv, TiledConv{t.in(dtype, size * in), t.in(dtype, pairs), t.out(dtype, pixels * out),
+                                t.out(accumulator(dtype), pixels), dtype, dtype, n, h, w, in, out, resample, adjoint,
+                                0.7, {t.in(dtype, out), dtype, 0.5, 0.2, NORM_AFTER_ACT, 0.1, true}});
+    RUN(tiled_conv_weight_grad, TiledConvWeightGrad{t.in(dtype, size * in), t.in(dtype, pixels * out),
+                                                    t.out(dtype, pairs), dtype, dtype, n, h, w, in, out, resample,
+                                                    0.7});
   }
 }
 
@@ -157,12 +108,9 @@ void run_kernels(Driver& d) {
         minibatch_stddevs(d, dtype, s);
       }
     }
-    for (int dtype : {F32, F64}) {
+    for (int dtype : {F32, F16, F64}) {
       d.how = words(dtype, c, true);
-      winograd(d, dtype, c);
-      phase_weights(d, dtype, 3 * c, 50);
-      differences(d, dtype, c);
-      difference_weights(d, dtype, 3 * c, 50);
+      tiled_convs(d, dtype, c, 3 * c + 1);
     }
   }
 }

@@ -8,8 +8,6 @@ Resampling convolutions run as one 4x4 stride-2 convolution: with S(w) the 3x3 k
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -36,17 +34,9 @@ def _box_sum(dtype: torch.dtype, device: torch.device) -> Tensor:
     return taps.view(9, 16).to(device=device, dtype=dtype)
 
 
-class PhaseWeights(NamedTuple):
-    """How S(w) and its transpose, needed for the weight gradient, are computed."""
-
-    # (weight [C, Cin, 3, 3], scale, flip, transpose, format) -> scale * S(weight or its flip): [C, Cin, 4, 4], or
-    # [Cin, C, 4, 4], in the memory format of the convolution's input: torch would copy it there
-    summed: Callable[[Tensor, float, bool, bool, torch.memory_format], Tensor]
-    # (ds [C, Cin, 4, 4] or [Cin, C, 4, 4], scale, flip, transpose) -> [C, Cin, 3, 3]
-    gathered: Callable[[Tensor, float, bool, bool], Tensor]
-
-
 def _summed(weight: Tensor, scale: float, flip: bool, transpose: bool, memory_format: torch.memory_format) -> Tensor:
+    """scale * S(weight, or its flip): [C, Cin, 4, 4], or [Cin, C, 4, 4], in the memory format of the convolution's
+    input, as torch would copy it there."""
     c, cin = weight.shape[:2]
     box = _box_sum(weight.dtype, weight.device) * scale
     s = (weight.reshape(-1, 9) @ (box.flip(1) if flip else box)).view(c, cin, 4, 4)
@@ -54,12 +44,10 @@ def _summed(weight: Tensor, scale: float, flip: bool, transpose: bool, memory_fo
 
 
 def _gathered(ds: Tensor, scale: float, flip: bool, transpose: bool) -> Tensor:
+    """The transpose: ds [C, Cin, 4, 4] or [Cin, C, 4, 4] -> [C, Cin, 3, 3]."""
     ds = ds.transpose(0, 1) if transpose else ds
     box = _box_sum(ds.dtype, ds.device) * scale
     return (ds.reshape(-1, 16) @ (box.flip(1) if flip else box).t()).view(*ds.shape[:2], 3, 3)
-
-
-BY_MATRIX = PhaseWeights(_summed, _gathered)
 
 
 def _wide(weight: Tensor) -> Tensor:
@@ -72,12 +60,10 @@ def _compute_format(x: Tensor) -> Tensor:
 
 
 @implement("aten", "conv")
-def conv(
-    x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool, phases: PhaseWeights = BY_MATRIX
-) -> Tensor:
+def conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
     k = weight.shape[2]
     if k == 3 and resample != "none" and _sums_pay(x, resample):
-        return layout.conform(_strided_conv(_compute_format(x), weight, scale, resample, adjoint, phases), x)
+        return layout.conform(_strided_conv(_compute_format(x), weight, scale, resample, adjoint), x)
     w = (_wide(weight) * scale if scale != 1.0 else weight).to(x.dtype)
     # Resampling commutes with a 1x1 convolution: it is done on the smaller image there.
     first, last = ("down", "up") if k == 1 else ("up", "down")
@@ -107,15 +93,13 @@ def _plain_conv(x: Tensor, w: Tensor, adjoint: bool) -> Tensor:
     return F.conv2d(x, w, padding=k // 2)
 
 
-def _strided_conv(
-    x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool, phases: PhaseWeights
-) -> Tensor:
+def _strided_conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
     """The adjoint's kernel is the flipped transpose, and S(flip(w)) == flip(S(w))."""
     memory_format = layout.memory_format(layout.is_channels_last(x))
     if resample == "up":  # conv_transpose2d takes [Cin, C, 4, 4] and flips by itself
-        s = phases.summed(_wide(weight), scale, not adjoint, not adjoint, memory_format).to(x.dtype)
+        s = _summed(_wide(weight), scale, not adjoint, not adjoint, memory_format).to(x.dtype)
         return F.conv_transpose2d(x, s, stride=2, padding=1)
-    s = phases.summed(_wide(weight), scale * 0.25, adjoint, adjoint, memory_format).to(x.dtype)
+    s = _summed(_wide(weight), scale * 0.25, adjoint, adjoint, memory_format).to(x.dtype)
     return F.conv2d(x, s, stride=2, padding=1)
 
 
@@ -127,7 +111,6 @@ def conv_weight_grad(
     resample: str,
     k: int,
     dtype: torch.dtype,
-    phases: PhaseWeights = BY_MATRIX,
 ) -> Tensor:
     if x.shape[0] == 0:
         return x.new_zeros(dy.shape[1], x.shape[1], k, k, dtype=dtype)
@@ -137,9 +120,9 @@ def conv_weight_grad(
         return _pointwise_weight_grad(x, dy, scale, resample)
     x, dy = _compute_format(x), _compute_format(dy)
     if resample == "up":  # conv_transpose2d(x, s)'s gradient is a strided convolution's with x and dy exchanged
-        return phases.gathered(_wide(_strided_weight_grad(dy, x, 4, 2)), scale, True, True).to(dtype)
+        return _gathered(_wide(_strided_weight_grad(dy, x, 4, 2)), scale, True, True).to(dtype)
     if resample == "down":
-        return phases.gathered(_wide(_strided_weight_grad(x, dy, 4, 2)), scale * 0.25, False, False).to(dtype)
+        return _gathered(_wide(_strided_weight_grad(x, dy, 4, 2)), scale * 0.25, False, False).to(dtype)
     dw = _strided_weight_grad(x, dy, 3, 1).contiguous()
     return dw if scale == 1.0 else dw.mul_(scale)
 

@@ -1,0 +1,134 @@
+// The weight gradient of tiled_conv: with V the input's values of a tile (Form::input) and Z those of dy (Form::spread),
+// dU = sum over tiles of Z V^T, and Form::gather takes dU to the weight. A unit of work is a piece of the tiles and a
+// part of the outputs, with a dU of its own that stays in cache; those of all pieces are added in order.
+#include "tiles.h"
+
+namespace pggan::PGGAN_ISA {
+namespace {
+
+template <class T>
+void store_element(void* to, int64_t i, double value) {
+  if constexpr (std::is_arithmetic_v<T>)
+    static_cast<T*>(to)[i] = static_cast<T>(value);
+  else
+    narrow(static_cast<float>(value), static_cast<T*>(to)[i]);
+}
+
+// Channels in parts of at most MOST, but for the last of `size` each.
+struct Parts {
+  int64_t size, count;
+  template <int64_t MOST>
+  static Parts of(int64_t channels) {
+    const int64_t size = minimum(MOST, channels);
+    return {size, ceil_div(channels, size)};
+  }
+  Channels part(int64_t i) const { return {i * size, size}; }
+};
+
+template <class Form, class T, class A>
+class WeightGradient {
+  static constexpr int64_t POINTS = Form::POINTS * Form::POINTS;
+  static constexpr int64_t SPREAD = Form::OUT == 1 ? 1 : POINTS;  // maps of dy: one where all are the same
+  static constexpr int64_t LEAST_TILES = 32, MOST_PIECES = 32, MOST_BYTES = 32 << 20;
+
+ public:
+  explicit WeightGradient(const TiledConvWeightGrad& a_)
+      : a(a_), x{static_cast<const T*>(a.x), a.n, a.h, a.w, a.in_channels},
+        dy{static_cast<const T*>(a.dy), a.n, a.h * Form::OUT / Form::STEP, a.w * Form::OUT / Form::STEP, a.out_channels},
+        grid{a.n, ceil_div(dy.h, Form::OUT), ceil_div(dy.w, Form::OUT)}, ins(Parts::of<128>(x.c)),
+        outs(Parts::of<64>(dy.c)), columns(row_step<A>(ins.size)), map(whole_vectors<A>(outs.size) * columns),
+        unit(POINTS * map), pieces(grid.count(), Chunks::LEAST_ELEMENTS / LEAST_TILES,
+                                   maximum(1, minimum(MOST_PIECES, MOST_BYTES / (bytes() * ins.count * outs.count)))) {}
+
+  int run() {
+    const Scratch<A> sums(pieces.count * outs.count * ins.count * unit);
+    if (!sums) return NO_MEMORY;
+    if (int status = accumulate(sums.data)) return status;
+    return dispatch(a.dw_dtype, [&](auto t) { return gather<typename decltype(t)::T>(sums.data); });
+  }
+
+ private:
+  const TiledConvWeightGrad& a;
+  Image<const T> x, dy;
+  Grid grid;
+  Parts ins, outs;
+  int64_t columns, map, unit;  // of a unit's dU [POINTS^2, outputs, columns]
+  Chunks pieces;
+
+  int64_t bytes() const { return unit * static_cast<int64_t>(sizeof(A)); }
+
+  int accumulate(A* sums) const {
+    const int64_t most = block_tiles<A>(POINTS, ins.size + outs.size);
+    const TileMaps<A> in(ins.size, most, nullptr), out(outs.size, most, nullptr);
+    const Chunks units(pieces.count * outs.count * ins.count, 2 * Chunks::LEAST_ELEMENTS);
+    return units.run_with<A>(POINTS * in.map + SPREAD * out.map, [&](A* memory, int64_t, int64_t begin, int64_t end) {
+      const TileMaps<A> values(ins.size, most, memory), spread(outs.size, most, memory + POINTS * in.map);
+      for (int64_t u = begin; u < end; ++u) {
+        const Channels some_in = ins.part(u % ins.count), some_out = outs.part(u / ins.count % outs.count);
+        const int64_t first = u / (ins.count * outs.count) * pieces.size;
+        each_block(first, minimum(first + pieces.size, pieces.units), most, [&](int64_t tile, int64_t last) {
+          grid.each_run(tile, last, [&](const Run& run) {
+            input_maps<Form>(x, run, some_in, values);
+            spread_maps<Form>(dy, run, some_out, spread);
+          });
+          multiply(values, spread, last - tile, tile > first, sums + u * unit);
+        });
+      }
+    });
+  }
+
+  void multiply(const TileMaps<A>& values, const TileMaps<A>& spread, int64_t tiles, bool add, A* du) const {
+    for (int64_t point = 0; point < POINTS; ++point)
+      each_panel<A>(whole_vectors<A>(ins.size), [&](int64_t first, int64_t width) {
+        Product<A> p{};
+        p.a = spread.data + (SPREAD == 1 ? 0 : point) * spread.map;
+        p.a_row = 1;
+        p.a_k = spread.channels;
+        p.b = values.data + point * values.map + first;
+        p.b_k = values.channels;
+        p.out = du + point * map + first;
+        p.out_row = columns;
+        p.k = tiles;
+        p.add = add;
+        multiply_panel(p, outs.size, width);
+      });
+  }
+
+  template <class W>
+  int gather(const A* sums) const {
+    return Chunks(dy.c, pieces.count * POINTS * x.c).run([&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t o = begin; o < end; ++o)
+        for (int64_t part = 0; part < ins.count; ++part)
+          for (int64_t i = 0; i < minimum(ins.size, x.c - part * ins.size); i += LANES<A>)
+            gather_vector<W>(sums + (o / outs.size * ins.count + part) * unit + o % outs.size * columns + i, o,
+                             part * ins.size + i);
+    });
+  }
+
+  // The weights of output o and of a vector of inputs from i on.
+  template <class W>
+  void gather_vector(const A* from, int64_t o, int64_t i) const {
+    Vector<A> du[POINTS] = {}, rows[3][Form::POINTS], g[9];
+    for (int64_t piece = 0; piece < pieces.count; ++piece, from += outs.count * ins.count * unit)
+      for (int64_t k = 0; k < POINTS; ++k) du[k] += read_vector<A>(from + k * map);
+    for (int64_t j = 0; j < Form::POINTS; ++j)
+      Form::template gather<A>(du + j, Form::POINTS, &rows[0][j], Form::POINTS);
+    for (int64_t r = 0; r < 3; ++r) Form::template gather<A>(rows[r], 1, g + 3 * r, 1);
+    const A scale = A(a.scale * Form::SCALE);
+    for (int64_t j = 0; j < minimum(LANES<A>, x.c - i); ++j)
+      for (int64_t k = 0; k < 9; ++k) store_element<W>(a.dw, (o * x.c + i + j) * 9 + k, scale * g[k][j]);
+  }
+};
+
+}  // namespace
+
+int tiled_conv_weight_grad(const TiledConvWeightGrad& a) {
+  if (a.n * a.h * a.w * a.in_channels * a.out_channels == 0) return OK;
+  return dispatch(a.dtype, [&](auto t) {
+    return with_form(a.resample, [&](auto form) {
+      return WeightGradient<decltype(form), typename decltype(t)::T, typename decltype(t)::A>(a).run();
+    });
+  });
+}
+
+}  // namespace pggan::PGGAN_ISA

@@ -1,0 +1,76 @@
+"""3x3 convolutions on the CPU with fewer products, a tile at a time through cache: csrc/cpu/forms.h has the formulas.
+
+Without resampling Winograd's F(2x2, 3x3), 16 products for 4 pixels in place of 36 (Lavin & Gray 2015, arXiv
+1509.09308); with it by differences, 9 for the 4 pixels of the larger image. All dtypes, sums in float32 at least.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pggan_fast.backends import cpu, layout
+from pggan_fast.backends.launch import launch
+from pggan_fast.backends.native import NORMS
+
+RESAMPLES = {"none": 0, "up": 1, "down": 2}
+LEAST_CHANNELS = 8  # below, half of a vector's lanes are idle
+LEAST_PIXELS = 256  # of all samples: fewer do not pay for transforming the weights, but with resampling
+LEAST_PLANES = 128  # channels of planes, which are copied to rows and back
+
+
+def pays(x: Tensor, channels: int, resample: str) -> bool:
+    """The static rule for x and so many channels of y."""
+    n, cin, h, w = x.shape
+    few = min(cin, channels)
+    if x.numel() == 0 or few < LEAST_CHANNELS:
+        return False
+    if resample != "none":
+        return True
+    return n * h * w >= LEAST_PIXELS and (layout.is_channels_last(x) or few >= LEAST_PLANES)
+
+
+def conv_pays(x: Tensor, channels: int, resample: str) -> bool:
+    """The same for the convolution and its input gradient: torch's is faster where the CPU multiplies bfloat16."""
+    return pays(x, channels, resample) and not (x.dtype == torch.bfloat16 and cpu.native.multiplies_bfloat16)
+
+
+def conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
+    """`scale * conv2d(x, weight, padding=1)` with resampling, or with `adjoint` of the flipped transpose."""
+    return _layer(x, weight, None, scale, 1.0, resample, adjoint, None, "none", 0.0, "inside")[0]
+
+
+def layer(
+    x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str,
+    slope: float | None, norm: str, eps: float, eps_mode: str,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """(y, factor of the norm or None) of scaled_conv2d, but for "pool"."""
+    return _layer(x, weight, bias, weight_scale, bias_scale, resample, False, slope, norm, eps, eps_mode)
+
+
+def _layer(
+    x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str,
+    adjoint: bool, slope: float | None, norm: str, eps: float, eps_mode: str,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    rows = layout.dense(x, True)
+    y = layout.empty(layout.output_shape(x, weight, resample, adjoint), x, True)
+    n, c, h, w = y.shape
+    r = None if norm == "none" else x.new_empty((n, 1, h, w), dtype=layout.accumulator(x.dtype))
+    bias = layout.contiguous(bias)
+    launch(
+        cpu.native.tiled_conv, rows, weight.contiguous(), bias, y, r, cpu.DTYPES[x.dtype], cpu.DTYPES[weight.dtype],
+        0 if bias is None else cpu.DTYPES[bias.dtype], *x.shape, c, RESAMPLES[resample], adjoint, weight_scale,
+        bias_scale, 1.0 if slope is None else slope, NORMS[norm], eps, eps_mode == "inside",
+    )  # fmt: skip
+    return layout.conform(y, x), r
+
+
+def weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, dtype: torch.dtype) -> Tensor:
+    """The gradient of `conv(x, weight, scale, resample, False)` in weight [C, Cin, 3, 3], in `dtype`."""
+    c = dy.shape[1]
+    dw = x.new_empty((c, x.shape[1], 3, 3), dtype=dtype)
+    launch(
+        cpu.native.tiled_conv_weight_grad, layout.dense(x, True), layout.dense(dy, True), dw, cpu.DTYPES[x.dtype],
+        cpu.DTYPES[dtype], *x.shape, c, RESAMPLES[resample], scale,
+    )  # fmt: skip
+    return dw
