@@ -252,9 +252,21 @@ struct TiledConv {
   int dtype, weight_dtype;
   int64_t n, h, w, in_channels, out_channels;
   int resample;
-  bool adjoint;  // of the flipped transpose
-  double scale;  // of the weight
+  bool adjoint;      // of the flipped transpose
+  bool large_tiles;  // less products and more rounding, without resampling
+  double scale;      // of the weight
   ConvEpilogue epilogue;
+};
+
+// A block of the generator, y = conv(up(x)), or only the image that y makes: conv1x1(y), or
+// (1 - alpha) * up2(conv1x1(x)) + alpha * conv1x1(y). Of up x is read; of conv y is written where there is no image.
+struct TiledStage {
+  TiledConv up, conv;  // with "up", and without resampling
+  void* image;         // [N, image_channels, H, W], or null
+  Pointwise high, low;  // weights [image_channels, C], [image_channels, in_channels]; low's null without a blend
+  const float* alpha;
+  int64_t image_channels;
+  bool image_channels_last;
 };
 
 // dw [C, in_channels, 3, 3] = the gradient of tiled_conv(x) without an epilogue in weight, in dw_dtype.
@@ -265,6 +277,7 @@ struct TiledConvWeightGrad {
   int dtype, dw_dtype;
   int64_t n, h, w, in_channels, out_channels;
   int resample;
+  bool large_tiles;
   double scale;
 };
 
@@ -281,6 +294,7 @@ struct Kernels {
   int (*minibatch_stddev_forward)(const MinibatchStddevForward&);
   int (*minibatch_stddev_backward)(const MinibatchStddevBackward&);
   int (*tiled_conv)(const TiledConv&);
+  int (*tiled_stage)(const TiledStage&);
   int (*tiled_conv_weight_grad)(const TiledConvWeightGrad&);
 };
 

@@ -110,7 +110,6 @@ def fusable(*layers: torch.nn.Module) -> bool:
     return (
         not torch.is_grad_enabled()
         and isinstance(first, ScaledConv2d)
-        and first.backend is not None
         and all(type(layer) in (ScaledConv2d, ToRGB, FromRGB) for layer in layers)
         and all(layer.backend == first.backend for layer in layers)
         and not any(layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer) for layer in layers)

@@ -47,7 +47,7 @@ A normalise_row(const Epilogue<A>& e, const A* in, A* out) {
   return factor;
 }
 
-// LANES pixels of whole vectors of channels; writes their factors.
+// LANES pixels of whole vectors of channels; writes their factors where r is not null.
 template <int NORM, class A>
 void normalise_pixels(const Epilogue<A>& e, const A* in, A* out, A* r) {
   constexpr int64_t lanes = LANES<A>;
@@ -66,7 +66,8 @@ void normalise_pixels(const Epilogue<A>& e, const A* in, A* out, A* r) {
   A factor[lanes];
   write_vector<A>(factor, sums_of<A>(squares));
   PGGAN_SIMD
-  for (int64_t p = 0; p < lanes; ++p) r[p] = factor[p] = inverse_rms(factor[p] / A(c), e.eps, e.eps_inside);
+  for (int64_t p = 0; p < lanes; ++p) factor[p] = inverse_rms(factor[p] / A(c), e.eps, e.eps_inside);
+  if (r) std::memcpy(r, factor, sizeof factor);
   for (int64_t p = 0; p < lanes; ++p)
     for (int64_t j = p * c; j < (p + 1) * c; j += lanes) {
       const Vector<A> v = scale * read_vector<A>(in + j) + read_vector<A>(e.bias + j);
@@ -74,7 +75,8 @@ void normalise_pixels(const Epilogue<A>& e, const A* in, A* out, A* r) {
     }
 }
 
-// A run of pixels in rows of C channels; `buffer` has room for e.wide elements where T or U is not A.
+// A run of pixels in rows of C channels and their factors, where r is not null; `buffer` has room for e.wide elements
+// where T or U is not A.
 template <int NORM, class U, class T, class A>
 void epilogue_rows(const Epilogue<A>& e, const U* u, T* y, A* r, int64_t pixels, A* buffer) {
   const A scale = e.scale, slope = e.slope;
@@ -90,9 +92,12 @@ void epilogue_rows(const Epilogue<A>& e, const U* u, T* y, A* r, int64_t pixels,
     } else {
       int64_t j = 0;
       if (grouped)
-        for (const int64_t step = LANES<A> * e.c; j + step <= n; j += step, r += LANES<A>)
-          normalise_pixels<NORM>(e, in + j, out + j, r);
-      for (; j < n; j += e.c) *r++ = normalise_row<NORM>(e, in + j, out + j);
+        for (const int64_t step = LANES<A> * e.c; j + step <= n; j += step)
+          normalise_pixels<NORM>(e, in + j, out + j, r ? r + (i + j) / e.c : nullptr);
+      for (; j < n; j += e.c) {
+        const A factor = normalise_row<NORM>(e, in + j, out + j);
+        if (r) r[(i + j) / e.c] = factor;
+      }
     }
     store(y + i, out, n);
   }

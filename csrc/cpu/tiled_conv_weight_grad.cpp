@@ -33,9 +33,10 @@ class WeightGradient {
 
  public:
   explicit WeightGradient(const TiledConvWeightGrad& a_)
-      : a(a_), x{static_cast<const T*>(a.x), a.n, a.h, a.w, a.in_channels},
-        dy{static_cast<const T*>(a.dy), a.n, a.h * Form::OUT / Form::STEP, a.w * Form::OUT / Form::STEP, a.out_channels},
-        grid{a.n, ceil_div(dy.h, Form::OUT), ceil_div(dy.w, Form::OUT)}, ins(Parts::of<128>(x.c)),
+      : a(a_), x(Image<const T>::whole(static_cast<const T*>(a.x), a.h, a.w, a.in_channels)),
+        dy(Image<const T>::whole(static_cast<const T*>(a.dy), a.h * Form::OUT / Form::STEP,
+                                 a.w * Form::OUT / Form::STEP, a.out_channels)),
+        grid{a.n, ceil_div(dy.bottom, Form::OUT), ceil_div(dy.w, Form::OUT)}, ins(Parts::of<128>(x.c)),
         outs(Parts::of<64>(dy.c)), columns(row_step<A>(ins.size)), map(whole_vectors<A>(outs.size) * columns),
         unit(POINTS * map), pieces(grid.count(), Chunks::LEAST_ELEMENTS / LEAST_TILES,
                                    maximum(1, minimum(MOST_PIECES, MOST_BYTES / (bytes() * ins.count * outs.count)))) {}
@@ -125,7 +126,7 @@ class WeightGradient {
 int tiled_conv_weight_grad(const TiledConvWeightGrad& a) {
   if (a.n * a.h * a.w * a.in_channels * a.out_channels == 0) return OK;
   return dispatch(a.dtype, [&](auto t) {
-    return with_form(a.resample, [&](auto form) {
+    return with_form(a.resample, a.large_tiles, [&](auto form) {
       return WeightGradient<decltype(form), typename decltype(t)::T, typename decltype(t)::A>(a).run();
     });
   });

@@ -8,14 +8,22 @@
 
 namespace pggan::PGGAN_ISA {
 
-// An image [N, H, W, C].
+// An image [N, H, W, C], or of one sample the rows [top, bottom), row i in place i % places.
 template <class E>
 struct Image {
   E* data;
-  int64_t n, h, w, c;
+  int64_t w, c, top, bottom, places;
+  int64_t sample;  // rows from sample to sample
 
-  // Row i of sample s, or null outside of it.
-  E* line(int64_t s, int64_t i) const { return i < 0 || i >= h ? nullptr : data + (s * h + i) * w * c; }
+  static Image whole(E* data, int64_t h, int64_t w, int64_t c) { return {data, w, c, 0, h, h, h}; }
+  static Image window(E* data, int64_t w, int64_t c, int64_t top, int64_t bottom, int64_t places) {
+    return {data, w, c, top, bottom, places, 0};
+  }
+
+  // Row i of sample s, or null outside.
+  E* line(int64_t s, int64_t i) const {
+    return i < top || i >= bottom ? nullptr : data + (s * sample + i % places) * w * c;
+  }
 };
 
 // Tiles first, ..., last - 1 of a row of them; `at`: the place of the first among the block's.

@@ -5,28 +5,7 @@
 namespace pggan::PGGAN_ISA {
 namespace {
 
-// rgb [image channels, pixels] of one line of x in rows [pixels, c].
-template <class T, class A>
-void line_from_rows(const Weights<A>& conv, const T* x, int64_t pixels, int64_t image_channels, A* rgb, A* buffer) {
-  static_assert(MAX_IMAGE_CHANNELS == 4, "one sum per image channel below");
-  const int64_t c = conv.c;
-  const A *w0 = conv.weight, *w1 = w0 + c, *w2 = w1 + c, *w3 = w2 + c;
-  for (int64_t p = 0; p < pixels; ++p) {
-    const A* in = load(x + p * c, buffer, c);
-    A s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-    PGGAN_PRAGMA(omp simd reduction(+ : s0, s1, s2, s3))
-    for (int64_t j = 0; j < c; ++j) {
-      s0 += w0[j] * in[j];
-      s1 += w1[j] * in[j];
-      s2 += w2[j] * in[j];
-      s3 += w3[j] * in[j];
-    }
-    const A sums[MAX_IMAGE_CHANNELS] = {s0, s1, s2, s3};
-    for (int64_t k = 0; k < image_channels; ++k) rgb[k * pixels + p] = sums[k] + conv.bias[k];
-  }
-}
-
-// The same from planes: channel j of the line begins at x + j * plane.
+// rgb_of_rows of one line of planes: channel j of it begins at x + j * plane.
 template <class T, class A>
 void line_from_planes(const Weights<A>& conv, const T* x, int64_t plane, int64_t pixels, int64_t image_channels, A* rgb,
                       A* buffer) {
@@ -49,7 +28,7 @@ void to_rgb(const Weights<A>& conv, const void* x, int64_t line, int64_t h, int6
             A* buffer) {
   const T* from = static_cast<const T*>(x);
   if (a.shape.channels_last)
-    line_from_rows(conv, from + line * w * conv.c, w, a.shape.c, rgb, buffer);
+    rgb_of_rows(conv, from + line * w * conv.c, w, a.shape.c, rgb, buffer);
   else
     line_from_planes(conv, from + (line / h * conv.c * h + line % h) * w, h * w, w, a.shape.c, rgb, buffer);
 }
@@ -58,7 +37,7 @@ template <class T, class A>
 int run(const ToRgbFadeIn& a) {
   const Shape& s = a.shape;
   const A alpha = clamped(a.alpha);
-  const int64_t half_h = s.h / 2, half_w = s.w / 2, longest = maximum(maximum(a.c_low, a.c_high), s.w);
+  const int64_t half_h = s.h / 2, half_w = s.w / 2, longest = maximum(rgb_buffer<A>(maximum(a.c_low, a.c_high)), s.w);
   const int64_t image_line = s.c * s.w, stride = padded<A>(2 * image_line + longest);
   const Chunks chunks(s.n * half_h, 2 * s.w * a.c_high + half_w * a.c_low);  // a unit is a line of x_low
   Scratch<A> scratch(stride * chunks.count);
@@ -73,15 +52,7 @@ int run(const ToRgbFadeIn& a) {
       to_rgb<T>(low, a.x_low, unit, half_h, half_w, a, low_rgb, buffer);
       for (int64_t line = unit * 2; line < unit * 2 + 2; ++line) {
         to_rgb<T>(high, a.x_high, line, s.h, s.w, a, high_rgb, buffer);
-        for (int64_t k = 0; k < s.c; ++k) {
-          A* rgb = high_rgb + k * s.w;
-          for (int64_t w = 0; w < s.w; ++w) rgb[w] = (1 - alpha) * low_rgb[k * half_w + w / 2] + alpha * rgb[w];
-          const int64_t n = line / s.h, h = line % s.h;
-          if (s.channels_last)
-            for (int64_t w = 0; w < s.w; ++w) store_one(image + (line * s.w + w) * s.c + k, rgb[w]);
-          else
-            for (int64_t w = 0; w < s.w; ++w) store_one(image + ((n * s.c + k) * s.h + h) * s.w + w, rgb[w]);
-        }
+        store_image_line(image, s, line / s.h, line % s.h, high_rgb, low_rgb, alpha);
       }
     }
   });

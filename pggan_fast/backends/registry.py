@@ -31,6 +31,7 @@ class Implementation(NamedTuple):
     run: Callable[..., Any]
     supports: Callable[..., str | None]
     automatic: Callable[..., Any]  # what the automatic choice runs: `run`, or for a kernel not yet measured a safer way
+    composed: bool  # whether the automatic choice runs it in place of the op's parts
 
 
 _TABLE: dict[tuple[str, str], Implementation] = {}
@@ -44,17 +45,19 @@ def implement(
     *,
     supports: Callable[..., str | None] | None = None,
     automatic: Callable[..., Any] | None = None,
+    composed: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as `backend`'s implementation of the internal op `op`.
 
     `supports(*args)` returns None where it can run these arguments, else the reason why not. `automatic` runs in its
-    place where the user names no backend.
+    place where the user names no backend. `composed`: of an op of several layers, that it was measured to be faster
+    than those by themselves, so that the automatic choice takes it.
     """
 
     def add(run: Callable[..., Any]) -> Callable[..., Any]:
         if (backend, op) in _TABLE:
             raise ValueError(f"{backend} already implements {op}")
-        _TABLE[backend, op] = Implementation(run, supports or (lambda *args: None), automatic or run)
+        _TABLE[backend, op] = Implementation(run, supports or (lambda *args: None), automatic or run, composed)
         return run
 
     return add
@@ -135,15 +138,18 @@ def _explicit(op: str, backend: str, args: tuple[Any, ...]) -> Callable[..., Any
     return found.run
 
 
-def fused(op: str, backend: str, args: tuple[Any, ...]) -> Callable[..., Any] | None:
+def fused(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> Callable[..., Any] | None:
     """The function that runs `op` as one kernel on these arguments; None: the caller runs its parts.
 
-    Only for a backend that was named: no such kernel has been measured.
+    Without a backend's name that of the device's preferred one, where it is `composed`.
     """
-    found = _TABLE.get((backend, op))
-    if found is None or unavailable(backend) is not None or found.supports(*args) is not None:
-        return None
-    return found.run
+    for name in [backend] if backend else _device_preference(device_type)[:1]:
+        found = _TABLE.get((name, op))
+        if found is None or unavailable(name) is not None or not (backend or found.composed):
+            continue
+        if found.supports(*args) is None:
+            return found.run
+    return None
 
 
 def _fell_back(name: str, cause: str, text: str) -> None:

@@ -12,11 +12,13 @@ from torch import Tensor
 from pggan_fast.backends import cpu, layout
 from pggan_fast.backends.launch import launch
 from pggan_fast.backends.native import NORMS
+from pggan_fast.backends.precision import exact_matmul
 
 RESAMPLES = {"none": 0, "up": 1, "down": 2}
 LEAST_CHANNELS = 8  # below, half of a vector's lanes are idle
 LEAST_PIXELS = 256  # of all samples: fewer do not pay for transforming the weights, but with resampling
 LEAST_PLANES = 128  # channels of planes, which are copied to rows and back
+MOST_WEIGHTS = 32 << 20  # bytes of transformed weights
 
 
 def pays(x: Tensor, channels: int, resample: str) -> bool:
@@ -33,6 +35,13 @@ def pays(x: Tensor, channels: int, resample: str) -> bool:
 def conv_pays(x: Tensor, channels: int, resample: str) -> bool:
     """The same for the convolution and its input gradient: torch's is faster where the CPU multiplies bfloat16."""
     return pays(x, channels, resample) and not (x.dtype == torch.bfloat16 and cpu.native.multiplies_bfloat16)
+
+
+def large_tiles(x: Tensor, channels: int) -> bool:
+    """Whether F(4x4, 3x3) may run, 36 products for 16 pixels: where its rounding, ten times that of F(2x2, 3x3), is far
+    below that of x's dtype or of what torch allows float32 products."""
+    coarse = x.dtype in (torch.float16, torch.bfloat16) or (x.dtype == torch.float32 and not exact_matmul())
+    return coarse and 4 * 36 * x.shape[1] * channels <= MOST_WEIGHTS
 
 
 def conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
@@ -59,8 +68,9 @@ def _layer(
     bias = layout.contiguous(bias)
     launch(
         cpu.native.tiled_conv, rows, weight.contiguous(), bias, y, r, cpu.DTYPES[x.dtype], cpu.DTYPES[weight.dtype],
-        0 if bias is None else cpu.DTYPES[bias.dtype], *x.shape, c, RESAMPLES[resample], adjoint, weight_scale,
-        bias_scale, 1.0 if slope is None else slope, NORMS[norm], eps, eps_mode == "inside",
+        0 if bias is None else cpu.DTYPES[bias.dtype], *x.shape, c, RESAMPLES[resample], adjoint,
+        large_tiles(x, c), weight_scale, bias_scale, 1.0 if slope is None else slope, NORMS[norm], eps,
+        eps_mode == "inside",
     )  # fmt: skip
     return layout.conform(y, x), r
 
@@ -71,6 +81,7 @@ def weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, dtype: torch
     dw = x.new_empty((c, x.shape[1], 3, 3), dtype=dtype)
     launch(
         cpu.native.tiled_conv_weight_grad, layout.dense(x, True), layout.dense(dy, True), dw, cpu.DTYPES[x.dtype],
-        cpu.DTYPES[dtype], *x.shape, c, RESAMPLES[resample], scale,
+        cpu.DTYPES[dtype], *x.shape, c, RESAMPLES[resample],
+        x.dtype == torch.float32 and large_tiles(x, c), scale,
     )  # fmt: skip
     return dw

@@ -106,7 +106,7 @@ def fused(op: str, backend: str, x: Tensor, *others: Any) -> Callable[..., Tenso
     layers = [arg for arg in others if isinstance(arg, Scaled)]
     if _register.needs_dispatcher(x) or wants_grad(x, *(t for layer in layers for t in layer[:2])):
         return None
-    return registry.fused(op, backend, (x, *others))
+    return registry.fused(op, backend or None, x.device.type, (x, *others))
 
 
 def convolve(x: Tensor, layer: Scaled, **options: Any) -> Tensor:

@@ -80,18 +80,46 @@ void minibatch_stddevs(Driver& d, int dtype, const Shape& s) {
 
 // Channels last
 
+TiledConv tiled_conv(Tensors& t, int dtype, int64_t h, int64_t w, int64_t in, int64_t out, int resample, bool adjoint,
+                     bool large_tiles) {
+  const int64_t n = 2, size = n * h * w;
+  const int64_t pixels = resample == RESAMPLE_UP ? 4 * size : resample == RESAMPLE_DOWN ? size / 4 : size;
+  return {t.in(dtype, size * in), t.in(dtype, 9 * in * out), t.out(dtype, pixels * out),
+          t.out(accumulator(dtype), pixels), dtype, dtype, n, h, w, in, out, resample, adjoint, large_tiles, 0.7,
+          {t.in(dtype, out), dtype, 0.5, 0.2, NORM_AFTER_ACT, 0.1, true}};
+}
+
 void tiled_convs(Driver& d, int dtype, int64_t in, int64_t out) {
-  const int64_t n = 2, h = 22, w = 34, size = n * h * w, pairs = 9 * in * out;
-  for (int resample : {RESAMPLE_NONE, RESAMPLE_UP, RESAMPLE_DOWN}) {
-    const int64_t pixels = resample == RESAMPLE_UP ? 4 * size : resample == RESAMPLE_DOWN ? size / 4 : size;
-    for (bool adjoint : {false, true})
-      RUN(tiled_conv, TiledConv{t.in(dtype, size * in), t.in(dtype, pairs), t.out(dtype, pixels * out),
-                                t.out(accumulator(dtype), pixels), dtype, dtype, n, h, w, in, out, resample, adjoint,
-                                0.7, {t.in(dtype, out), dtype, 0.5, 0.2, NORM_AFTER_ACT, 0.1, true}});
-    RUN(tiled_conv_weight_grad, TiledConvWeightGrad{t.in(dtype, size * in), t.in(dtype, pixels * out),
-                                                    t.out(dtype, pairs), dtype, dtype, n, h, w, in, out, resample,
-                                                    0.7});
-  }
+  const int64_t n = 2, h = 22, w = 34, size = n * h * w;
+  for (bool large : {false, true})
+    for (int resample : {RESAMPLE_NONE, RESAMPLE_UP, RESAMPLE_DOWN}) {
+      const int64_t pixels = resample == RESAMPLE_UP ? 4 * size : resample == RESAMPLE_DOWN ? size / 4 : size;
+      for (bool adjoint : {false, true})
+        RUN(tiled_conv, tiled_conv(t, dtype, h, w, in, out, resample, adjoint, large));
+      RUN(tiled_conv_weight_grad,
+          TiledConvWeightGrad{t.in(dtype, size * in), t.in(dtype, pixels * out), t.out(dtype, 9 * in * out), dtype,
+                              dtype, n, h, w, in, out, resample, large, 0.7});
+    }
+}
+
+// Features, and an image of two levels.
+void stages(Driver& d, int dtype, int64_t in, int64_t out) {
+  const int64_t h = 40, w = 9, colours = 3;
+  for (bool large : {false, true})
+    for (bool shows : {false, true}) {
+      const auto stage = [&](Tensors& t) {
+        TiledStage s{tiled_conv(t, dtype, h, w, in, out, RESAMPLE_UP, false, false),
+                     tiled_conv(t, dtype, 2 * h, 2 * w, out, out, RESAMPLE_NONE, false, large), nullptr, {}, {},
+                     t.alpha(), 0, true};
+        if (!shows) return s;
+        s.image = t.out(dtype, s.up.n * 4 * h * w * colours);
+        s.image_channels = colours;
+        s.high = {t.in(dtype, colours * out), t.in(dtype, colours), dtype, dtype, 0.7, 0.5};
+        s.low = {t.in(dtype, colours * in), t.in(dtype, colours), dtype, dtype, 0.7, 0.5};
+        return s;
+      };
+      RUN(tiled_stage, stage(t));
+    }
 }
 
 }  // namespace
@@ -111,6 +139,7 @@ void run_kernels(Driver& d) {
     for (int dtype : {F32, F16, F64}) {
       d.how = words(dtype, c, true);
       tiled_convs(d, dtype, c, 3 * c + 1);
+      stages(d, dtype, c, c + 3);
     }
   }
 }

@@ -41,6 +41,7 @@ def recorded(function: Callable[..., Any], name: str, called: set[str]) -> Calla
         called.add(name)
         return function(*args)
 
+    call.__name__ = name
     return call
 
 

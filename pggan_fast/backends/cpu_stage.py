@@ -1,0 +1,47 @@
+"""The generator's block by the backend "cpu", without gradients: the features between its layers stay in cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from pggan_fast.backends import cpu, layout, tiled
+from pggan_fast.backends.launch import launch
+from pggan_fast.backends.native import NORMS, unsupported_image_channels
+from pggan_fast.backends.registry import implement
+
+MOST_CHANNELS = 128  # of more, edges that are computed twice cost as much as the memory saves
+NO_LAYER: tuple[Any, ...] = (None, None, 1.0, 1.0)
+
+
+def _unsupported(x: Tensor, conv_up: Any, conv: Any, to_rgb: Any, *others: Any) -> str | None:
+    c = conv.weight.shape[0]
+    if to_rgb is not None and (reason := unsupported_image_channels(to_rgb.weight.shape[0])) is not None:
+        return reason
+    if (reason := cpu.unsupported(x)) is not None:
+        return reason
+    if c > MOST_CHANNELS:
+        return f"its features stay in cache up to {MOST_CHANNELS} channels, got {c}"
+    if not tiled.conv_pays(x, c, "up"):
+        return "its convolutions by themselves are faster for so few channels, and where the CPU multiplies bfloat16"
+    return None
+
+
+@implement("cpu", "generator_stage", supports=_unsupported, composed=True)
+def generator_stage(
+    x: Tensor, conv_up: Any, conv: Any, to_rgb: Any, to_rgb_low: Any, alpha: Tensor | None, slope: float | None,
+    norm: str, eps: float, eps_mode: str,
+) -> Tensor:  # fmt: skip
+    n, cin, h, w = x.shape
+    c, rgb = conv.weight.shape[0], 0 if to_rgb is None else to_rgb.weight.shape[0]
+    out = layout.empty((n, rgb or c, 2 * h, 2 * w), x, not rgb or layout.is_channels_last(x))
+    layers = [conv_up, conv, to_rgb or NO_LAYER, to_rgb_low or NO_LAYER]
+    parameters = [layout.contiguous(p) for layer in layers for p in layer[:2]]
+    launch(
+        cpu.native.tiled_stage, layout.dense(x, True), *parameters, alpha, None if rgb else out, out if rgb else None,
+        cpu.DTYPES[x.dtype], *(0 if p is None else cpu.DTYPES[p.dtype] for p in parameters), n, cin, h, w, c, rgb,
+        layout.is_channels_last(out), tiled.large_tiles(x, c), *(scale for layer in layers for scale in layer[2:]),
+        1.0 if slope is None else slope, NORMS[norm], eps, eps_mode == "inside",
+    )  # fmt: skip
+    return layout.conform(out, x)
