@@ -247,6 +247,7 @@ struct ConvWeightGrad {
 struct TiledConv {
   const void* x;       // [N, H, W, in_channels]
   const void* weight;  // [C, in_channels, 3, 3], or of the flipped transpose [in_channels, C, 3, 3]
+  void* transformed;   // by tiled_weight, or null: the weight is transformed in the call
   void* y;
   void* r;  // acc [N, H', W'], or null without a norm
   int dtype, weight_dtype;
@@ -294,6 +295,7 @@ struct Kernels {
   int (*minibatch_stddev_forward)(const MinibatchStddevForward&);
   int (*minibatch_stddev_backward)(const MinibatchStddevBackward&);
   int (*tiled_conv)(const TiledConv&);
+  int (*tiled_weight)(const TiledConv&);  // its weight to its transformed, POINTS^2 * in * (C in whole vectors) sums
   int (*tiled_stage)(const TiledStage&);
   int (*tiled_conv_weight_grad)(const TiledConvWeightGrad&);
 };

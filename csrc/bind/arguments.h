@@ -98,17 +98,17 @@ inline MinibatchStddevBackward minibatch_stddev_backward(Address dy, Address x, 
           at<float>(workspace)};
 }
 
-inline TiledConv tiled_conv(Address x, Address weight, Address bias, Address y, Address r, int dtype, int weight_dtype,
+inline TiledConv tiled_conv(Address x, Address weight, Address transformed, Address bias, Address y, Address r, int dtype, int weight_dtype,
                             int bias_dtype, int64_t n, int64_t in_channels, int64_t h, int64_t w, int64_t out_channels,
                             int resample, bool adjoint, bool large_tiles, double scale, double bias_scale, double slope, int norm,
                             double eps, bool eps_inside) {
-  return {at<void>(x), at<void>(weight), at<void>(y), at<void>(r), dtype, weight_dtype, n, h, w, in_channels,
+  return {at<void>(x), at<void>(weight), at<void>(transformed), at<void>(y), at<void>(r), dtype, weight_dtype, n, h, w, in_channels,
           out_channels, resample, adjoint, large_tiles, scale,
           {at<void>(bias), bias_dtype, bias_scale, slope, norm, eps, eps_inside}};
 }
 
 inline TiledStage tiled_stage(Address x, Address w_up, Address b_up, Address w, Address b, Address w_high,
-                              Address b_high, Address w_low, Address b_low, Address alpha, Address y, Address image,
+                              Address b_high, Address w_low, Address b_low, Address up, Address conv, Address alpha, Address y, Address image,
                               int dtype, int w_up_dtype, int b_up_dtype, int w_dtype, int b_dtype, int w_high_dtype,
                               int b_high_dtype, int w_low_dtype, int b_low_dtype, int64_t n, int64_t in_channels,
                               int64_t height, int64_t width, int64_t channels, int64_t image_channels,
@@ -116,9 +116,9 @@ inline TiledStage tiled_stage(Address x, Address w_up, Address b_up, Address w, 
                               double bias_scale, double scale_high, double bias_scale_high, double scale_low,
                               double bias_scale_low, double slope, int norm, double eps, bool eps_inside) {
   few_image_channels(image_channels);
-  return {{at<void>(x), at<void>(w_up), nullptr, nullptr, dtype, w_up_dtype, n, height, width, in_channels, channels,
+  return {{at<void>(x), at<void>(w_up), at<void>(up), nullptr, nullptr, dtype, w_up_dtype, n, height, width, in_channels, channels,
            RESAMPLE_UP, false, false, scale_up, {at<void>(b_up), b_up_dtype, bias_scale_up, slope, norm, eps, eps_inside}},
-          {nullptr, at<void>(w), at<void>(y), nullptr, dtype, w_dtype, n, 2 * height, 2 * width, channels, channels,
+          {nullptr, at<void>(w), at<void>(conv), at<void>(y), nullptr, dtype, w_dtype, n, 2 * height, 2 * width, channels, channels,
            RESAMPLE_NONE, false, large_tiles, scale, {at<void>(b), b_dtype, bias_scale, slope, norm, eps, eps_inside}},
           at<void>(image),
           {at<void>(w_high), at<void>(b_high), w_high_dtype, b_high_dtype, scale_high, bias_scale_high},

@@ -114,6 +114,7 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   bind(m, "minibatch_stddev_forward", &arguments::minibatch_stddev_forward, &Kernels::minibatch_stddev_forward);
   bind(m, "minibatch_stddev_backward", &arguments::minibatch_stddev_backward, &Kernels::minibatch_stddev_backward);
   bind(m, "tiled_conv", &arguments::tiled_conv, &Kernels::tiled_conv);
+  bind(m, "tiled_weight", &arguments::tiled_conv, &Kernels::tiled_weight);
   bind(m, "tiled_stage", &arguments::tiled_stage, &Kernels::tiled_stage);
   bind(m, "tiled_conv_weight_grad", &arguments::tiled_conv_weight_grad, &Kernels::tiled_conv_weight_grad);
 }

@@ -21,6 +21,7 @@ int from_rgb_fade_in_forward(const FromRgbFadeIn&);
 int minibatch_stddev_forward(const MinibatchStddevForward&);
 int minibatch_stddev_backward(const MinibatchStddevBackward&);
 int tiled_conv(const TiledConv&);
+int tiled_weight(const TiledConv&);
 int tiled_stage(const TiledStage&);
 int tiled_conv_weight_grad(const TiledConvWeightGrad&);
 

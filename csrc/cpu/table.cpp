@@ -6,8 +6,8 @@ extern const Kernels kernels = {
     bias_act_forward,       bias_act_backward,        masked_pool,
     fade_in_forward,        fade_in_backward,         fade_reals,
     to_rgb_fade_in_forward, from_rgb_fade_in_forward, minibatch_stddev_forward,
-    minibatch_stddev_backward, tiled_conv,            tiled_stage,
-    tiled_conv_weight_grad,
+    minibatch_stddev_backward, tiled_conv,            tiled_weight,
+    tiled_stage,            tiled_conv_weight_grad,
 };
 
 }  // namespace pggan::PGGAN_ISA

@@ -21,8 +21,17 @@ int run(const TiledConv& a) {
 int tiled_conv(const TiledConv& a) {
   if (a.n * a.h * a.w * a.in_channels * a.out_channels == 0) return OK;
   return dispatch(a.dtype, [&](auto t) {
-    return with_form(a.resample, a.large_tiles,
-                     [&](auto form) { return run<decltype(form), typename decltype(t)::T, typename decltype(t)::A>(a); });
+    return with_form(a.resample, a.large_tiles, [&](auto form) {
+      return run<decltype(form), typename decltype(t)::T, typename decltype(t)::A>(a);
+    });
+  });
+}
+
+int tiled_weight(const TiledConv& a) {
+  return dispatch(a.dtype, [&](auto t) {
+    return with_form(a.resample, a.large_tiles, [&](auto form) {
+      return TransformedWeights<decltype(form), typename decltype(t)::A>(a).transform(a);
+    });
   });
 }
 

@@ -7,17 +7,20 @@
 
 namespace pggan::PGGAN_ISA {
 
-// The weight's values [POINTS^2, panels of [in, columns]], transformed; memory for the length of one call.
+// The weight's values [POINTS^2, panels of [in, columns]], transformed: those given, or memory for the length of a call.
 template <class Form, class A>
 struct TransformedWeights {
   static constexpr int64_t POINTS = Form::POINTS * Form::POINTS;
   int64_t in, columns;  // outputs in whole vectors
-  Scratch<A> values;
+  Scratch<A> memory;
+  A* values;
 
   explicit TransformedWeights(const TiledConv& a)
-      : in(a.in_channels), columns(whole_vectors<A>(a.out_channels)), values(POINTS * in * columns) {}
+      : in(a.in_channels), columns(whole_vectors<A>(a.out_channels)), memory(a.transformed ? 0 : POINTS * in * columns),
+        values(a.transformed ? static_cast<A*>(a.transformed) : memory.data) {}
 
-  int prepare(const TiledConv& a) {
+  // Of a's weight.
+  int transform(const TiledConv& a) {
     const int64_t count = 9 * a.in_channels * a.out_channels;
     const bool as_it_is = a.weight_dtype == (sizeof(A) == 8 ? F64 : F32);
     Scratch<A> loaded(as_it_is ? 0 : count);
@@ -33,16 +36,16 @@ struct TransformedWeights {
     return Chunks(columns / LANES<A> * parts, POINTS * inputs * LANES<A>).run([&](int64_t, int64_t begin, int64_t end) {
       for (int64_t part = begin; part < end; ++part) {
         const int64_t o = part / parts * LANES<A>, first = part % parts * inputs;
-        for (int64_t i = first; i < minimum(first + inputs, in); ++i) transform(a, weight, scale, i, o);
+        for (int64_t i = first; i < minimum(first + inputs, in); ++i) transform_vector(a, weight, scale, i, o);
       }
     });
   }
 
-  const A* panel(int64_t point, int64_t first) const { return values.data + (point * columns + first) * in; }
+  const A* panel(int64_t point, int64_t first) const { return values + (point * columns + first) * in; }
 
  private:
   // A vector of outputs o of input i.
-  void transform(const TiledConv& a, const A* weight, A scale, int64_t i, int64_t o) {
+  void transform_vector(const TiledConv& a, const A* weight, A scale, int64_t i, int64_t o) {
     A taps[9][LANES<A>] = {};
     for (int64_t j = 0; j < minimum(LANES<A>, a.out_channels - o); ++j) {
       const A* from = weight + 9 * (a.adjoint ? i * a.out_channels + o + j : (o + j) * in + i);
@@ -55,7 +58,7 @@ struct TransformedWeights {
     constexpr int64_t wide = TILE_VECTORS * LANES<A>;
     const int64_t first = o / wide * wide, width = minimum(wide, columns - first);
     for (int64_t k = 0; k < POINTS; ++k)
-      write_vector<A>(values.data + (k * columns + first) * in + i * width + o - first,
+      write_vector<A>(values + (k * columns + first) * in + i * width + o - first,
                       out[k / Form::POINTS][k % Form::POINTS]);
   }
 };
@@ -81,7 +84,7 @@ class Convolution {
   // To be called once before `tiles`.
   int prepare() {
     if (!bias) return NO_MEMORY;
-    if (int status = weights.prepare(a)) return status;
+    if (int status = a.transformed ? OK : weights.transform(a)) return status;
     const ConvEpilogue& e = a.epilogue;
     return load_bias(e.bias, e.bias_dtype, a.out_channels, e.bias_scale, bias.data);
   }

@@ -38,10 +38,17 @@ def generator_stage(
     out = layout.empty((n, rgb or c, 2 * h, 2 * w), x, not rgb or layout.is_channels_last(x))
     layers = [conv_up, conv, to_rgb or NO_LAYER, to_rgb_low or NO_LAYER]
     parameters = [layout.contiguous(p) for layer in layers for p in layer[:2]]
+    features = x.new_empty((0, c, h, w))
+    weights = [
+        tiled.transformed(x, conv_up.weight, conv_up.weight_scale, "up"),
+        tiled.transformed(features, conv.weight, conv.weight_scale, "none"),
+    ]
+    dtypes = [0 if p is None else cpu.DTYPES[p.dtype] for p in parameters]
+    results = (None, out) if rgb else (out, None)
     launch(
-        cpu.native.tiled_stage, layout.dense(x, True), *parameters, alpha, None if rgb else out, out if rgb else None,
-        cpu.DTYPES[x.dtype], *(0 if p is None else cpu.DTYPES[p.dtype] for p in parameters), n, cin, h, w, c, rgb,
-        layout.is_channels_last(out), tiled.large_tiles(x, c), *(scale for layer in layers for scale in layer[2:]),
-        1.0 if slope is None else slope, NORMS[norm], eps, eps_mode == "inside",
+        cpu.native.tiled_stage, layout.dense(x, True), *parameters, *weights, alpha, *results, cpu.DTYPES[x.dtype],
+        *dtypes, n, cin, h, w, c, rgb, layout.is_channels_last(out), tiled.large_tiles(features, c),
+        *(scale for layer in layers for scale in layer[2:]), 1.0 if slope is None else slope, NORMS[norm], eps,
+        eps_mode == "inside",
     )  # fmt: skip
     return layout.conform(out, x)

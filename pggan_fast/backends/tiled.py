@@ -6,10 +6,13 @@ Without resampling Winograd's F(2x2, 3x3), 16 products for 4 pixels in place of 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from pggan_fast.backends import cpu, layout
+from pggan_fast.backends.frozen import prepared
 from pggan_fast.backends.launch import launch
 from pggan_fast.backends.native import NORMS
 from pggan_fast.backends.precision import exact_matmul
@@ -18,6 +21,7 @@ RESAMPLES = {"none": 0, "up": 1, "down": 2}
 LEAST_CHANNELS = 8  # below, half of a vector's lanes are idle
 LEAST_PIXELS = 256  # of all samples: fewer do not pay for transforming the weights, but with resampling
 LEAST_PLANES = 128  # channels of planes, which are copied to rows and back
+MOST_LANES = 16  # of a vector, on any instruction set
 MOST_WEIGHTS = 32 << 20  # bytes of transformed weights
 
 
@@ -63,16 +67,43 @@ def _layer(
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     rows = layout.dense(x, True)
     y = layout.empty(layout.output_shape(x, weight, resample, adjoint), x, True)
-    n, c, h, w = y.shape
+    n, _, h, w = y.shape
     r = None if norm == "none" else x.new_empty((n, 1, h, w), dtype=layout.accumulator(x.dtype))
     bias = layout.contiguous(bias)
     launch(
-        cpu.native.tiled_conv, rows, weight.contiguous(), bias, y, r, cpu.DTYPES[x.dtype], cpu.DTYPES[weight.dtype],
-        0 if bias is None else cpu.DTYPES[bias.dtype], *x.shape, c, RESAMPLES[resample], adjoint,
-        large_tiles(x, c), weight_scale, bias_scale, 1.0 if slope is None else slope, NORMS[norm], eps,
-        eps_mode == "inside",
+        cpu.native.tiled_conv, rows, weight.contiguous(), transformed(x, weight, weight_scale, resample, adjoint), bias,
+        y, r, *_config(x, weight, bias, weight_scale, resample, adjoint), bias_scale, 1.0 if slope is None else slope,
+        NORMS[norm], eps, eps_mode == "inside",
     )  # fmt: skip
     return layout.conform(y, x), r
+
+
+def _config(
+    x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, resample: str, adjoint: bool
+) -> tuple[Any, ...]:
+    c = weight.shape[1 if adjoint else 0]
+    return (
+        cpu.DTYPES[x.dtype], cpu.DTYPES[weight.dtype], 0 if bias is None else cpu.DTYPES[bias.dtype], *x.shape, c,
+        RESAMPLES[resample], adjoint, large_tiles(x, c), weight_scale,
+    )  # fmt: skip
+
+
+def transformed(x: Tensor, weight: Tensor, weight_scale: float, resample: str, adjoint: bool = False) -> Tensor | None:
+    """A frozen weight as the convolution of such an x multiplies with it; None: it transforms the weight itself."""
+    config = _config(x, weight, None, weight_scale, resample, adjoint)
+
+    def transform() -> Tensor:
+        _, cin, _, _, c = config[3:8]
+        points = 9 if resample != "none" else 36 if large_tiles(x, c) else 16
+        whole = -(-c // MOST_LANES) * MOST_LANES
+        u = x.new_empty(points * cin * whole, dtype=layout.accumulator(x.dtype))
+        rest = 1.0, 1.0, 0, 0.0, True  # of the epilogue
+        launch(cpu.native.tiled_weight, x, weight.contiguous(), u, None, None, None, *config, *rest)
+        return u
+
+    # all that the values hang on
+    key = "tiled", x.dtype, large_tiles(x, config[7]), weight_scale, resample, adjoint, cpu.native.isa()
+    return prepared(weight, key, transform)
 
 
 def weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, dtype: torch.dtype) -> Tensor:

@@ -22,8 +22,8 @@ import torch
 from kernel_checks import FORMATS, random_tensor
 from torch import Tensor
 
-from pggan_fast import ops
-from pggan_fast.backends import cpu, tiled
+from pggan_fast import frozen, ops
+from pggan_fast.backends import cpu, cpu_stage, tiled
 from pggan_fast.models import Discriminator, Generator
 from pggan_fast.training.losses import gradient_penalty
 
@@ -111,7 +111,9 @@ def tiled_convs() -> list[Tensor]:
 def generator() -> list[Tensor]:
     torch.manual_seed(0)
     G = Generator(32, latent_dim=16, fmap_base=1024, fmap_max=128)
-    return [G(torch.randn(4, 16)).detach(), G(torch.randn(4, 16), alpha=0.3).detach()]
+    images = [G(torch.randn(4, 16)).detach(), G(torch.randn(4, 16), alpha=0.3).detach()]
+    with torch.no_grad(), frozen(G):
+        return [*images, G(torch.randn(4, 16), alpha=0.3)]
 
 
 def penalty_step() -> list[Tensor]:
@@ -141,7 +143,7 @@ def kernels_in(around: Around) -> Iterator[None]:
 
     real = cpu.launch
     with pytest.MonkeyPatch.context() as patch:
-        for module in (cpu, tiled):
+        for module in (cpu, cpu_stage, tiled):
             patch.setattr(module, "launch", launch)
         yield
 

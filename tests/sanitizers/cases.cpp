@@ -84,7 +84,7 @@ TiledConv tiled_conv(Tensors& t, int dtype, int64_t h, int64_t w, int64_t in, in
                      bool large_tiles) {
   const int64_t n = 2, size = n * h * w;
   const int64_t pixels = resample == RESAMPLE_UP ? 4 * size : resample == RESAMPLE_DOWN ? size / 4 : size;
-  return {t.in(dtype, size * in), t.in(dtype, 9 * in * out), t.out(dtype, pixels * out),
+  return {t.in(dtype, size * in), t.in(dtype, 9 * in * out), nullptr, t.out(dtype, pixels * out),
           t.out(accumulator(dtype), pixels), dtype, dtype, n, h, w, in, out, resample, adjoint, large_tiles, 0.7,
           {t.in(dtype, out), dtype, 0.5, 0.2, NORM_AFTER_ACT, 0.1, true}};
 }
@@ -94,8 +94,14 @@ void tiled_convs(Driver& d, int dtype, int64_t in, int64_t out) {
   for (bool large : {false, true})
     for (int resample : {RESAMPLE_NONE, RESAMPLE_UP, RESAMPLE_DOWN}) {
       const int64_t pixels = resample == RESAMPLE_UP ? 4 * size : resample == RESAMPLE_DOWN ? size / 4 : size;
-      for (bool adjoint : {false, true})
+      for (bool adjoint : {false, true}) {
         RUN(tiled_conv, tiled_conv(t, dtype, h, w, in, out, resample, adjoint, large));
+        RUN(tiled_weight, [&] {
+          TiledConv conv = tiled_conv(t, dtype, 2, 2, in, 80, resample, adjoint, large);
+          conv.transformed = t.out(accumulator(dtype), 36 * in * 80);
+          return conv;
+        }());
+      }
       RUN(tiled_conv_weight_grad,
           TiledConvWeightGrad{t.in(dtype, size * in), t.in(dtype, pixels * out), t.out(dtype, 9 * in * out), dtype,
                               dtype, n, h, w, in, out, resample, large, 0.7});

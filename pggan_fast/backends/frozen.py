@@ -1,0 +1,58 @@
+"""Weights that do not change for a while, prepared once: `with frozen(G): ...`.
+
+Layers prepare their weights in every call, in one small pass, since there is no telling when a weight was written: a
+write through `.data`, as averaging by hand does it, moves no version. Only here they are kept, and on the CPU only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Hashable, Iterator
+
+import torch
+from torch import Tensor
+
+
+class _Frozen(threading.local):
+    """Of one thread: for the weights that are frozen, by identity, what was prepared of them."""
+
+    def __init__(self) -> None:
+        self.prepared: dict[int, dict[Hashable, tuple[int, Tensor]]] = {}
+
+
+_frozen = _Frozen()
+
+
+@contextlib.contextmanager
+def frozen(module: torch.nn.Module) -> Iterator[None]:
+    """Prepare the weights of `module`'s layers once for the whole `with` block, in which they must not change.
+
+    For sampling: transformed weights take 16 / 9 of the parameters' memory (of half precision, four times that) until
+    the block ends, and save their share of every call. A write that PyTorch counts (an optimiser's step,
+    `load_state_dict`, `copy_` under `no_grad`) raises RuntimeError at the next call; one through `.data` is not seen.
+    Of this thread only; blocks may be nested.
+    """
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
+    weights = [p for p in module.parameters() if id(p) not in _frozen.prepared]
+    _frozen.prepared.update({id(p): {} for p in weights})
+    try:
+        yield
+    finally:
+        for p in weights:
+            del _frozen.prepared[id(p)]
+
+
+def prepared(weight: Tensor, key: Hashable, prepare: Callable[[], Tensor]) -> Tensor | None:
+    """What `prepare` makes of a frozen weight, made once for each key; None for a weight that is not frozen."""
+    kept = _frozen.prepared.get(id(weight))
+    if kept is None:
+        return None
+    version = 0 if weight.is_inference() else weight._version
+    if key not in kept:
+        kept[key] = version, prepare()
+    made_of, result = kept[key]
+    if made_of != version:
+        raise RuntimeError(f"a weight of shape {tuple(weight.shape)} was written inside of pggan_fast.frozen")
+    return result
