@@ -1,4 +1,4 @@
-"""The results as a picture: one panel per case, one bar per provider."""
+"""The results as a picture: one panel per case, one bar per provider; or a curve, where a case has many resolutions."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pggan_fast.data import faces_attribution
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette: told apart with every common colour blindness, and in grey by their order.
 COLOURS = {"auto": "#0072B2", "eager": "#999999", "eager_channels_last": "#E69F00", "compile": "#009E73"}
@@ -32,6 +33,9 @@ def draw(report: Report, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    if curves := _curves(report.results):
+        _draw_curves(report, curves, path)
+        return
     panels = _panels(report.results)
     columns = min(COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
@@ -47,9 +51,76 @@ def draw(report: Report, path: Path) -> None:
     figure.suptitle(_title(report), fontsize=11, y=1 - 0.12 / height, va="top")
     figure.text(0.5, 0.1 / height, _footnote(report.results), ha="center", va="bottom", fontsize=7.5, color="#444444")
     figure.tight_layout(rect=(0, 0.55 / height, 1, 1 - 0.3 / height), h_pad=1.2, w_pad=1.5)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     write_atomically(path, buffer.getvalue())
+
+
+LEAST_RESOLUTIONS = 4  # of a curve
+
+
+def _curves(results: list[Row]) -> dict[str, list[Row]]:
+    """The rows of every case, if all have enough resolutions."""
+    curves: dict[str, list[Row]] = {}
+    for row in results:
+        curves.setdefault(row.case, []).append(row)
+    few = any(len({row.resolution for row in rows}) < LEAST_RESOLUTIONS for rows in curves.values())
+    return {} if few else curves
+
+
+def _draw_curves(report: Report, curves: dict[str, list[Row]], path: Path) -> None:
+    """Above the speed of each case against the resolution, below its peak memory, both relative to eager."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.1 * len(curves), 6.4), dpi=130)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, len(curves), squeeze=False, sharex="col")
+    for column, (name, rows) in enumerate(curves.items()):
+        above, below = axes[0][column], axes[1][column]
+        above.set_title(f"{name}, {rows[0].dtype}", fontsize=9, loc="left")
+        eager = {row.resolution: row for row in rows if row.provider == "eager"}
+        for provider in dict.fromkeys(row.provider for row in rows):
+            _curve(above, below, [row for row in rows if row.provider == provider and row.ratio], eager, rows)
+        above.set_ylabel("times faster than eager (p20 to p80)", fontsize=8)
+        below.set_ylabel("peak memory, parts of eager's", fontsize=8)
+        batches = {row.resolution: row.batch for row in rows}
+        below.set_xticks(list(batches), [f"{r}\nx{n}" for r, n in batches.items()], fontsize=8)
+        below.set_xlabel("resolution, batch", fontsize=8)
+        for ax in (above, below):
+            ax.set_ylim(bottom=0)
+            ax.grid(axis="y", color="#dddddd", linewidth=0.6)
+            ax.tick_params(axis="y", labelsize=8)
+            ax.spines[["top", "right"]].set_visible(False)
+        above.legend(fontsize=8, frameon=False)
+    figure.suptitle(_title(report), fontsize=10)
+    figure.text(0.5, 0.005, _footnote(report.results), ha="center", va="bottom", fontsize=7, color="#444444")
+    figure.tight_layout(rect=(0, 0.025, 1, 1))
+    _save(figure, path)
+
+
+def _curve(above: Axes, below: Axes, rows: list[Row], eager: dict[int, Row], all_rows: list[Row]) -> None:
+    """One provider; on a logarithmic axis of resolutions."""
+    if not rows:
+        return
+    x = [row.resolution for row in rows]
+    style: dict[str, Any] = {"color": _colour(rows[0].provider, all_rows), "marker": "o", "ms": 3.5}
+    above.set_xscale("log", base=2)
+    above.plot(x, [row.ratio or 0.0 for row in rows], label=rows[0].provider.replace("_", " "), **style)
+    above.fill_between(
+        x, [row.ratio_p20 or 0.0 for row in rows], [row.ratio_p80 or 0.0 for row in rows], color=style["color"],
+        alpha=0.2, linewidth=0,
+    )  # fmt: skip
+    memory = [
+        (row.resolution, row.peak_bytes / base)
+        for row in rows
+        if row.peak_bytes and (base := eager[row.resolution].peak_bytes)
+    ]
+    below.plot([r for r, _ in memory], [m for _, m in memory], **style)
 
 
 def _panels(results: list[Row]) -> dict[str, list[Row]]:
