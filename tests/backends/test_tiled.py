@@ -134,6 +134,14 @@ def test_float32_parameters_beside_half_images(dtype: torch.dtype, poison: None)
         assert ((got.double() - wanted).abs() <= torch.finfo(dtype).eps * wanted.abs() + 1e-5).all()
 
 
+@pytest.mark.parametrize("shape", [(0, 16, 4, 4), (2, 16, 0, 4)], ids=str)
+@pytest.mark.parametrize("resample", RESAMPLES)
+def test_the_weight_gradient_of_no_pixels_is_zero(resample: str, shape: tuple[int, ...], poison: None) -> None:
+    n, c, h, w = shape
+    x, _, dy = problem((n, c, 24, h, w), resample, torch.float32)
+    assert not tiled.weight_grad(x, dy, SCALE, resample, torch.float32).any()
+
+
 @pytest.mark.parametrize("isa", cpu.native.isas() if cpu.native else [])
 @pytest.mark.parametrize("resample", RESAMPLES)
 def test_every_instruction_set(isa: str, resample: str, poison: None) -> None:
