@@ -23,7 +23,7 @@ from pggan_fast.models import Discriminator, Generator
 Mode = Callable[[], AbstractContextManager[Any]]
 MODES: tuple[Mode, ...] = torch.enable_grad, torch.no_grad, torch.inference_mode
 NATIVE = pytest.mark.skipif(cpu.native is None, reason=f"no native kernels: {cpu.why_missing()}")
-WIDE: dict[str, Any] = {"fmap_base": 4096, "fmap_max": 256}  # with 16 images of 8x8: Winograd's channels and pixels
+WIDE: dict[str, Any] = {"fmap_base": 4096, "fmap_max": 256}  # with 16 images of 8x8: pixels enough for tiles
 
 
 def image(*shape: int) -> Tensor:

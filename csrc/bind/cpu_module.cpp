@@ -96,7 +96,7 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   });
   m.def("isa", [] { return active.load()->name; });
   m.def("set_isa", &set_isa);
-#if defined(__x86_64__)
+#if defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 10)
   m.attr("multiplies_bfloat16") = __builtin_cpu_supports("avx512bf16") != 0;  // as torch's convolutions then do
 #else
   m.attr("multiplies_bfloat16") = false;

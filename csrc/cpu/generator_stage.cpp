@@ -26,7 +26,7 @@ class Stage {
     const int64_t c = a.up.out_channels, work = padded<A>(maximum(up.memory(), conv.memory()));
     const int64_t features = padded<A>(PLACES * up.w * c), shown = a.image ? image_memory() : 0;
     const int64_t tile_rows = conv.grid.rows;
-    const Chunks chunks(a.up.n * tile_rows, Chunks::LEAST_ELEMENTS / LEAST_ROWS);
+    const Chunks chunks(a.up.n * tile_rows, PLACES * up.w * c, 64, LEAST_ROWS);
     return chunks.run_with<A>(work + features + shown, [&](A* memory, int64_t, int64_t begin, int64_t end) {
       A *window = memory + work, *image = window + features;
       int64_t next = 0;  // row of tiles of the first convolution

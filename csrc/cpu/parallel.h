@@ -62,8 +62,9 @@ struct Chunks {
   int64_t units, size, count;
   bool parallel;
 
-  Chunks(int64_t units_, int64_t elements_per_unit, int64_t most_chunks = 64) : units(units_) {
+  Chunks(int64_t units_, int64_t elements_per_unit, int64_t most_chunks = 64, int64_t least_units = 1) : units(units_) {
     size = maximum(ceil_div(LEAST_ELEMENTS, maximum(elements_per_unit, 1)), ceil_div(units, most_chunks));
+    size = maximum(size, least_units);
     count = ceil_div(units, size);
     // at::internal::GRAIN_SIZE: torch's elementwise ops run serially up to here. Threads gain nothing there, and in a
     // forked child, where the parent's pool is gone and a parallel loop waits for it forever, torch's small ops run on.

@@ -23,6 +23,8 @@ struct Product {
 // smaller tiles, so that its operands need room for a multiple of ROW_STEP.
 constexpr int64_t TILE_VECTORS = 2, TILE_ROWS = VECTOR_REGISTERS == 32 ? 12 : 6, ROW_STEP = TILE_ROWS / 3;
 
+static_assert(LANES<double> % ROW_STEP == 0, "whole vectors of rows have to be whole steps: the weight gradient's are");
+
 template <int ROWS, int VECTORS, class A>
 void multiply_tile(const Product<A>& p) {
   constexpr int64_t lanes = LANES<A>;

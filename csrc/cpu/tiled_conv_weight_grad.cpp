@@ -38,8 +38,9 @@ class WeightGradient {
                                  a.w * Form::OUT / Form::STEP, a.out_channels)),
         grid{a.n, ceil_div(dy.bottom, Form::OUT), ceil_div(dy.w, Form::OUT)}, ins(Parts::of<128>(x.c)),
         outs(Parts::of<64>(dy.c)), columns(row_step<A>(ins.size)), map(whole_vectors<A>(outs.size) * columns),
-        unit(POINTS * map), pieces(grid.count(), Chunks::LEAST_ELEMENTS / LEAST_TILES,
-                                   maximum(1, minimum(MOST_PIECES, MOST_BYTES / (bytes() * ins.count * outs.count)))) {}
+        unit(POINTS * map), pieces(grid.count(), POINTS * (x.c + dy.c),
+               maximum(1, minimum(MOST_PIECES, MOST_BYTES / (bytes() * ins.count * outs.count))),
+               LEAST_TILES) {}
 
   int run() {
     const Scratch<A> sums(pieces.count * outs.count * ins.count * unit);

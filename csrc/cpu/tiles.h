@@ -52,7 +52,7 @@ struct Grid {
 // several.
 inline Chunks tile_chunks(const Grid& grid, int64_t elements_per_tile) {
   constexpr int64_t least = 16;
-  return Chunks(grid.count(), minimum(elements_per_tile, Chunks::LEAST_ELEMENTS / least));
+  return {grid.count(), elements_per_tile, 64, least};
 }
 
 // Elements from row to row of `count`, whole vectors: not a multiple of 256 bytes, or columns would crowd a few sets of
@@ -78,7 +78,8 @@ struct Channels {
   int64_t first, count;
 };
 
-// Tiles at once, a multiple of ROW_STEP: few enough that the maps of one block stay in the second cache.
+// Tiles at once, a multiple of ROW_STEP: few enough that the maps of one block stay in the second cache, but of very
+// many channels enough for products to read their weights seldom.
 template <class A>
 inline int64_t block_tiles(int64_t points, int64_t channels) {
   constexpr int64_t bytes = 512 * 1024, most = 96;

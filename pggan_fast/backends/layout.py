@@ -40,7 +40,7 @@ def dense(x: Tensor, channels_last: bool) -> Tensor:
 
 def contiguous(parameter: Tensor | None) -> Tensor | None:
     """An optional weight or bias, plainly contiguous."""
-    return None if parameter is None else parameter.contiguous()
+    return None if parameter is None else parameter.contiguous().resolve_neg()
 
 
 def output_shape(x: Tensor, weight: Tensor, resample: str, adjoint: bool) -> tuple[int, int, int, int]:

@@ -33,6 +33,8 @@ def pays(x: Tensor, channels: int, resample: str) -> bool:
         return False
     if resample != "none":
         return True
+    if min(h, w) == 1 and x.dtype in (torch.float32, torch.bfloat16):  # half of every tile would be idle
+        return False
     return n * h * w >= LEAST_PIXELS and (layout.is_channels_last(x) or few >= LEAST_PLANES)
 
 
@@ -42,10 +44,10 @@ def conv_pays(x: Tensor, channels: int, resample: str) -> bool:
 
 
 def large_tiles(x: Tensor, channels: int) -> bool:
-    """Whether F(4x4, 3x3) may run, 36 products for 16 pixels: where its rounding, ten times that of F(2x2, 3x3), is far
-    below that of x's dtype or of what torch allows float32 products."""
-    coarse = x.dtype in (torch.float16, torch.bfloat16) or (x.dtype == torch.float32 and not exact_matmul())
-    return coarse and 4 * 36 * x.shape[1] * channels <= MOST_WEIGHTS
+    """Whether F(4x4, 3x3) may run, 36 products for 16 pixels: it rounds ten times as much as F(2x2, 3x3), a fiftieth of
+    what torch allows float32 products below "highest" precision."""
+    allowed = x.dtype != torch.float64 and not exact_matmul()
+    return allowed and 4 * 36 * x.shape[1] * channels <= MOST_WEIGHTS
 
 
 def conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
@@ -70,9 +72,10 @@ def _layer(
     n, _, h, w = y.shape
     r = None if norm == "none" else x.new_empty((n, 1, h, w), dtype=layout.accumulator(x.dtype))
     bias = layout.contiguous(bias)
+    u = transformed(x, weight, weight_scale, resample, adjoint)
     launch(
-        cpu.native.tiled_conv, rows, weight.contiguous(), transformed(x, weight, weight_scale, resample, adjoint), bias,
-        y, r, *_config(x, weight, bias, weight_scale, resample, adjoint), bias_scale, 1.0 if slope is None else slope,
+        cpu.native.tiled_conv, rows, layout.contiguous(weight), u, bias, y, r,
+        *_config(x, weight, bias, weight_scale, resample, adjoint), bias_scale, 1.0 if slope is None else slope,
         NORMS[norm], eps, eps_mode == "inside",
     )  # fmt: skip
     return layout.conform(y, x), r
@@ -98,7 +101,7 @@ def transformed(x: Tensor, weight: Tensor, weight_scale: float, resample: str, a
         whole = -(-c // MOST_LANES) * MOST_LANES
         u = x.new_empty(points * cin * whole, dtype=layout.accumulator(x.dtype))
         rest = 1.0, 1.0, 0, 0.0, True  # of the epilogue
-        launch(cpu.native.tiled_weight, x, weight.contiguous(), u, None, None, None, *config, *rest)
+        launch(cpu.native.tiled_weight, x, layout.contiguous(weight), u, None, None, None, *config, *rest)
         return u
 
     # all that the values hang on
@@ -113,6 +116,6 @@ def weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, dtype: torch
     launch(
         cpu.native.tiled_conv_weight_grad, layout.dense(x, True), layout.dense(dy, True), dw, cpu.DTYPES[x.dtype],
         cpu.DTYPES[dtype], *x.shape, c, RESAMPLES[resample],
-        x.dtype == torch.float32 and large_tiles(x, c), scale,
+        large_tiles(x, c), scale,
     )  # fmt: skip
     return dw
