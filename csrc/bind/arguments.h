@@ -98,28 +98,31 @@ inline MinibatchStddevBackward minibatch_stddev_backward(Address dy, Address x, 
           at<float>(workspace)};
 }
 
-inline TiledConv tiled_conv(Address x, Address weight, Address transformed, Address bias, Address y, Address r, int dtype, int weight_dtype,
-                            int bias_dtype, int64_t n, int64_t in_channels, int64_t h, int64_t w, int64_t out_channels,
-                            int resample, bool adjoint, bool large_tiles, double scale, double bias_scale, double slope, int norm,
-                            double eps, bool eps_inside) {
-  return {at<void>(x), at<void>(weight), at<void>(transformed), at<void>(y), at<void>(r), dtype, weight_dtype, n, h, w, in_channels,
-          out_channels, resample, adjoint, large_tiles, scale,
+inline TiledConv tiled_conv(Address x, Address weight, Address transformed, Address bias, Address y, Address r,
+                            int dtype, int weight_dtype, int bias_dtype, int64_t n, int64_t in_channels, int64_t h,
+                            int64_t w, int64_t out_channels, int resample, bool adjoint, bool large_tiles, double scale,
+                            double bias_scale, double slope, int norm, double eps, bool eps_inside) {
+  return {at<void>(x), at<void>(weight), at<void>(transformed), at<void>(y), at<void>(r), dtype, weight_dtype, n, h, w,
+          in_channels, out_channels, resample, adjoint, large_tiles, scale,
           {at<void>(bias), bias_dtype, bias_scale, slope, norm, eps, eps_inside}};
 }
 
 inline TiledStage tiled_stage(Address x, Address w_up, Address b_up, Address w, Address b, Address w_high,
-                              Address b_high, Address w_low, Address b_low, Address up, Address conv, Address alpha, Address y, Address image,
-                              int dtype, int w_up_dtype, int b_up_dtype, int w_dtype, int b_dtype, int w_high_dtype,
-                              int b_high_dtype, int w_low_dtype, int b_low_dtype, int64_t n, int64_t in_channels,
-                              int64_t height, int64_t width, int64_t channels, int64_t image_channels,
-                              bool image_channels_last, bool large_tiles, double scale_up, double bias_scale_up, double scale,
-                              double bias_scale, double scale_high, double bias_scale_high, double scale_low,
-                              double bias_scale_low, double slope, int norm, double eps, bool eps_inside) {
+                              Address b_high, Address w_low, Address b_low, Address transformed_up,
+                              Address transformed, Address alpha, Address y, Address image, int dtype, int w_up_dtype,
+                              int b_up_dtype, int w_dtype, int b_dtype, int w_high_dtype, int b_high_dtype,
+                              int w_low_dtype, int b_low_dtype, int64_t n, int64_t in_channels, int64_t height,
+                              int64_t width, int64_t channels, int64_t image_channels, bool image_channels_last,
+                              bool large_tiles, double scale_up, double bias_scale_up, double scale, double bias_scale,
+                              double scale_high, double bias_scale_high, double scale_low, double bias_scale_low,
+                              double slope, int norm, double eps, bool eps_inside) {
   few_image_channels(image_channels);
-  return {{at<void>(x), at<void>(w_up), at<void>(up), nullptr, nullptr, dtype, w_up_dtype, n, height, width, in_channels, channels,
-           RESAMPLE_UP, false, false, scale_up, {at<void>(b_up), b_up_dtype, bias_scale_up, slope, norm, eps, eps_inside}},
-          {nullptr, at<void>(w), at<void>(conv), at<void>(y), nullptr, dtype, w_dtype, n, 2 * height, 2 * width, channels, channels,
-           RESAMPLE_NONE, false, large_tiles, scale, {at<void>(b), b_dtype, bias_scale, slope, norm, eps, eps_inside}},
+  return {{at<void>(x), at<void>(w_up), at<void>(transformed_up), nullptr, nullptr, dtype, w_up_dtype, n, height, width,
+           in_channels, channels, RESAMPLE_UP, false, false, scale_up,
+           {at<void>(b_up), b_up_dtype, bias_scale_up, slope, norm, eps, eps_inside}},
+          {nullptr, at<void>(w), at<void>(transformed), at<void>(y), nullptr, dtype, w_dtype, n, 2 * height, 2 * width,
+           channels, channels, RESAMPLE_NONE, false, large_tiles, scale,
+           {at<void>(b), b_dtype, bias_scale, slope, norm, eps, eps_inside}},
           at<void>(image),
           {at<void>(w_high), at<void>(b_high), w_high_dtype, b_high_dtype, scale_high, bias_scale_high},
           {at<void>(w_low), at<void>(b_low), w_low_dtype, b_low_dtype, scale_low, bias_scale_low},
@@ -128,10 +131,9 @@ inline TiledStage tiled_stage(Address x, Address w_up, Address b_up, Address w, 
 
 inline TiledConvWeightGrad tiled_conv_weight_grad(Address x, Address dy, Address dw, int dtype, int dw_dtype, int64_t n,
                                                   int64_t in_channels, int64_t h, int64_t w, int64_t out_channels,
-                                                  int resample, bool large_tiles,
-                                                  double scale) {
-  return {at<void>(x), at<void>(dy), at<void>(dw), dtype, dw_dtype, n, h, w, in_channels, out_channels, resample, large_tiles,
-          scale};
+                                                  int resample, bool large_tiles, double scale) {
+  return {at<void>(x), at<void>(dy), at<void>(dw), dtype, dw_dtype, n, h, w, in_channels, out_channels, resample,
+          large_tiles, scale};
 }
 
 inline PackWeight pack_weight(Address weight, Address packed, int weight_dtype, int dtype, int64_t out_channels,

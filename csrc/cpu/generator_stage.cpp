@@ -1,5 +1,5 @@
-// A block of the generator: conv(conv_up(x)), each with its epilogue, and the image that it shows. Rows of features go
-// through a window that stays in cache: a row of tiles of the second convolution reads three of the first.
+// A block of the generator: conv(conv_up(x)), each with its epilogue, and the image that it shows. Features go through
+// a window of a few rows that stays in cache: those that a row of tiles of the second convolution reads.
 #include "pointwise.h"
 #include "tiled_conv.h"
 
@@ -19,8 +19,8 @@ class Stage {
         x(Image<const T>::whole(static_cast<const T*>(a.up.x), a.up.h, a.up.w, a.up.in_channels)) {}
 
   int run() {
-    for (int status : {up.prepare(), conv.prepare()})
-      if (status != OK) return status;
+    if (int status = up.prepare()) return status;
+    if (int status = conv.prepare()) return status;
     if (!high || !low) return NO_MEMORY;
     if (high.status != OK || low.status != OK) return BAD_DTYPE;
     const int64_t c = a.up.out_channels, work = padded<A>(maximum(up.memory(), conv.memory()));
@@ -67,7 +67,8 @@ class Stage {
     if (!a.image)
       return convolve(conv, between, Image<U>::whole(static_cast<U*>(a.conv.y), conv.h, conv.w, c), n, row, memory);
     if constexpr (std::is_same_v<U, A>) {
-      convolve(conv, between, Image<A>::window(image, conv.w, c, OUT * row, minimum(OUT * row + OUT, conv.h), OUT), n, row, memory);
+      const int64_t top = OUT * row, bottom = minimum(top + OUT, conv.h);
+      convolve(conv, between, Image<A>::window(image, conv.w, c, top, bottom, OUT), n, row, memory);
       A* line = image + shown_rows();
       store(image, n, row, line, line + image_line(), line + 2 * image_line());
     }

@@ -6,8 +6,8 @@
 
 namespace pggan::PGGAN_ISA {
 
-// out [rows, columns] = a [rows, k] b [k, columns], or that added to it. Elements of a are a_row and a_k apart, rows of b
-// b_k; a row of b and out is contiguous.
+// out [rows, columns] = a [rows, k] b [k, columns], or that added to it. Elements of a are a_row and a_k apart, rows of
+// b b_k; a row of b and of out is contiguous.
 template <class A>
 struct Product {
   const A* a;

@@ -7,7 +7,8 @@
 
 namespace pggan::PGGAN_ISA {
 
-// The weight's values [POINTS^2, panels of [in, columns]], transformed: those given, or memory for the length of a call.
+// The weight's values [POINTS^2, panels of [in, columns]], transformed: those given, or memory for the length of one
+// call.
 template <class Form, class A>
 struct TransformedWeights {
   static constexpr int64_t POINTS = Form::POINTS * Form::POINTS;
@@ -75,7 +76,8 @@ class Convolution {
 
   explicit Convolution(const TiledConv& a_)
       : h(a_.h * Form::OUT / Form::STEP), w(a_.w * Form::OUT / Form::STEP),
-        grid{a_.n, ceil_div(h, Form::OUT), ceil_div(w, Form::OUT)}, a(a_), weights(a), bias(wide_rows<A>(a.out_channels)),
+        grid{a_.n, ceil_div(h, Form::OUT), ceil_div(w, Form::OUT)}, a(a_), weights(a),
+        bias(wide_rows<A>(a.out_channels)),
         most(block_tiles<A>(POINTS, a.in_channels + PRODUCTS * a.out_channels / POINTS)),
         ins(POINTS * TileMaps<A>(a.in_channels, most, nullptr).map),
         outs(PRODUCTS * TileMaps<A>(a.out_channels, most, nullptr).map),

@@ -1,6 +1,7 @@
-// The weight gradient of tiled_conv: with V the input's values of a tile (Form::input) and Z those of dy (Form::spread),
-// dU = sum over tiles of Z V^T, and Form::gather takes dU to the weight. A unit of work is a piece of the tiles and a
-// part of the outputs, with a dU of its own that stays in cache; those of all pieces are added in order.
+// The weight gradient of tiled_conv. With V the input's values of a tile (Form::input) and Z those of dy
+// (Form::spread), dU = sum over tiles of Z V^T, and Form::gather takes dU to the weight. A unit of work is a piece of
+// the tiles, a part of the outputs and a part of the inputs, with a dU of its own that stays in cache; those of all
+// pieces are added in order.
 #include "tiles.h"
 
 namespace pggan::PGGAN_ISA {

@@ -90,7 +90,8 @@ inline int64_t block_tiles(int64_t points, int64_t channels) {
 // f(begin, end) for the blocks of tiles [begin, end).
 template <class F>
 inline void each_block(int64_t begin, int64_t end, int64_t most, const F& f) {
-  const int64_t blocks = ceil_div(end - begin, most), size = ceil_div(ceil_div(end - begin, blocks), ROW_STEP) * ROW_STEP;
+  const int64_t blocks = ceil_div(end - begin, most);
+  const int64_t size = ceil_div(ceil_div(end - begin, blocks), ROW_STEP) * ROW_STEP;
   for (int64_t first = begin; first < end; first += size) f(first, minimum(first + size, end));
 }
 

@@ -1,7 +1,7 @@
 // One register of neighbouring channels, by the compiler's vector extension: operators work lane by lane.
 #pragma once
 
-#include <utility>
+#include <utility>  // integer_sequence, a type: none of its functions
 
 #include "element.h"
 

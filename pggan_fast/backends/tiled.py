@@ -19,7 +19,7 @@ from pggan_fast.backends.precision import exact_matmul
 
 RESAMPLES = {"none": 0, "up": 1, "down": 2}
 LEAST_CHANNELS = 8  # below, half of a vector's lanes are idle
-LEAST_PIXELS = 256  # of all samples: fewer do not pay for transforming the weights, but with resampling
+LEAST_PIXELS = 512  # of all samples: fewer do not pay for transforming the weights, but with resampling
 LEAST_PLANES = 128  # channels of planes, which are copied to rows and back
 MOST_LANES = 16  # of a vector, on any instruction set
 MOST_WEIGHTS = 32 << 20  # bytes of transformed weights
