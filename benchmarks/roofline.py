@@ -44,9 +44,8 @@ class Counted:
 
 
 @contextlib.contextmanager
-def watched(torchs_too: bool) -> Iterator[Counted]:
-    """Counts the native kernels' products and bytes, and the products of torch's own convolutions and matrices, which
-    its counter finds in forward passes only."""
+def watched() -> Iterator[Counted]:
+    """Counts the native kernels' products and bytes."""
     counted, undo = Counted(), []
 
     def watch(module: Any) -> None:
@@ -62,15 +61,18 @@ def watched(torchs_too: bool) -> Iterator[Counted]:
 
     for module in (cpu, cpu_stage, tiled):
         watch(module)
-    torchs = FlopCounterMode(display=False)
     try:
-        with torchs if torchs_too else contextlib.nullcontext():
-            yield counted
+        yield counted
     finally:
         for restore in undo:
             restore()
-    if torchs_too:
-        counted.flops += torchs.get_total_flops()
+
+
+def torchs_flops(run: Callable[[], Any]) -> float:
+    """Of torch's own convolutions and matrices in a forward pass: its counter stumbles over gradients of gradients."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return float(counter.get_total_flops())
 
 
 def _flops(kernel: str, args: tuple[Any, ...]) -> float:
@@ -133,8 +135,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     for name, network, run in cases():
         run()
-        with watched(network is not None) as counted:
+        with watched() as counted:
             run()
+        counted.flops += 0.0 if network is None else torchs_flops(run)
         took = _median(run, rounds)
         share = ""
         if network is not None:

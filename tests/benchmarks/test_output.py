@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import sys
 
@@ -76,3 +77,15 @@ def test_plot_is_a_png_that_names_the_faces(report, tmp_path):
     forwards = [row for row in report.results if "step" not in row.case]
     assert "not photographs" not in plot._footnote(forwards)
     assert "matplotlib.pyplot" not in sys.modules  # no global state, no display
+
+
+def test_a_case_at_many_resolutions_is_a_curve(report, tmp_path):
+    forwards = [row for row in report.results if row.case == "G.forward"]
+    assert forwards
+    assert not plot._curves(report.results)
+    rows = [dataclasses.replace(row, resolution=r) for row in forwards for r in (4, 8, 16, 32)]
+    assert list(plot._curves(rows)) == ["G.forward"]
+    assert not plot._curves([*rows, dataclasses.replace(forwards[0], case="D.forward")])
+    path = tmp_path / "curves.png"
+    plot.draw(dataclasses.replace(report, results=rows), path)
+    assert path.read_bytes().startswith(b"\x89PNG")
