@@ -157,13 +157,26 @@ def table(rows: list[Row]) -> Table:
     return drawn
 
 
+def positive(text: str) -> int:
+    """An argument of a command."""
+    if (value := int(text)) < 1:
+        raise ValueError(text)
+    return value
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--resolution", type=int, nargs="+", default=[2**i for i in range(2, 11)], metavar="R")
-    parser.add_argument("--batch", type=int, help="of every image; default: what training takes, an eighth on a CPU")
-    parser.add_argument("--rounds", type=int, default=5, help="samples of each, in turns")
+    name, form = "python -m pggan_fast.benchmarks.layers", argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(name, description=__doc__, formatter_class=form)
+    sizes = [2**i for i in range(2, 11)]
+    told = "of the networks, whose layers are taken at all their own; default: every power of two from 4 to 1024"
+    parser.add_argument("--resolution", type=int, nargs="+", default=sizes, choices=sizes, metavar="R", help=told)
+    told = "of every image; default: what training takes, an eighth on a CPU"
+    parser.add_argument("--batch", type=positive, metavar="N", help=told)
+    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="samples of each, in turns")
     parser.add_argument("--json", type=Path, help="where the samples go")
     options = parser.parse_args(arguments)
+    if options.json and not options.json.absolute().parent.is_dir():
+        parser.error(f"--json: {options.json.absolute().parent} is no folder")
     started, device = time.perf_counter(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
     screen = console()
     with Progress(console(stderr=True)) as progress:
@@ -171,7 +184,8 @@ def main(arguments: list[str] | None = None) -> int:
     screen.print(table(rows))
     bad = [row for row in rows if row.failed or is_slower(row)]
     for row in bad:
-        screen.print(f"slower or wrong: {row.case}, {row.resolution}x{row.resolution}: {row.reason or row.ratio}")
+        what = f"wrong, {row.reason}" if row.failed else f"slower, {row.ratio:.2f} of aten's speed"
+        screen.print(f"{row.case}, {row.resolution}x{row.resolution} x{row.batch}: {what}")
     if options.json:
         machine, versions, commit = report.machine(device), report.versions(), report.commit()
         done = Report(machine, versions, commit, rows, elapsed_s=time.perf_counter() - started)

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from pggan_fast.benchmarks import timing
+from pggan_fast.benchmarks.layers import positive
 from pggan_fast.benchmarks.table import console, seconds
 from rich import box
 from rich.table import Table
@@ -122,8 +123,9 @@ def cases() -> Iterator[tuple[str, torch.nn.Module | None, Callable[[], Any]]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="timed calls of each case")
+    name, form = "python -m pggan_fast.benchmarks.roofline", argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(name, description=__doc__, formatter_class=form)
+    parser.add_argument("--rounds", type=positive, default=7, metavar="N", help="timed calls of each case")
     rounds = parser.parse_args(arguments).rounds
     if cpu.native is None:
         print(cpu.why_missing(), file=sys.stderr)

@@ -56,8 +56,8 @@ def use_torch_threads() -> str | None:
 
 def describe() -> dict[str, Any]:
     """For `pggan-fast info`: the instruction set in use, those that can run here, and why loops are serial if so."""
-    if native is None:
-        return {"missing": why_missing()}
+    if (reason := why_missing()) is not None:
+        return {"missing": reason}
     return {"isa": native.isa(), "isas": native.isas(), "serial": serial_reason}
 
 

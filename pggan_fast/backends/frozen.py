@@ -26,12 +26,14 @@ _frozen = _Frozen()
 
 @contextlib.contextmanager
 def frozen(module: torch.nn.Module) -> Iterator[None]:
-    """Prepare the weights of `module`'s layers once for the whole `with` block, in which they must not change.
+    """Prepare the weights of `module`'s 3x3 layers once for the whole `with` block, in which they must not change.
 
-    For sampling: transformed weights take 16 / 9 of the parameters' memory (of half precision, four times that) until
-    the block ends, and save their share of every call. A write that PyTorch counts (an optimiser's step,
-    `load_state_dict`, `copy_` under `no_grad`) raises RuntimeError at the next call; one through `.data` is not seen.
-    Of this thread only; blocks may be nested.
+    For sampling: where gradients are wanted nothing is kept. Until the block ends the weights that were used take their
+    memory once more with resampling and 16 / 9 times without it (4 times where float32 may round more), in float32
+    also those of half types. Layers that torch's convolutions compute keep nothing: 1x1 and dense ones, those of few
+    pixels, bfloat16 where the CPU multiplies it. A write that PyTorch counts (an optimiser's step, `load_state_dict`,
+    `copy_` under `no_grad`) to a weight that was kept raises RuntimeError when it is used again; one through `.data` is
+    not seen. Of this thread only; blocks may be nested. Raises TypeError where `module` is no torch.nn.Module.
     """
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")

@@ -58,10 +58,10 @@ def generator_stage(
         to_rgb_low: weight [K, Cin, 1, 1], of x's level, blended in with `alpha`; None shows the new level alone.
         alpha: a float or a 0-d tensor on the device, clamped to [0, 1]; not differentiable. Unused without to_rgb_low.
         negative_slope, pixel_norm, eps, eps_mode: of both convolutions, see `bias_act`.
-        backend: None runs the parts, each on what is chosen for it. "cuda" has one kernel for all, for at most 64
-            channels in and out, and 4 of the image, where they fit a multiprocessor's shared memory; no gradient flows
-            through it, so where one is wanted, and under torch.compile, torch.func and dispatch modes, "cuda" runs the
-            parts too.
+        backend: "cpu" has one kernel for all up to 128 channels, which None takes too on the CPU. "cuda" has one for
+            at most 64 channels in and out, and 4 of the image, where they fit a multiprocessor's shared memory, which
+            runs only where it is named. No gradient flows through either, so where one is wanted, and under
+            torch.compile, torch.func and dispatch modes, and in all other cases, the parts run.
     Returns:
         [N, C, H, W], or with to_rgb [N, K, H, W], in x's dtype (autocast's under autocast).
     Raises:
