@@ -8,11 +8,10 @@ from torch import Tensor
 
 from pggan_fast.backends import cpu, layout, tiled
 from pggan_fast.backends.launch import launch
-from pggan_fast.backends.native import NORMS, unsupported_image_channels
+from pggan_fast.backends.native import NO_LAYER, NORMS, unsupported_image_channels
 from pggan_fast.backends.registry import implement
 
 MOST_CHANNELS = 128  # of more, edges that are computed twice cost as much as the memory saves
-NO_LAYER: tuple[Any, ...] = (None, None, 1.0, 1.0)
 
 
 def _unsupported(x: Tensor, conv_up: Any, conv: Any, to_rgb: Any, *others: Any) -> str | None:

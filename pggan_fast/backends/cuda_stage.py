@@ -7,11 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from pggan_fast.backends import cuda, cuda_layer, layout
-from pggan_fast.backends.native import DTYPES, NORMS, unsupported_image_channels
+from pggan_fast.backends.native import DTYPES, NO_LAYER, NORMS, unsupported_image_channels
 from pggan_fast.backends.registry import implement
-
-NO_LAYER: tuple[Any, ...] = (None, None, 1.0, 1.0)
-"""weight, bias and their scales where there is no layer."""
 
 
 def _codes(*tensors: Tensor | None) -> list[int]:

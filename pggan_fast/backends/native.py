@@ -18,6 +18,8 @@ from pggan_fast.backends.registry import Limit, implement
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}
 NORMS = {"none": 0, "after_act": 1, "before_act": 2}
 _MAX_IMAGE_CHANNELS = 4
+# Weight, bias and their scales where a block has no such layer
+NO_LAYER: tuple[Any, ...] = (None, None, 1.0, 1.0)
 
 
 def unsupported_to_rgb(x_low: Tensor, x_high: Tensor, w_low: Tensor, *others: Any) -> str | None:
