@@ -78,17 +78,21 @@ def torchs_flops(run: Callable[[], Any]) -> float:
 
 def _flops(kernel: str, args: tuple[Any, ...]) -> float:
     """Twice the products of a call of a native kernel."""
-    large = torch.get_float32_matmul_precision() != "highest"
-    plain = 36.0 / 16.0 if large else PRODUCTS["none"]
     if kernel in ("tiled_conv", "tiled_conv_weight_grad"):
         x, other = args[0], args[4] if kernel == "tiled_conv" else args[1]
         resample = {1: "none", 4: "up"}.get(other.shape[2] * other.shape[3] // (x.shape[2] * x.shape[3]), "down")
-        return 2.0 * x.numel() * other.shape[1] * (plain if resample == "none" else PRODUCTS[resample])
+        c = other.shape[1]
+        return 2.0 * x.numel() * c * (_plain(x, c) if resample == "none" else PRODUCTS[resample])
     if kernel == "tiled_stage":
         x, up = args[:2]
         c = up.shape[0]
-        return 2.0 * x.numel() * c * PRODUCTS["up"] + 2.0 * x.numel() / x.shape[1] * 4.0 * c * c * plain
+        features = x.new_empty(0, c, 1, 1)
+        return 2.0 * x.numel() * c * PRODUCTS["up"] + 8.0 * x.numel() / x.shape[1] * c * c * _plain(features, c)
     return 0.0
+
+
+def _plain(x: Tensor, c: int) -> float:
+    return 36.0 / 16.0 if tiled.large_tiles(x, c) else PRODUCTS["none"]
 
 
 def product_ceiling() -> float:

@@ -46,11 +46,13 @@ def frozen(module: torch.nn.Module) -> Iterator[None]:
             del _frozen.prepared[id(p)]
 
 
-def prepared(weight: Tensor, key: Hashable, prepare: Callable[[], Tensor]) -> Tensor | None:
-    """What `prepare` makes of a frozen weight, made once for each key; None for a weight that is not frozen."""
-    kept = _frozen.prepared.get(id(weight))
-    if kept is None:
-        return None
+def is_frozen(weight: Tensor) -> bool:
+    return id(weight) in _frozen.prepared
+
+
+def prepared(weight: Tensor, key: Hashable, prepare: Callable[[], Tensor]) -> Tensor:
+    """What `prepare` makes of a frozen weight, made once for each key."""
+    kept = _frozen.prepared[id(weight)]
     version = 0 if weight.is_inference() else weight._version
     if key not in kept:
         kept[key] = version, prepare()

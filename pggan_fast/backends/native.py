@@ -45,7 +45,7 @@ def unsupported_backward(
     return None
 
 
-def _norm_factor(u: Tensor, n: int, h: int, w: int, norm: str) -> Tensor | None:
+def norm_factor(u: Tensor, n: int, h: int, w: int, norm: str) -> Tensor | None:
     """r [N, 1, H, W] in the accumulator's dtype, where there is a norm."""
     return None if norm == "none" else empty((n, 1, h, w), u, False, accumulator(u.dtype))
 
@@ -105,7 +105,7 @@ class NativeOps:
         n, c, h, w = shape = u.shape
         u = dense(u, channels_last)
         y = empty((n, c, h // 2, w // 2) if pool else shape, u, channels_last)
-        r = _norm_factor(u, n, h, w, norm)
+        r = norm_factor(u, n, h, w, norm)
         mask = empty((n, (c + 7) // 8, h, w), u, channels_last, torch.uint8) if pool and slope is not None else None
         self._epilogue(u, y, r, mask, shape, channels_last, pool, bias, scale, bias_scale, slope, norm, eps, eps_mode)
         return y, r, mask
@@ -118,7 +118,7 @@ class NativeOps:
         channels_last = is_channels_last(u)
         n, _, h, w = shape = u.shape
         y = dense(u, channels_last)
-        r = _norm_factor(u, n, h, w, norm)
+        r = norm_factor(u, n, h, w, norm)
         self._epilogue(y, y, r, None, shape, channels_last, False, bias, scale, bias_scale, slope, norm, eps, eps_mode)
         return y, r
 

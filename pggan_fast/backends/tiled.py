@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from pggan_fast.backends import cpu, layout
-from pggan_fast.backends.frozen import prepared
+from pggan_fast.backends.frozen import is_frozen, prepared
 from pggan_fast.backends.launch import launch
-from pggan_fast.backends.native import NORMS
+from pggan_fast.backends.native import NORMS, norm_factor
 from pggan_fast.backends.precision import exact_matmul
 
 RESAMPLES = {"none": 0, "up": 1, "down": 2}
@@ -70,7 +70,7 @@ def _layer(
     rows = layout.dense(x, True)
     y = layout.empty(layout.output_shape(x, weight, resample, adjoint), x, True)
     n, _, h, w = y.shape
-    r = None if norm == "none" else x.new_empty((n, 1, h, w), dtype=layout.accumulator(x.dtype))
+    r = norm_factor(x, n, h, w, norm)
     bias = layout.contiguous(bias)
     u = transformed(x, weight, weight_scale, resample, adjoint)
     launch(
@@ -93,6 +93,8 @@ def _config(
 
 def transformed(x: Tensor, weight: Tensor, weight_scale: float, resample: str, adjoint: bool = False) -> Tensor | None:
     """A frozen weight as the convolution of such an x multiplies with it; None: it transforms the weight itself."""
+    if not is_frozen(weight):
+        return None
     config = _config(x, weight, None, weight_scale, resample, adjoint)
 
     def transform() -> Tensor:
@@ -112,10 +114,9 @@ def transformed(x: Tensor, weight: Tensor, weight_scale: float, resample: str, a
 def weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, dtype: torch.dtype) -> Tensor:
     """The gradient of `conv(x, weight, scale, resample, False)` in weight [C, Cin, 3, 3], in `dtype`."""
     c = dy.shape[1]
-    dw = x.new_empty((c, x.shape[1], 3, 3), dtype=dtype)
+    dw = layout.empty((c, x.shape[1], 3, 3), x, False, dtype)
     launch(
         cpu.native.tiled_conv_weight_grad, layout.dense(x, True), layout.dense(dy, True), dw, cpu.DTYPES[x.dtype],
-        cpu.DTYPES[dtype], *x.shape, c, RESAMPLES[resample],
-        large_tiles(x, c), scale,
+        cpu.DTYPES[dtype], *x.shape, c, RESAMPLES[resample], large_tiles(x, c), scale,
     )  # fmt: skip
     return dw
