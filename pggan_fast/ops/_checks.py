@@ -8,8 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pggan_fast.backends import registry
-
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -102,17 +100,6 @@ def epilogue(negative_slope: float | None, pixel_norm: str, eps: float, eps_mode
 def even(name: str, x: Tensor, why: str) -> None:
     if x.shape[2] % 2 or x.shape[3] % 2:
         raise ValueError(f"{name}: {why} needs even height and width, got {x.shape[2]}x{x.shape[3]}")
-
-
-def backend(name: str | None) -> None:
-    if name is not None and name not in registry.BACKENDS:
-        raise ValueError(f"backend: expected None or one of {', '.join(registry.BACKENDS)}, got {name!r}")
-
-
-def backend_variable(name: str) -> None:
-    """The value of PGGAN_FAST_BACKEND: the error names it, since no argument is at fault."""
-    if name not in registry.BACKENDS:
-        raise ValueError(f"PGGAN_FAST_BACKEND: expected auto or one of {', '.join(registry.BACKENDS)}, got {name!r}")
 
 
 def alpha(value: float | Tensor, like: Tensor) -> Tensor:

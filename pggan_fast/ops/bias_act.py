@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pggan_fast import reference, settings
-from pggan_fast.backends import layout
+from pggan_fast import reference
+from pggan_fast.backends import forced, layout
 from pggan_fast.ops import _checks
 from pggan_fast.ops._autograd import as_edge, needs_reference, wanted
 from pggan_fast.ops._register import register
@@ -57,7 +57,7 @@ def bias_act(
     _checks.bias("bias", bias, x.shape[1], x)
     _checks.finite(scale=scale, bias_scale=bias_scale)
     _checks.epilogue(negative_slope, pixel_norm, eps, eps_mode)
-    chosen = chosen_backend(backend)
+    chosen = forced.named(backend)
     if chosen == "reference" or needs_reference():
         return reference.bias_act(
             x,
@@ -81,17 +81,6 @@ LEAST_SLOPE = 1e-3
 def activation_apart(slope: float | None, norm: str) -> bool:
     """Whether the activation is a node of its own: y = slope * n has lost the normalised n that backward needs."""
     return norm == "before_act" and slope is not None and slope < LEAST_SLOPE
-
-
-def chosen_backend(backend: str | None) -> str:
-    """The explicit backend or the environment's; "" stands for the automatic choice in internal ops."""
-    _checks.backend(backend)
-    if backend is not None:
-        return backend
-    fallback = settings.backend()
-    if fallback is not None:
-        _checks.backend_variable(fallback)
-    return fallback or ""
 
 
 def apply(

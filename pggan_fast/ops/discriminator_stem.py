@@ -10,10 +10,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from pggan_fast import reference
-from pggan_fast.backends import layout
+from pggan_fast.backends import forced, layout
 from pggan_fast.ops import _checks
 from pggan_fast.ops._autograd import needs_reference
-from pggan_fast.ops.bias_act import chosen_backend
 from pggan_fast.ops.generator_stage import Scaled, check_layer, convolve, fused
 from pggan_fast.ops.scaled_conv2d import autocast
 
@@ -45,7 +44,7 @@ def discriminator_stem(
     features = check_layer("from_rgb", from_rgb, image, "image", 1)
     check_layer("conv", conv, features, "from_rgb's output", 3)
     _checks.epilogue(negative_slope, "none", 0.0, "inside")
-    chosen = chosen_backend(backend)
+    chosen = forced.named(backend)
     if chosen == "reference" or needs_reference():
         return reference.discriminator_stem(image, from_rgb, conv, negative_slope=negative_slope)
     run = fused("discriminator_stem", chosen, image, from_rgb, conv, negative_slope)

@@ -12,11 +12,10 @@ from typing import Any
 from torch import Tensor
 
 from pggan_fast import reference
-from pggan_fast.backends import layout
+from pggan_fast.backends import forced, layout
 from pggan_fast.ops import _checks
 from pggan_fast.ops._autograd import needs_reference
 from pggan_fast.ops._register import register
-from pggan_fast.ops.bias_act import chosen_backend
 
 
 def fade_in(low: Tensor, high: Tensor, alpha: float | Tensor, *, backend: str | None = None) -> Tensor:
@@ -44,7 +43,7 @@ def fade_in(low: Tensor, high: Tensor, alpha: float | Tensor, *, backend: str | 
     if tuple(low.shape[2:]) != tuple(high.shape[2:]):
         _checks.even("high", high, "blending with low at half the size")
     a = _checks.alpha(alpha, high)
-    chosen = chosen_backend(backend)
+    chosen = forced.named(backend)
     if chosen == "reference" or needs_reference():
         return reference.fade_in(low, high, a)
     return fade_in_forward(low, high, a, chosen)

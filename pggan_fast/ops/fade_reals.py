@@ -7,11 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from pggan_fast import reference
-from pggan_fast.backends import layout
+from pggan_fast.backends import forced, layout
 from pggan_fast.ops import _checks
 from pggan_fast.ops._autograd import needs_reference
 from pggan_fast.ops._register import register
-from pggan_fast.ops.bias_act import chosen_backend
 
 
 def fade_reals(image: Tensor, alpha: float | Tensor, *, backend: str | None = None) -> Tensor:
@@ -30,7 +29,7 @@ def fade_reals(image: Tensor, alpha: float | Tensor, *, backend: str | None = No
     _checks.tensor("image", image, (4,))
     _checks.even("image", image, "fade_reals")
     a = _checks.alpha(alpha, image)
-    chosen = chosen_backend(backend)
+    chosen = forced.named(backend)
     if chosen == "reference" or needs_reference():
         return reference.fade_reals(image, a)
     return _fade_reals(image, a, chosen)

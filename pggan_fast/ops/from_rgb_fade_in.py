@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from pggan_fast import reference
-from pggan_fast.backends import layout
+from pggan_fast.backends import forced, layout
 from pggan_fast.backends.precision import split_scale_backward
 from pggan_fast.ops import _checks
 from pggan_fast.ops._autograd import as_edge, needs_reference, wanted
 from pggan_fast.ops._register import register
-from pggan_fast.ops.bias_act import bias_act_backward, chosen_backend, mask_shape
+from pggan_fast.ops.bias_act import bias_act_backward, mask_shape
 from pggan_fast.ops.conv import input_grad, weight_grad
 from pggan_fast.ops.fade_in import fade_in_backward
 from pggan_fast.ops.scaled_conv2d import autocast
@@ -64,7 +64,7 @@ def from_rgb_fade_in(
     _checks.finite(weight_scale=weight_scale, bias_scale=bias_scale, negative_slope=negative_slope)
     _checks.epilogue(negative_slope, "none", 0.0, "inside")
     a = _checks.alpha(alpha, image)
-    chosen = chosen_backend(backend)
+    chosen = forced.named(backend)
     if chosen == "reference" or needs_reference():
         return reference.from_rgb_fade_in(
             image,

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from pggan_fast import reference
-from pggan_fast.backends import layout, registry
+from pggan_fast.backends import forced, layout, registry
 from pggan_fast.ops import _checks, _register
 from pggan_fast.ops._autograd import needs_reference
-from pggan_fast.ops.bias_act import chosen_backend
 from pggan_fast.ops.scaled_conv2d import autocast, scaled_conv2d
 from pggan_fast.ops.to_rgb_fade_in import to_rgb_fade_in
 
@@ -82,7 +81,7 @@ def generator_stage(
         raise ValueError("to_rgb_low: expected None, since without to_rgb there is no image")
     _checks.epilogue(negative_slope, pixel_norm, eps, eps_mode)
     a = None if to_rgb_low is None else _checks.alpha(alpha, x)
-    chosen = chosen_backend(backend)
+    chosen = forced.named(backend)
     args = x, conv_up, conv, to_rgb, to_rgb_low, a, negative_slope, pixel_norm, eps, eps_mode
     if chosen == "reference" or needs_reference():
         return reference.generator_stage(

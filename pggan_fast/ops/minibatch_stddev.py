@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from pggan_fast import reference
-from pggan_fast.backends import layout
+from pggan_fast.backends import forced, layout
 from pggan_fast.ops import _checks
 from pggan_fast.ops._autograd import needs_reference
 from pggan_fast.ops._register import register
-from pggan_fast.ops.bias_act import chosen_backend
 from pggan_fast.reference import merge_groups, split_groups
 
 
@@ -59,7 +58,7 @@ def minibatch_stddev(
         raise ValueError(f"x: expected at least one channel and pixel, got shape {tuple(x.shape)}")
     if unbiased and group == 1:
         raise ValueError("unbiased: the deviation of a group of 1 sample is undefined; use unbiased=False")
-    chosen = chosen_backend(backend)
+    chosen = forced.named(backend)
     if chosen == "reference" or needs_reference():
         return reference.minibatch_stddev(x, group, grouping=grouping, unbiased=unbiased, eps=eps)
     return _forward(x, group, grouping, unbiased, eps, chosen)

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pggan_fast import reference
-from pggan_fast.backends import layout
+from pggan_fast.backends import forced, layout
 from pggan_fast.backends.precision import split_scale_backward
 from pggan_fast.ops import _checks
 from pggan_fast.ops._autograd import as_edge, needs_reference, wanted
 from pggan_fast.ops._register import register
-from pggan_fast.ops.bias_act import activation_apart, bias_act_backward, chosen_backend, forward_fake
+from pggan_fast.ops.bias_act import activation_apart, bias_act_backward, forward_fake
 from pggan_fast.ops.conv import input_grad, weight_grad
 
 
@@ -64,7 +64,7 @@ def scaled_conv2d(
     _checks.epilogue(negative_slope, pixel_norm, eps, eps_mode)
     if resample in ("down", "pool"):
         _checks.even("x", x, f'resample="{resample}"')
-    chosen = chosen_backend(backend)
+    chosen = forced.named(backend)
     if chosen == "reference" or needs_reference():
         return reference.scaled_conv2d(
             x,

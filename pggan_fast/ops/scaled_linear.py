@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from pggan_fast import reference
+from pggan_fast.backends import forced
 from pggan_fast.ops import _checks
 from pggan_fast.ops._autograd import needs_reference
-from pggan_fast.ops.bias_act import chosen_backend
 from pggan_fast.ops.scaled_conv2d import autocast, scaled_conv2d
 
 
@@ -40,7 +40,7 @@ def scaled_linear(
         raise ValueError(f"weight: expected {x.shape[1]} columns as x has, got {weight.shape[1]}")
     if not weight.numel():
         raise ValueError(f"weight: expected at least one row and column, got shape {tuple(weight.shape)}")
-    if chosen_backend(backend) == "reference" or needs_reference():
+    if forced.named(backend) == "reference" or needs_reference():
         x = autocast(x)
         _checks.parameter_dtype("weight", weight, x)
         _checks.bias("bias", bias, weight.shape[0], x)

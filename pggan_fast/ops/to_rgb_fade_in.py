@@ -12,11 +12,10 @@ from typing import Any
 from torch import Tensor
 
 from pggan_fast import reference
-from pggan_fast.backends import layout
+from pggan_fast.backends import forced, layout
 from pggan_fast.ops import _checks
 from pggan_fast.ops._autograd import as_edge, needs_reference, wanted
 from pggan_fast.ops._register import register
-from pggan_fast.ops.bias_act import chosen_backend
 from pggan_fast.ops.conv import input_grad, weight_grad
 from pggan_fast.ops.fade_in import fade_in_backward
 from pggan_fast.ops.scaled_conv2d import autocast
@@ -68,7 +67,7 @@ def to_rgb_fade_in(
         weight_scale_low=scales[0], weight_scale_high=scales[1], bias_scale_low=scales[2], bias_scale_high=scales[3]
     )
     a = _checks.alpha(alpha, x_high)
-    chosen = chosen_backend(backend)
+    chosen = forced.named(backend)
     if chosen == "reference" or needs_reference():
         return reference.to_rgb_fade_in(
             x_low,

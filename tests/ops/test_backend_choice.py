@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pggan_fast import BackendUnavailable, ops
+from pggan_fast import BackendUnavailable, ops, use_backend
 from pggan_fast.backends import BACKENDS, ops_of, registry
 from pggan_fast.ops import _register
 
@@ -167,3 +167,42 @@ def test_a_shape_beyond_the_kernels_falls_back_with_one_warning(monkeypatch: pyt
     monkeypatch.setenv("PGGAN_FAST_STRICT", "1")
     with pytest.raises(BackendUnavailable, match="at most 4 channels"):
         ops.bias_act(x)
+
+
+def test_a_context_names_the_backend(ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGGAN_FAST_BACKEND", "reference")
+    x = torch.randn(2, 3, 4, 4, requires_grad=True)
+    with use_backend("aten"):
+        y = layer(x)
+        layer(backend="reference")  # the argument wins
+        with use_backend("reference"):
+            layer()
+        layer()
+    assert ran == ["aten", "aten"]
+    layer()
+    y.square().sum().backward()  # by the forward's, after the context
+    assert set(ran) == {"aten"}
+    before = len(ran)
+    with use_backend(None):  # automatic, whatever the environment names
+        layer()
+    assert len(ran) == before + 1
+
+
+def test_a_context_ends_with_an_error_in_it(ran: list[str]) -> None:
+    with pytest.raises(KeyError), use_backend("reference"):
+        raise KeyError
+    layer()
+    assert len(ran) == 1
+    with pytest.raises(ValueError, match="name: expected None or one of .* got 'cudnn'"), use_backend("cudnn"):
+        pass
+
+
+def test_a_compiled_function_follows_the_context(ran: list[str]) -> None:
+    torch._dynamo.reset()
+    w = torch.randn(4, 3, 3, 3)
+    run = torch.compile(lambda x: ops.scaled_conv2d(x, w, weight_scale=0.2), backend="aot_eager", fullgraph=True)
+    x = torch.randn(2, 3, 4, 4)
+    for name in ("aten", "reference", "aten"):
+        with use_backend(name):
+            run(x)
+    assert ran == ["aten", "aten"]

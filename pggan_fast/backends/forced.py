@@ -1,0 +1,50 @@
+"""`with use_backend(name): ...`: who runs the ops that name no backend themselves."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from pggan_fast import settings
+from pggan_fast.backends.registry import BACKENDS
+
+
+class _Forced:
+    """Process-wide, as torch.compile guards on an attribute and on nothing per thread: a graph is made per backend."""
+
+    backend: str | None = None  # None: no context is open; "": the automatic choice
+
+
+@contextlib.contextmanager
+def use_backend(name: str | None) -> Iterator[None]:
+    """Within this context, ops and layers that name no backend run by `name`; None is the automatic choice.
+
+    A `backend=` of the op or layer wins over it, and it wins over PGGAN_FAST_BACKEND. Backward passes run by the
+    backend of their forward pass, inside the context or after it. It holds for all threads of the process; contexts may
+    be nested. "reference" gives graphs of plain ATen ops, for torch.export. Raises ValueError for an unknown name; a
+    backend that cannot run raises BackendUnavailable at the first op.
+    """
+    if name is not None and name not in BACKENDS:
+        raise ValueError(f"name: expected None or one of {', '.join(BACKENDS)}, got {name!r}")
+    before, _Forced.backend = _Forced.backend, name or ""
+    try:
+        yield
+    finally:
+        _Forced.backend = before
+
+
+def named(backend: str | None) -> str:
+    """The backend of a call: its argument's, the context's, the environment's; "" for the automatic choice.
+
+    Raises ValueError where the argument or PGGAN_FAST_BACKEND is no backend's name.
+    """
+    if backend is not None:
+        if backend not in BACKENDS:
+            raise ValueError(f"backend: expected None or one of {', '.join(BACKENDS)}, got {backend!r}")
+        return backend
+    if _Forced.backend is not None:
+        return _Forced.backend
+    name = settings.backend()
+    if name is not None and name not in BACKENDS:
+        raise ValueError(f"PGGAN_FAST_BACKEND: expected auto or one of {', '.join(BACKENDS)}, got {name!r}")
+    return name or ""
