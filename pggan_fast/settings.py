@@ -8,10 +8,15 @@ from pathlib import Path
 VARIABLES = {
     "PGGAN_FAST_BACKEND": "backend of every op that names none: auto (default), reference, aten, cpu, triton or cuda",
     "PGGAN_FAST_STRICT": "1: where the automatic choice would fall back to a slower backend, raise instead of warning",
-    "PGGAN_FAST_CACHE": "folder for tuning results; default: $XDG_CACHE_HOME/pggan_fast, else ~/.cache/pggan_fast",
+    "PGGAN_FAST_CACHE": "folder of measurements and checks; default: pggan_fast in $XDG_CACHE_HOME, else in ~/.cache",
     "PGGAN_FAST_CPU_ISA": "instruction set of the CPU kernels: baseline, avx2 or avx512; default: the best there is",
     "PGGAN_FAST_CUDA": "at build time. 1: build the CUDA kernels without a CUDA device too; 0: never build them",
 }
+
+
+def value(name: str) -> str | None:
+    """One of VARIABLES as it is set; None where it is unset or empty."""
+    return os.environ.get(name) or None
 
 
 def backend() -> str | None:

@@ -42,7 +42,7 @@ fi
 results=benchmarks/results/$device
 run=build/gpu-venv/bin/python
 read -ra pytest_args <<<"${PYTEST_ARGS:-}"
-read -ra tune_args <<<"${TUNE_ARGS:-}"
+read -ra tune_args <<<"${TUNE_ARGS:---dtype bfloat16 float32}"
 read -ra bench_args <<<"${BENCH_ARGS:-}"
 export PGGAN_FAST_CACHE=$PWD/$results # the table that tune writes is the one that bench reads
 unset TRITON_INTERPRET
@@ -92,7 +92,7 @@ sanitize() {
 }
 
 tune() {
-    "$run" -m pggan_fast.benchmarks.tune ${tune_args[@]+"${tune_args[@]}"}
+    build/gpu-venv/bin/pggan-fast tune "${tune_args[@]}"
 }
 
 bench() {

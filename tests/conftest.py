@@ -41,6 +41,14 @@ def emulated_process() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No table of the user's, and none of the test's for the user."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PGGAN_FAST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def repeatable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The same numbers in every order of tests, and no choice of backend from the shell that runs them."""

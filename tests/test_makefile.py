@@ -269,7 +269,7 @@ GPU_STAGES = {
     "-m pytest --ignore": "tests",
     "tests/kernels tests/ops": "interpreter",
     "-k sanitized": "sanitize",
-    "-m pggan_fast.benchmarks.tune": "tune",
+    "tune --dtype": "tune",
     "bench --preset": "bench",
 }
 
@@ -314,7 +314,7 @@ def test_a_stage_of_make_gpu_runs_alone_and_builds_once(copy):
         ("pytest tests/gpu -m", "test"),
         ("--tool racecheck", "sanitize"),
         ("--tool synccheck", "sanitize"),
-        ("benchmarks.tune", "tune"),
+        ("tune --dtype", "tune"),
         ("bench --", "bench"),
     ],
 )

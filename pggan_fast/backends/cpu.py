@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from pggan_fast import settings
+from pggan_fast.backends import tables
 from pggan_fast.backends.launch import launch
 from pggan_fast.backends.native import DTYPES, NativeOps
-from pggan_fast.backends.registry import backend_status
+from pggan_fast.backends.registry import backend_status, forget
 
 native: Any = None
 _missing: str | None = None
@@ -61,9 +62,16 @@ def describe() -> dict[str, Any]:
     return {"isa": native.isa(), "isas": native.isas(), "serial": serial_reason}
 
 
+def isa() -> str | None:
+    """The instruction set that the kernels use; None where there are no kernels."""
+    return None if native is None else native.isa()
+
+
 def set_isa(name: str) -> None:
     """Use the kernels compiled for one instruction set; ValueError names those that can run here."""
     native.set_isa(name)
+    tables.forget()
+    forget()
 
 
 backend_status("cpu", why_missing)

@@ -1,54 +1,94 @@
 """Convolutions and whole layers of the backend "cpu".
 
-3x3 convolutions go through cache tile by tile with their epilogue (tiled.py); what that does not pay for is torch's
-own. Epilogues apart write over the convolution's output, so that a layer allocates one map where plain PyTorch keeps
+3x3 convolutions go through cache tile by tile with their epilogue (tiled.py). Where that does not pay, "aten+cpu" is
+torch's convolution, over whose output the epilogue writes, so that a layer allocates one map where plain PyTorch keeps
 four.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from pggan_fast.backends import aten, cpu, tiled
-from pggan_fast.backends.precision import split_scale
+from pggan_fast.backends.aten.layer import Result, in_two_passes
 from pggan_fast.backends.registry import implement
 
 
-@implement("cpu", "conv", supports=cpu.unsupported)
+def _unsupported(x: Tensor, k: int) -> str | None:
+    if (reason := cpu.unsupported(x)) is not None:
+        return reason
+    if k != 3:
+        return f"its convolutions are 3x3, got {k}x{k}"
+    return None if x.numel() else "there is nothing to convolve"
+
+
+def _unsupported_conv(x: Tensor, weight: Tensor, *others: Any) -> str | None:
+    return _unsupported(x, weight.shape[2])
+
+
+def _conv_rule(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> str | None:
+    return tiled.conv_rule(x, weight.shape[1] if adjoint else weight.shape[0], resample)
+
+
+@implement("cpu", "conv", supports=_unsupported_conv, rule=_conv_rule)
 def conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
-    c = weight.shape[1] if adjoint else weight.shape[0]
-    if weight.shape[2] == 3 and tiled.conv_pays(x, c, resample):
-        return tiled.conv(x, weight, scale, resample, adjoint)
-    return aten.conv.conv(x, weight, scale, resample, adjoint)
+    return tiled.conv(x, weight, scale, resample, adjoint)
 
 
-@implement("cpu", "conv_weight_grad", supports=cpu.unsupported)
+def _unsupported_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, k: int, *others: Any) -> str | None:
+    return _unsupported(x, k)
+
+
+def _weight_grad_rule(x: Tensor, dy: Tensor, scale: float, resample: str, *others: Any) -> str | None:
+    return tiled.rule(x, dy.shape[1], resample)
+
+
+@implement("cpu", "conv_weight_grad", supports=_unsupported_weight_grad, rule=_weight_grad_rule)
 def conv_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, k: int, dtype: torch.dtype) -> Tensor:
-    if k == 3 and tiled.pays(x, dy.shape[1], resample):
-        return tiled.weight_grad(x, dy, scale, resample, dtype)
-    return aten.conv.conv_weight_grad(x, dy, scale, resample, k, dtype)
+    return tiled.weight_grad(x, dy, scale, resample, dtype)
 
 
-@implement("cpu", "scaled_conv2d_forward", supports=cpu.unsupported)
+implement("aten+cpu", "conv", supports=cpu.unsupported)(aten.conv.conv)
+implement("aten+cpu", "conv_weight_grad", supports=cpu.unsupported)(aten.conv.conv_weight_grad)
+
+
+def _unsupported_layer(x: Tensor, weight: Tensor, *others: Any) -> str | None:
+    return _unsupported(x, weight.shape[2])
+
+
+def _layer_rule(
+    x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str, *others: Any
+) -> str | None:
+    return tiled.conv_rule(x, weight.shape[0], "none" if resample == "pool" else resample)
+
+
+@implement("cpu", "scaled_conv2d_forward", supports=_unsupported_layer, rule=_layer_rule)
 def scaled_conv2d_forward(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    weight_scale: float,
-    bias_scale: float,
-    resample: str,
-    slope: float | None,
-    norm: str,
-    eps: float,
-    eps_mode: str,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    if weight.shape[2] == 3 and resample != "pool" and tiled.conv_pays(x, weight.shape[0], resample):
-        y, r = tiled.layer(x, weight, bias, weight_scale, bias_scale, resample, slope, norm, eps, eps_mode)
-        return y, r, None
-    on_weight, on_epilogue = split_scale(weight_scale, x.dtype)
+    x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str,
+    slope: float | None, norm: str, eps: float, eps_mode: str,
+) -> Result:  # fmt: skip
+    options = slope, norm, eps, eps_mode
     if resample == "pool":
-        u = conv(x, weight, on_weight, "none", False)
-        return cpu.ops.bias_act_forward(u, bias, on_epilogue, bias_scale, slope, norm, eps, eps_mode, True)
-    u = conv(x, weight, on_weight, resample, False)
-    return *cpu.ops.bias_act_inplace(u, bias, on_epilogue, bias_scale, slope, norm, eps, eps_mode), None
+        return in_two_passes(tiled.conv, _epilogue, x, weight, bias, weight_scale, bias_scale, resample, *options)
+    return *tiled.layer(x, weight, bias, weight_scale, bias_scale, resample, *options), None
+
+
+@implement("aten+cpu", "scaled_conv2d_forward", supports=cpu.unsupported)
+def scaled_conv2d_forward_by_torch(
+    x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str,
+    slope: float | None, norm: str, eps: float, eps_mode: str,
+) -> Result:  # fmt: skip
+    options = slope, norm, eps, eps_mode
+    return in_two_passes(aten.conv.conv, _epilogue, x, weight, bias, weight_scale, bias_scale, resample, *options)
+
+
+def _epilogue(
+    u: Tensor, bias: Tensor | None, scale: float, bias_scale: float, slope: float | None, norm: str, eps: float,
+    eps_mode: str, pool: bool,
+) -> Result:  # fmt: skip
+    if pool:
+        return cpu.ops.bias_act_forward(u, bias, scale, bias_scale, slope, norm, eps, eps_mode, True)
+    return *cpu.ops.bias_act_inplace(u, bias, scale, bias_scale, slope, norm, eps, eps_mode), None

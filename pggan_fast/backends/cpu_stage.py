@@ -22,12 +22,14 @@ def _unsupported(x: Tensor, conv_up: Any, conv: Any, to_rgb: Any, *others: Any) 
         return reason
     if c > MOST_CHANNELS:
         return f"its features stay in cache up to {MOST_CHANNELS} channels, got {c}"
-    if not tiled.conv_pays(x, c, "up"):
-        return "its convolutions by themselves are faster for so few channels, and where the CPU multiplies bfloat16"
-    return None
+    return None if x.numel() else "there is nothing to convolve"
 
 
-@implement("cpu", "generator_stage", supports=_unsupported, composed=True)
+def _rule(x: Tensor, conv_up: Any, conv: Any, *others: Any) -> str | None:
+    return tiled.conv_rule(x, conv.weight.shape[0], "up")
+
+
+@implement("cpu", "generator_stage", supports=_unsupported, rule=_rule)
 def generator_stage(
     x: Tensor, conv_up: Any, conv: Any, to_rgb: Any, to_rgb_low: Any, alpha: Tensor | None, slope: float | None,
     norm: str, eps: float, eps_mode: str,

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pggan_fast.backends import aten, cuda
+from pggan_fast.backends import cuda
 from pggan_fast.backends.cuda_layer import MAX_CHANNELS, RESAMPLES, ieee
 from pggan_fast.backends.layout import dense
 from pggan_fast.backends.native import DTYPES
-from pggan_fast.backends.registry import implement
+from pggan_fast.backends.registry import implement, unmeasured
 
 
 def _unsupported(x: Tensor, dy: Tensor, *others: Any) -> str | None:
@@ -22,8 +22,7 @@ def _unsupported(x: Tensor, dy: Tensor, *others: Any) -> str | None:
     return reason
 
 
-# Not yet measured on a device: where the user names no backend, torch's own convolution runs.
-@implement("cuda", "conv_weight_grad", supports=_unsupported, automatic=aten.conv.conv_weight_grad)
+@implement("cuda", "conv_weight_grad", supports=_unsupported, rule=unmeasured)
 def conv_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, k: int, dtype: torch.dtype) -> Tensor:
     n, cin, h, w = x.shape
     c = dy.shape[1]

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from pggan_fast.backends import aten, cuda, layout, precision
+from pggan_fast.backends.aten.layer import in_two_passes
 from pggan_fast.backends.native import DTYPES, NORMS
-from pggan_fast.backends.registry import implement
+from pggan_fast.backends.registry import implement, unmeasured
 
 MAX_CHANNELS = 64
 RESAMPLES = {"none": 0, "up": 1, "down": 2}
@@ -98,10 +99,7 @@ def _unsupported_conv(x: Tensor, weight: Tensor, scale: float, resample: str, ad
     return unsupported_product(x, weight.shape[1] if adjoint else weight.shape[0], weight.shape[2], resample)
 
 
-# None of this has been measured on a device: where the user names no backend, torch's convolutions run.
-
-
-@implement("cuda", "conv", supports=_unsupported_conv, automatic=aten.conv.conv)
+@implement("cuda", "conv", supports=_unsupported_conv, rule=unmeasured)
 def conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
     return convolve(x, weight, scale, resample, adjoint)[0]
 
@@ -113,20 +111,19 @@ def _unsupported_layer(x: Tensor, weight: Tensor, *others: Any) -> str | None:
     return unsupported_product(x, weight.shape[0], weight.shape[2], resample)
 
 
-def _automatic_layer(
-    x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str,
-    slope: float | None, norm: str, eps: float, eps_mode: str,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
-    """torch's convolution with the epilogue's kernel."""
-    pool = resample == "pool"
-    on_weight, on_epilogue = precision.split_scale(weight_scale, x.dtype)
-    u = aten.conv.conv(x, weight, on_weight, "none" if pool else resample, False)
-    return cuda.ops.bias_act_forward(u, bias, on_epilogue, bias_scale, slope, norm, eps, eps_mode, pool)
-
-
-@implement("cuda", "scaled_conv2d_forward", supports=_unsupported_layer, automatic=_automatic_layer)
+@implement("cuda", "scaled_conv2d_forward", supports=_unsupported_layer, rule=unmeasured)
 def scaled_conv2d_forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str,
     slope: float | None, norm: str, eps: float, eps_mode: str,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
     return convolve(x, weight, weight_scale, resample, False, (bias, bias_scale, slope, norm, eps, eps_mode))
+
+
+@implement("aten+cuda", "scaled_conv2d_forward", supports=cuda.unsupported)
+def scaled_conv2d_forward_by_torch(
+    x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str,
+    slope: float | None, norm: str, eps: float, eps_mode: str,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    options = slope, norm, eps, eps_mode
+    epilogue = cuda.ops.bias_act_forward
+    return in_two_passes(aten.conv.conv, epilogue, x, weight, bias, weight_scale, bias_scale, resample, *options)

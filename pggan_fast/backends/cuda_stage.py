@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pggan_fast.backends import cuda, cuda_layer, layout
 from pggan_fast.backends.native import DTYPES, NO_LAYER, NORMS, unsupported_image_channels
-from pggan_fast.backends.registry import implement
+from pggan_fast.backends.registry import implement, unmeasured
 
 
 def _codes(*tensors: Tensor | None) -> list[int]:
@@ -83,7 +83,7 @@ def _unsupported_stage(
     return "the weights and a tile take more shared memory than the device has"
 
 
-@implement("cuda", "generator_stage", supports=_unsupported_stage)
+@implement("cuda", "generator_stage", supports=_unsupported_stage, rule=unmeasured)
 def generator_stage(
     x: Tensor, conv_up: Any, conv: Any, to_rgb: Any, to_rgb_low: Any, alpha: Tensor | None, *epilogue: Any
 ) -> Tensor:
@@ -144,7 +144,7 @@ def _unsupported_stem(image: Tensor, from_rgb: Any, conv: Any, slope: float | No
     return None
 
 
-@implement("cuda", "discriminator_stem", supports=_unsupported_stem)
+@implement("cuda", "discriminator_stem", supports=_unsupported_stem, rule=unmeasured)
 def discriminator_stem(image: Tensor, from_rgb: Any, conv: Any, slope: float | None) -> Tensor:
     n, _, h, w = image.shape
     y = layout.empty((n, conv.weight.shape[0], h, w), image, True)

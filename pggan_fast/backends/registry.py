@@ -1,22 +1,30 @@
-"""Who can run an op: one table of (backend, op) -> implementation, and the one place that chooses.
+"""Who can run an op: one table of (way, op) -> implementation, and the one place that chooses.
 
-An implementation is a plain function on tensors (no autograd) with the arguments of the op's schema less `backend`.
+An implementation is a plain function on tensors (no autograd) with the arguments of the op's schema less `backend`. A
+way is a backend's name, or "aten+cpu": torch's convolution with the epilogue of backend "cpu".
 """
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 
 from pggan_fast import settings
+from pggan_fast.backends import signature
 
 BACKENDS = ("reference", "aten", "cpu", "triton", "cuda")
-# Preference of the automatic choice, per kind of device. Any other kind ("rocm", "mps", "xpu") has torch's kernels:
+# Ways in the order of the static rule, per kind of device. Any other kind ("rocm", "mps", "xpu") has torch's kernels:
 # nothing of ours has been tested there. Reference is no choice: it is the specification, not a kernel.
-PREFERENCE = {"cpu": ("cpu", "aten"), "cuda": ("triton", "cuda", "aten")}
+PREFERENCE = {"cpu": ("cpu", "aten+cpu", "aten"), "cuda": ("triton", "cuda", "aten+triton", "aten+cuda", "aten")}
+# What a backend's name stands for, where it is more than one way.
+NAMED = {"cpu": ("cpu", "aten+cpu")}
+UNMEASURED = "it has not been measured to be faster on this device; `pggan-fast tune` does that"
+MEMO_SIZE = 4096
 
 
 class BackendUnavailable(RuntimeError):
@@ -30,37 +38,69 @@ class Limit(str):
 class Implementation(NamedTuple):
     run: Callable[..., Any]
     supports: Callable[..., str | None]
-    automatic: Callable[..., Any]  # what the automatic choice runs: `run`, or for a kernel not yet measured a safer way
-    composed: bool  # whether the automatic choice runs it in place of the op's parts
+    rule: Callable[..., str | None]  # why the automatic choice leaves it alone where nothing was measured
 
 
-_TABLE: dict[tuple[str, str], Implementation] = {}
-_UNAVAILABLE: dict[str, Callable[[], str | None]] = {}
+class Candidate(NamedTuple):
+    """One way for one call; `reason`: why it cannot run it. Where the call was measured: its seconds, and if it won."""
+
+    way: str
+    found: Implementation
+    reason: str | None
+    seconds: float | None
+    best: bool
+
+
+class _Watched(dict[Any, Any]):
+    """A table whose changes make all choices anew."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value)
+        _memo.clear()
+
+    def __delitem__(self, key: Any) -> None:
+        super().__delitem__(key)
+        _memo.clear()
+
+
+_memo: dict[Any, Callable[..., Any]] = {}
+_TABLE: dict[tuple[str, str], Implementation] = _Watched()
+_NAMES: dict[str, list[str]] = {}
+_UNAVAILABLE: dict[str, Callable[[], str | None]] = _Watched()
+# Ops of several layers -> what runs them one by one: the arguments and `backend`
+PARTS: dict[str, Callable[..., Any]] = {}
 _WARNED: set[tuple[str, str]] = set()
+_recorders: list[Callable[[str, str | None, tuple[Any, ...]], None]] = []
 
 
 def implement(
-    backend: str,
+    way: str,
     op: str,
     *,
     supports: Callable[..., str | None] | None = None,
-    automatic: Callable[..., Any] | None = None,
-    composed: bool = False,
+    rule: Callable[..., str | None] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the decorated function as `backend`'s implementation of the internal op `op`.
+    """Register the decorated function as the implementation of the internal op `op` by `way`.
 
-    `supports(*args)` returns None where it can run these arguments, else the reason why not. `automatic` runs in its
-    place where the user names no backend. `composed`: of an op of several layers, that it was measured to be faster
-    than those by themselves, so that the automatic choice takes it.
+    `supports(*args)` returns None where it can run these arguments, else the reason why not. `rule(*args)`, of a way
+    that is not always the fastest, returns None where the automatic choice takes it unmeasured, else why it does not.
     """
 
     def add(run: Callable[..., Any]) -> Callable[..., Any]:
-        if (backend, op) in _TABLE:
-            raise ValueError(f"{backend} already implements {op}")
-        _TABLE[backend, op] = Implementation(run, supports or (lambda *args: None), automatic or run, composed)
+        if (way, op) in _TABLE:
+            raise ValueError(f"{way} already implements {op}")
+        _TABLE[way, op] = Implementation(run, supports or (lambda *args: None), rule or (lambda *args: None))
+        parameters = inspect.signature(run).parameters.values()
+        if all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters):
+            _NAMES.setdefault(op, [p.name for p in parameters])
         return run
 
     return add
+
+
+def unmeasured(*args: Any) -> str | None:
+    """The rule of kernels that run by themselves only where they were measured to be faster."""
+    return UNMEASURED
 
 
 def backend_status(backend: str, reason: Callable[[], str | None]) -> None:
@@ -68,8 +108,9 @@ def backend_status(backend: str, reason: Callable[[], str | None]) -> None:
     _UNAVAILABLE[backend] = reason
 
 
-def unavailable(backend: str) -> str | None:
-    """Why `backend` cannot run on this machine, with the remedy; None where it can."""
+def unavailable(way: str) -> str | None:
+    """Why `way` cannot run on this machine, with the remedy; None where it can."""
+    backend = way.rpartition("+")[2]
     check = _UNAVAILABLE.get(backend)
     if check is not None:
         return check()
@@ -78,9 +119,19 @@ def unavailable(backend: str) -> str | None:
     return f"this version has no {backend} kernels; leave backend=None"
 
 
-def ops_of(backend: str) -> list[str]:
-    """The internal ops that `backend` implements."""
-    return sorted(op for name, op in _TABLE if name == backend)
+def ops_of(way: str) -> list[str]:
+    """The internal ops that `way` implements."""
+    return sorted(op for name, op in _TABLE if name == way)
+
+
+def ways_of(op: str) -> list[str]:
+    """The ways that implement an internal op."""
+    return [way for way, name in _TABLE if name == op]
+
+
+def names_of(op: str) -> list[str]:
+    """The names of an internal op's arguments."""
+    return _NAMES[op]
 
 
 def kind_of(device_type: str) -> str:
@@ -88,7 +139,9 @@ def kind_of(device_type: str) -> str:
     return "rocm" if device_type == "cuda" and torch.version.hip else device_type
 
 
-def _device_preference(device_type: str) -> tuple[str, ...]:
+def ways_for(backend: str | None, device_type: str) -> tuple[str, ...]:
+    if backend is not None:
+        return NAMED.get(backend, (backend,))
     return PREFERENCE.get(kind_of(device_type), ("aten",))
 
 
@@ -106,57 +159,181 @@ def no_cuda_build() -> str | None:
 def choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> Callable[..., Any]:
     """The function that runs `op` on these arguments.
 
-    An explicit `backend` either runs or raises BackendUnavailable. The automatic choice (None) takes the first of the
-    device's preference that supports the arguments; skipping a faster one for want of an installation or because of a
-    Limit warns once, or raises under PGGAN_FAST_STRICT=1.
+    An explicit `backend` either runs or raises BackendUnavailable. The automatic choice (None) takes the way that was
+    measured to be fastest on the device, else the first of the device's preference whose rule takes the arguments, and
+    only ways that have agreed with the reference here. Leaving out a faster one for want of an installation, because of
+    a Limit or of a failed check warns once, or raises under PGGAN_FAST_STRICT=1.
     """
+    for recorder in _recorders:
+        recorder(op, backend, args)
+    key = op, backend, device_type, signature.key(args), signature.switches(device_type)
+    found = _memo.get(key)
+    if found is None:
+        found, final = _choose(op, backend, device_type, args)
+        if final:  # a fallback is looked at again: the warning may become an error
+            if len(_memo) >= MEMO_SIZE:
+                _memo.clear()
+            _memo[key] = found
+    return found
+
+
+def _choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> tuple[Callable[..., Any], bool]:
     if backend is not None:
-        return _explicit(op, backend, args)
-    for name in _device_preference(device_type):
-        found = _TABLE.get((name, op))
-        if found is None:
-            continue
-        reason = unavailable(name)
-        if reason is not None:
-            _fell_back(name, "", f"{op} runs on a slower backend because {name!r} is unavailable: {reason}")
-            continue
-        reason = found.supports(*args)
-        if reason is None:
-            return found.automatic
-        if isinstance(reason, Limit):
-            _fell_back(name, op, f"{op} runs on a slower backend than {name!r}: {reason}")
+        return _explicit(op, backend, device_type, args), True
+    final = True
+    for candidate in ranked(op, None, device_type, args):
+        if candidate.reason is None:
+            candidate = candidate._replace(reason=_distrust(candidate, op, args))
+        if candidate.reason is None:
+            return candidate.found.run, final
+        if _costs_speed(candidate, args):
+            final = False
+            _fell_back(candidate, op)
     raise BackendUnavailable(f"no backend can run {op} on device {device_type!r} for these arguments")
 
 
-def _explicit(op: str, backend: str, args: tuple[Any, ...]) -> Callable[..., Any]:
-    found = _TABLE.get((backend, op))
-    reason = unavailable(backend)
-    if reason is None:
-        reason = f"it does not implement {op}" if found is None else found.supports(*args)
-    if reason is not None or found is None:
-        raise BackendUnavailable(f"backend={backend!r} cannot run {op}: {reason}")
-    return found.run
+def _explicit(op: str, backend: str, device_type: str, args: tuple[Any, ...]) -> Callable[..., Any]:
+    candidates = ranked(op, backend, device_type, args)
+    chosen = next((c for c in candidates if c.reason is None), None)
+    if chosen is not None:
+        return chosen.found.run
+    reason = unavailable(backend) or (candidates[0].reason if candidates else f"it does not implement {op}")
+    raise BackendUnavailable(f"backend={backend!r} cannot run {op}: {reason}")
+
+
+def ranked(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> list[Candidate]:
+    """The ways that implement `op`, the one to take first: by measured seconds where there are any, then by the rule.
+
+    A way that the rule leaves alone comes last: it runs where nothing else can.
+    """
+    ways = [way for way in ways_for(backend, device_type) if (way, op) in _TABLE]
+    entry = measured(op, args) if len(ways) > 1 or op in PARTS else None
+    seconds, best = ({}, None) if entry is None else (entry["seconds"], entry["best"])
+    candidates = []
+    for way in ways:
+        found = _TABLE[way, op]
+        reason = unavailable(way)
+        reason = found.supports(*args) if reason is None else reason
+        candidates.append(Candidate(way, found, reason, seconds.get(way), way == best))
+    return sorted(candidates, key=lambda c: _rank(c, args))
+
+
+def _rank(candidate: Candidate, args: tuple[Any, ...]) -> tuple[int, float]:
+    if candidate.seconds is not None:
+        return (0 if candidate.best else 1), candidate.seconds
+    if unavailable(candidate.way) is None and candidate.found.supports(*args) is not None:
+        return 4, 0.0  # its rule may not understand them
+    return (2 if candidate.found.rule(*args) is None else 3), 0.0
+
+
+def measured(op: str, args: tuple[Any, ...]) -> dict[str, Any] | None:
+    """What `tune` found for calls like this one: {"best": way, "seconds": {way: s}}; None where it was not asked."""
+    from pggan_fast.backends import tables
+
+    ways = tables.table(args[0].device)["ways"]
+    found: dict[str, Any] | None = ways.get(signature.bucket(op, names_of(op), args)) if ways else None
+    return found
+
+
+def _distrust(candidate: Candidate, op: str, args: tuple[Any, ...]) -> str | None:
+    from pggan_fast.backends import selfcheck
+
+    return None if candidate.way == "aten" else selfcheck.failure(candidate.way, op, candidate.found.run, args)
+
+
+def _costs_speed(candidate: Candidate, args: tuple[Any, ...]) -> bool:
+    """Whether a way that is left out would have been taken: missing, failed or beyond its limit."""
+    wanted = candidate.seconds is not None or candidate.found.rule(*args) is None
+    plain = unavailable(candidate.way) is None and candidate.found.supports(*args) is not None
+    return wanted and (not plain or isinstance(candidate.reason, Limit))
 
 
 def fused(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> Callable[..., Any] | None:
-    """The function that runs `op` as one kernel on these arguments; None: the caller runs its parts.
+    """The function that runs `op`, an op of several layers, as one kernel; None: the caller runs its parts."""
+    for recorder in _recorders:
+        recorder(op, backend, args)
+    key = op, backend, device_type, signature.key(args), signature.switches(device_type)
+    if key not in _memo:
+        _memo[key] = _fused(op, backend, device_type, args)  # type: ignore[assignment]
+    return _memo[key]
 
-    Without a backend's name that of the device's preferred one, where it is `composed`.
-    """
-    for name in [backend] if backend else _device_preference(device_type)[:1]:
-        found = _TABLE.get((name, op))
-        if found is None or unavailable(name) is not None or not (backend or found.composed):
-            continue
-        if found.supports(*args) is None:
-            return found.run
+
+def _fused(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> Callable[..., Any] | None:
+    for candidate in ranked(op, backend, device_type, args):
+        if candidate.reason is None and (backend is not None or _replaces_parts(candidate, op, args)):
+            return candidate.found.run
     return None
 
 
-def _fell_back(name: str, cause: str, text: str) -> None:
-    """Warn once per backend and cause."""
-    message = f"pggan_fast: {text}"
+def _replaces_parts(candidate: Candidate, op: str, args: tuple[Any, ...]) -> bool:
+    faster = candidate.found.rule(*args) is None if candidate.seconds is None else candidate.best
+    return faster and _distrust(candidate, op, args) is None
+
+
+def _fell_back(candidate: Candidate, op: str) -> None:
+    """Warn once per way and cause."""
+    name = candidate.way.rpartition("+")[2]
+    missing = unavailable(name) is not None
+    why = f"{op} runs on a slower backend " + (f"because {name!r} is unavailable" if missing else f"than {name!r}")
+    message = f"pggan_fast: {why}: {candidate.reason}"
     if settings.strict():
         raise BackendUnavailable(message)
-    if (name, cause) not in _WARNED:
-        _WARNED.add((name, cause))
-        warnings.warn(message, RuntimeWarning, stacklevel=4)
+    cause = name, "" if missing else op
+    if cause not in _WARNED:
+        _WARNED.add(cause)
+        warnings.warn(message, RuntimeWarning, stacklevel=_outside())
+
+
+def _outside() -> int:
+    """The stack level of the first caller outside of this package, for a warning of the function that asks."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(("pggan_fast.", "torch.")):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+@contextmanager
+def recording(recorder: Callable[[str, str | None, tuple[Any, ...]], None]) -> Iterator[None]:
+    """Within this context `recorder(op, backend, args)` sees every internal op that runs."""
+    _recorders.append(recorder)
+    try:
+        yield
+    finally:
+        _recorders.remove(recorder)
+
+
+@contextmanager
+def unrecorded() -> Iterator[None]:
+    """Within this context recorders see nothing: a check's own calls are not the user's."""
+    held = _recorders[:]
+    _recorders.clear()
+    try:
+        yield
+    finally:
+        _recorders[:] = held
+
+
+def forget() -> None:
+    """Make all choices anew: tables were tuned, or an instruction set was chosen."""
+    _memo.clear()
+
+
+def reasons(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> Iterator[tuple[str, str | None]]:
+    """(way, why it does not run) of every way, the chosen one with None; of an op of several layers maybe none is."""
+    taken = False
+    for candidate in ranked(op, backend, device_type, args):
+        reason = candidate.reason
+        if reason is None and taken:
+            reason = _slower(candidate, args)
+        elif reason is None and backend is None:
+            reason = _distrust(candidate, op, args)
+            if reason is None and op in PARTS and not _replaces_parts(candidate, op, args):
+                reason = _slower(candidate, args)
+        taken = taken or reason is None
+        yield candidate.way, reason
+
+
+def _slower(candidate: Candidate, args: tuple[Any, ...]) -> str:
+    if candidate.seconds is not None:
+        return f"it was measured to be slower: {candidate.seconds * 1e6:.0f} us"
+    return candidate.found.rule(*args) or "the static rule prefers the way above"

@@ -25,22 +25,28 @@ MOST_LANES = 16  # of a vector, on any instruction set
 MOST_WEIGHTS = 32 << 20  # bytes of transformed weights
 
 
-def pays(x: Tensor, channels: int, resample: str) -> bool:
-    """The static rule for x and so many channels of y."""
-    n, cin, h, w = x.shape
-    few = min(cin, channels)
-    if x.numel() == 0 or few < LEAST_CHANNELS:
-        return False
+def rule(x: Tensor, channels: int, resample: str) -> str | None:
+    """Why tiles do not pay for x and so many channels of y, as far as nobody measured; None where they do."""
+    n, _, h, w = x.shape
+    few = min(x.shape[1], channels)
+    if few < LEAST_CHANNELS:
+        return f"of less than {LEAST_CHANNELS} channels half of a vector would be idle"
     if resample != "none":
-        return True
-    if min(h, w) == 1 and x.dtype in (torch.float32, torch.bfloat16):  # half of every tile would be idle
-        return False
-    return n * h * w >= LEAST_PIXELS and (layout.is_channels_last(x) or few >= LEAST_PLANES)
+        return None
+    if min(h, w) == 1 and x.dtype in (torch.float32, torch.bfloat16):
+        return "of one row half of every tile would be idle"
+    if n * h * w < LEAST_PIXELS:
+        return f"less than {LEAST_PIXELS} pixels do not pay for transforming the weights"
+    if not layout.is_channels_last(x) and few < LEAST_PLANES:
+        return f"planes would be copied to rows and back, which pays from {LEAST_PLANES} channels on"
+    return None
 
 
-def conv_pays(x: Tensor, channels: int, resample: str) -> bool:
-    """The same for the convolution and its input gradient: torch's is faster where the CPU multiplies bfloat16."""
-    return pays(x, channels, resample) and not (x.dtype == torch.bfloat16 and cpu.native.multiplies_bfloat16)
+def conv_rule(x: Tensor, channels: int, resample: str) -> str | None:
+    """The same for the convolution and its input gradient."""
+    if x.dtype == torch.bfloat16 and cpu.native.multiplies_bfloat16:
+        return "torch's convolution is faster where the CPU multiplies bfloat16"
+    return rule(x, channels, resample)
 
 
 def large_tiles(x: Tensor, channels: int) -> bool:

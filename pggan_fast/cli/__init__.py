@@ -15,6 +15,8 @@ import tyro
 # Subcommand: (module with a `Command` dataclass whose `run()` returns the exit status, one line of help).
 COMMANDS = {
     "bench": ("pggan_fast.cli.bench", "measure throughput and memory against plain PyTorch on this machine"),
+    "tune": ("pggan_fast.cli.tune", "measure which kernels are fastest on this device, and run those from now on"),
+    "doctor": ("pggan_fast.cli.doctor", "check every op of every backend on this machine against the reference"),
     "info": ("pggan_fast.cli.info", "say which backends run here, which do not, why, and what would change that"),
 }
 

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import tyro
 
 from pggan_fast.cli import UsageError
+from pggan_fast.cli.devices import parse_device
 
 if TYPE_CHECKING:
-    import torch
-
     from pggan_fast.benchmarks.providers import Provider
     from pggan_fast.benchmarks.suite import Plan
 
@@ -129,7 +128,7 @@ class Command:
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        device = self._device()
+        device = parse_device(self.device)
         chosen = units(
             self.preset,
             device,
@@ -147,23 +146,6 @@ class Command:
             preset=self.preset,
             compile_steps=self.preset == "full",
         )
-
-    def _device(self) -> torch.device:
-        import torch
-
-        from pggan_fast.backends import report
-
-        if self.device is None:
-            return report.default_device()
-        try:
-            device = torch.device(self.device)
-        except RuntimeError:
-            raise UsageError(f"--device: got {self.device!r}, expected cpu, cuda or cuda:N") from None
-        if device.type not in ("cpu", "cuda"):
-            raise UsageError(f"--device: got {self.device!r}, expected cpu, cuda or cuda:N")
-        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            raise UsageError(f"--device: got {self.device!r}, but torch sees {torch.cuda.device_count()} CUDA devices")
-        return device
 
     def _providers(self) -> list[Provider]:
         from pggan_fast.backends import report

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+SCHEMA = 1  # of the JSON: keys may be added, none renamed
 
 
 @dataclass
@@ -31,6 +36,7 @@ def facts() -> dict[str, Any]:
 
     device = report.default_device()
     return {
+        "schema": SCHEMA,
         "versions": report.versions(),
         "commit": report.commit(),
         "machine": report.machine(device),
@@ -41,7 +47,28 @@ def facts() -> dict[str, Any]:
         "build": cpu.build_report(),
         "tools": report.tools(),
         "cache": str(settings.cache_folder()),
+        "tuning": _tuning(device),
         "environment": report.environment(),
+    }
+
+
+def _tuning(device: torch.device) -> dict[str, Any]:
+    """What was measured on the device, and what the automatic choice goes by."""
+    import warnings
+
+    from pggan_fast.backends import tables
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tables.forget()
+        known = tables.table(device)
+    return {
+        "table": str(tables.path_of(tables.device_key(device))),
+        "fingerprint": tables.fingerprint(device),
+        "measured": len(known["ways"]),
+        "plans": len(known["plans"]),
+        "checked": len(known["checks"]),
+        "ignored": str(caught[0].message) if caught else None,
     }
 
 
@@ -78,7 +105,12 @@ def _lines(found: dict[str, Any]) -> list[str]:
     for name, tool in found["tools"].items():
         what = f"{tool['version'] or 'version unknown'} ({tool['path']})" if tool["path"] else "not found"
         lines.append(f"  {name:<12}  {what}; {tool['for']}")
-    lines += ["", f"cache folder    {found['cache']}", "", "environment variables"]
+    tuning = found["tuning"]
+    lines += ["", f"cache folder    {found['cache']}", f"table           {tuning['table']}"]
+    lines.append(f"                {tuning['measured']} measured, {tuning['checked']} checked; {tuning['fingerprint']}")
+    if tuning["ignored"]:
+        lines.append(f"                {tuning['ignored']}")
+    lines += ["", "environment variables"]
     for name, variable in found["environment"].items():
         lines.append(f"  {name}={variable['value']}" if variable["value"] is not None else f"  {name} is not set")
         lines.append(f"      {variable['meaning']}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from pggan_fast import reference
-from pggan_fast.backends import forced, layout
+from pggan_fast.backends import forced, layout, registry
 from pggan_fast.ops import _checks
 from pggan_fast.ops._autograd import needs_reference
 from pggan_fast.ops.generator_stage import Scaled, check_layer, convolve, fused
@@ -50,6 +50,13 @@ def discriminator_stem(
     run = fused("discriminator_stem", chosen, image, from_rgb, conv, negative_slope)
     if run is not None:
         return run(image, from_rgb, conv, negative_slope)
-    y = convolve(image, from_rgb, negative_slope=negative_slope, backend=chosen or None)
-    y = convolve(y, conv, negative_slope=negative_slope, backend=chosen or None)
+    return _in_parts(image, from_rgb, conv, negative_slope, chosen or None)
+
+
+def _in_parts(image: Tensor, from_rgb: Scaled, conv: Scaled, slope: float | None, backend: str | None) -> Tensor:
+    y = convolve(image, from_rgb, negative_slope=slope, backend=backend)
+    y = convolve(y, conv, negative_slope=slope, backend=backend)
     return layout.conform(y, image)  # one channel between the layers has lost the format
+
+
+registry.PARTS["discriminator_stem"] = _in_parts

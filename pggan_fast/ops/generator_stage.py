@@ -153,3 +153,6 @@ def _in_parts(
     elif to_rgb is not None:
         y = convolve(y, to_rgb, backend=backend)
     return layout.conform(y, x)  # one channel between the layers has lost the format
+
+
+registry.PARTS["generator_stage"] = _in_parts

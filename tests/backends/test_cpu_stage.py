@@ -10,7 +10,7 @@ from kernel_checks import DTYPES, FORMATS, random_tensor, relative_errors
 from torch import Tensor
 
 from pggan_fast import nn, ops, reference
-from pggan_fast.backends import cpu, cpu_stage
+from pggan_fast.backends import cpu, cpu_stage, selfcheck
 from pggan_fast.models import Generator
 from pggan_fast.ops import Scaled
 
@@ -79,6 +79,7 @@ def test_a_row_of_the_window_that_is_not_there_is_seen() -> None:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The kernels that run from here on."""
     launched: list[str] = []
+    monkeypatch.setattr(selfcheck, "failure", lambda *args: None)  # whose own launches are no user's
 
     def launch(function: Any, *args: Any) -> Any:
         launched.append(function.__name__)

@@ -13,7 +13,7 @@ from kernel_checks import DTYPES, FORMATS, leaky, random_tensor, relative_errors
 from torch import Tensor
 
 from pggan_fast import ops
-from pggan_fast.backends import cpu, cpu_layer, tiled
+from pggan_fast.backends import cpu, registry, tiled
 from pggan_fast.reference import down2, up2
 
 pytestmark = pytest.mark.skipif(cpu.native is None, reason=f"no native kernels: {cpu.why_missing()}")
@@ -246,11 +246,10 @@ def test_an_unwritten_pixel_is_seen(poison: None) -> None:
 def test_gradcheck_and_gradgradcheck_through_the_layer(resample: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
 
-    def pays(*args: Any) -> bool:
+    def rule(*args: Any) -> None:
         calls.append(1)
-        return True
 
-    monkeypatch.setattr(tiled, "pays", pays)
+    monkeypatch.setattr(tiled, "rule", rule)
     shape = (2, 3, 4, 5, 4) if resample == "none" else (2, 3, 4, 3, 2)
     x, w, _ = problem(shape, "down" if resample == "pool" else resample, torch.float64)
     b = torch.randn(4, dtype=torch.float64, requires_grad=True)
@@ -269,31 +268,30 @@ def test_gradcheck_and_gradgradcheck_through_the_layer(resample: str, monkeypatc
 
 def test_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.empty(4, 64, 16, 16).contiguous(memory_format=torch.channels_last)
-    assert all(tiled.pays(x, 64, resample) for resample in RESAMPLES)
-    assert tiled.pays(x[:1, :, :2, :2], 64, "up")
+    assert all(tiled.rule(x, 64, resample) is None for resample in RESAMPLES)
+    assert tiled.rule(x[:1, :, :2, :2], 64, "up") is None
     refused = {
         "few channels in": (x[:, :7], 64),
         "few channels out": (x, 7),
         "few pixels": (x[:1, :, :8], 64),
         "rows": (x.reshape(4, 64, 1, 256).contiguous(memory_format=torch.channels_last), 64),
         "planes": (x.contiguous(), 64),
-        "nothing": (x[:0], 64),
     }
-    assert not [why for why, (image, channels) in refused.items() if tiled.pays(image, channels, "none")]
+    assert not [why for why, (image, channels) in refused.items() if tiled.rule(image, channels, "none") is None]
     for multiplies in (False, True):
         monkeypatch.setattr(cpu.native, "multiplies_bfloat16", multiplies)
-        assert tiled.conv_pays(x, 64, "up")
-        assert tiled.conv_pays(x.bfloat16(), 64, "up") is not multiplies
+        assert tiled.conv_rule(x, 64, "up") is None
+        assert (tiled.conv_rule(x.bfloat16(), 64, "up") is None) is not multiplies
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_both_ways_of_the_rule_agree(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_ways_of_the_rule_agree(dtype: torch.dtype) -> None:
     """Where it does not pay torch's convolutions run: the same op, results apart by roundings."""
     x, w, dy = problem((2, 16, 24, 8, 12), "down", dtype)
     results = []
-    for pays in (True, False):
-        monkeypatch.setattr(tiled, "pays", lambda *args, pays=pays: pays)
-        y = cpu_layer.scaled_conv2d_forward(x, w, None, 0.1, 1.0, "down", 0.2, "none", 0.1, "inside")[0]
-        results.append([y, cpu_layer.conv_weight_grad(x, dy, 0.1, "down", 3, dtype)])
+    for way in ("cpu", "aten+cpu"):
+        forward, weight_grad = (registry._TABLE[way, op].run for op in ("scaled_conv2d_forward", "conv_weight_grad"))
+        y = forward(x, w, None, 0.1, 1.0, "down", 0.2, "none", 0.1, "inside")[0]
+        results.append([y, weight_grad(x, dy, 0.1, "down", 3, dtype)])
     for ours, theirs in zip(*results, strict=True):
         assert relative_errors([ours], [theirs.double()])[0] < 4.0 * torch.finfo(dtype).eps

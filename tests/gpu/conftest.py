@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pggan_fast.backends import unavailable
+from pggan_fast.backends import registry, tables, unavailable
 from pggan_fast.backends.triton.availability import interpreted
 
 DEVICE = "cuda"
@@ -32,6 +32,8 @@ def device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
 
 
 def forget_measurements() -> None:
+    tables.forget()
+    registry.forget()
     if unavailable("triton") is None:
         from pggan_fast.backends.triton import tuning
 

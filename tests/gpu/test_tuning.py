@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 import torch
 from device_networks import Results, close
+from pggan_fast.benchmarks import tune
+from pggan_fast.benchmarks.tune_plans import tune_plans
 
-from pggan_fast import nn, ops
+from pggan_fast import ops
+from pggan_fast.backends import registry, tables
 
 configs: Any = pytest.importorskip("pggan_fast.kernels.configs", reason="Triton is not installed")
 tuning: Any = pytest.importorskip("pggan_fast.backends.triton.tuning", reason="Triton is not installed")
+conv: Any = pytest.importorskip("pggan_fast.backends.triton.conv", reason="Triton is not installed")
 
 PROBLEM = configs.ConvProblem(
     pixels=1024, phases=1, inputs=32, columns=288, channels=32, itemsize=2, norm=False, tensor_cores=True, shared=101376
@@ -21,7 +25,7 @@ PLAN = configs.conv_plans(PROBLEM)[0]
 
 
 def test_tuning_in_a_capture_raises(device: str, triton: str) -> None:
-    def seconds(f: Callable[[], object]) -> float:
+    def seconds(plan: object) -> float:
         raise AssertionError("measured in a capture")
 
     x = torch.zeros(8, device=device)
@@ -29,37 +33,31 @@ def test_tuning_in_a_capture_raises(device: str, triton: str) -> None:
     with torch.cuda.graph(graph):
         x.add_(1)  # a graph without a node warns
         with pytest.raises(RuntimeError, match="being captured"):
-            tuning.tune(
-                "conv", PROBLEM, x.device, configs.conv_plans(PROBLEM), lambda plan: None, lambda: None, seconds
-            )
+            tuning.tune("conv", PROBLEM, x.device, configs.conv_plans(PROBLEM), seconds)
     graph.replay()
     assert x.eq(1).all()
 
 
 def test_tuning_outside_a_capture_measures(device: str, triton: str) -> None:
-    plans, ran = configs.conv_plans(PROBLEM), []
-
-    def seconds(f: Callable[[], object]) -> float:
-        f()
-        return float(len(plans) + 1 - len(ran))  # the last is the fastest
-
+    plans = configs.conv_plans(PROBLEM)
     where = torch.device(device, 0)
-    found = tuning.tune("conv", PROBLEM, where, plans, ran.append, lambda: None, seconds)
-    assert ran == list(plans)
-    assert found.plan == plans[-1] == tuning.plan_for("conv", PROBLEM, where, plans)
+    found = tuning.tune(
+        "conv", PROBLEM, where, plans, lambda plan: -float(plans.index(plan))
+    )  # the last is the fastest
+    assert found == plans[-1] == tuning.plan_for("conv", PROBLEM, where, plans)
 
 
 def test_running_an_op_never_measures(device: str, triton: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **options: object) -> None:
         raise AssertionError("something is measured where an op runs")
 
-    for owner, name in ((tuning, "tune"), (tuning, "save"), (torch.cuda, "Event")):
+    for owner, name in ((tuning, "tune"), (tables, "add"), (torch.cuda, "Event")):
         monkeypatch.setattr(owner, name, refuse)
     x = torch.randn(2, 24, 12, 12, device=device, requires_grad=True)
     w = torch.randn(40, 24, 3, 3, device=device, requires_grad=True)
     ops.scaled_conv2d(x, w, weight_scale=0.1, negative_slope=0.2, backend=triton).sum().backward()
     assert w.grad is not None
-    assert not tuning.table_path(tuning.device_key(x.device)).exists()
+    assert not tables.path_of(tables.device_key(x.device)).exists()
 
 
 LAYERS = [  # x, output channels, resampling, norm: fused and split sums, whole and odd tiles
@@ -111,41 +109,57 @@ def test_every_plan_runs_and_agrees(
 
 
 @pytest.fixture
-def job(device: str, triton: str) -> Any:
-    from pggan_fast.benchmarks import tune
+def layer(device: str, triton: str) -> tuple[Any, ...]:
+    """Arguments of scaled_conv2d_forward."""
+    x = torch.randn(2, 16, 4, 4, device=device).contiguous(memory_format=torch.channels_last)
+    w, b = torch.randn(16, 16, 3, 3, device=device), torch.randn(16, device=device)
+    return x, w, b, 0.1, 1.0, "none", 0.2, "after_act", 1e-8, "inside"
 
-    layer = nn.ScaledConv2d(16, 16, negative_slope=0.2, pixel_norm="after_act")
-    return next(tune.jobs(layer, torch.Size((2, 16, 4, 4)), torch.float32, torch.device(device, 0)))
+
+OP = "scaled_conv2d_forward"
 
 
-def test_a_layer_is_measured(job: Any) -> None:
-    from pggan_fast.benchmarks import tune
+def plans_tuned(layer: tuple[Any, ...], run: Callable[[], Any], seconds: Callable[[Any], float]) -> Any:
+    plain = tune._floats(registry._TABLE["aten", OP].run(*layer))
+    return tune_plans(OP, layer, lambda: tune._floats(run()), plain, 6e-3, tune._distance, seconds, print)
 
-    measured = tune.measure(job, job.args[0].device, lambda f: 1.0)
-    assert measured.plan in job.plans
-    assert measured.seconds == measured.aten_seconds == 1e-3
-    assert tuning.plan_for(job.op, job.problem, job.args[0].device, job.plans) == measured.plan
+
+def test_the_plans_of_a_layer_are_measured(layer: Any) -> None:
+    run = registry._TABLE["triton", OP].run
+    best = plans_tuned(layer, lambda: run(*layer), lambda f: 1.0)
+    problem, plans = conv.plans_of(OP, layer)
+    assert best in plans
+    assert tuning.plan_for(OP, problem, layer[0].device, plans) == best
 
 
 @pytest.mark.parametrize("which", ["default", "other"])
-def test_a_plan_that_is_off_is_not_kept(job: Any, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
-    from pggan_fast.benchmarks import tune
+def test_a_plan_that_is_off_is_not_kept(layer: Any, which: str) -> None:
+    right = registry._TABLE["triton", OP].run
+    problem, plans = conv.plans_of(OP, layer)
+    assert len(plans) > 1
 
-    right, times = tune.Job.run, iter((3.0, 1.0, 1.0, 1.0, 1.0))
+    def run() -> Any:
+        y, *rest = right(*layer)
+        first = tuning.plan_for(OP, problem, layer[0].device, plans) == plans[0]
+        return y * 1.01 if first == (which == "default") else y, *rest
 
-    def run(self: Any, backend: str | None) -> Any:
-        plan = tuning.plan_for(self.op, self.problem, self.args[0].device, self.plans)
-        y, *rest = right(self, backend)
-        return y * 1.01 if backend and (plan == job.plans[0]) == (which == "default") else y, *rest
-
-    monkeypatch.setattr(tune.Job, "run", run)
+    times = iter((3.0, 1.0, 1.0, 1.0, 1.0))
     if which == "default":
         with pytest.raises(FloatingPointError, match="the default plan is off"):
-            tune.measure(job, job.args[0].device, lambda f: next(times))
+            plans_tuned(layer, run, lambda f: next(times))
     else:
-        measured = tune.measure(job, job.args[0].device, lambda f: next(times))
-        assert measured.plan == job.plans[0], "a wrong plan won"
-        assert len(job.plans) > 1
+        assert plans_tuned(layer, run, lambda f: next(times)) == plans[0], "a wrong plan won"
+
+
+def test_the_networks_are_tuned_and_the_choice_follows(device: str, triton: str) -> None:
+    tuning_run = tune.Tuning(torch.device(device, 0), [torch.float32], [8], batch=4, budget_s=60.0)
+    tuning_run.run()
+    assert tuning_run.changes
+    assert not tuning_run.wrong
+    for change in tuning_run.changes:
+        assert change.best in change.seconds
+    known = tables.table(torch.device(device, 0))["ways"]
+    assert {change.name for change in tuning_run.changes} <= set(known)
 
 
 def test_the_layers_of_both_networks() -> None:

@@ -30,7 +30,8 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def choose(op: str, backend: str | None, device: str, args: tuple[Any, ...]) -> Callable[..., Any]:
         found = real(op, backend, device, args)
-        names.append(next(name for (name, key), row in registry._TABLE.items() if key == op and row.run is found))
+        rows = {way: registry._TABLE.get((way, op)) for way in registry.ways_for(backend, device)}
+        names.append(next(way for way, row in rows.items() if row is not None and row.run is found))
         return found
 
     monkeypatch.setattr(registry, "choose", choose)
@@ -68,7 +69,7 @@ def test_an_explicit_backend_runs_forward_and_backward(ran: list[str], name: str
     x = torch.randn(2, 3, 4, 4, requires_grad=True)
     (g,) = torch.autograd.grad(layer(x, name).sin().sum(), x, create_graph=True)
     g.square().sum().backward()
-    assert set(ran) == {name}
+    assert set(ran) <= set(registry.ways_for(name, "cpu"))
 
 
 def test_the_reference_runs_no_internal_op(ran: list[str]) -> None:
@@ -127,10 +128,12 @@ def test_strict_makes_the_fallback_an_error(without_cpu: None, monkeypatch: pyte
 def test_the_automatic_choice_prefers_the_native_kernels(ran: list[str]) -> None:
     if registry.unavailable("cpu"):
         pytest.skip(str(registry.unavailable("cpu")))
+    x = torch.randn(2, 8, 16, 16)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        layer()
-    assert ran == ["cpu"]
+        ops.scaled_conv2d(x, torch.randn(8, 8, 3, 3), weight_scale=0.2, resample="up")
+        layer()  # of few channels and pixels torch's convolution is faster, not its epilogue
+    assert ran == ["cpu", "aten+cpu"]
 
 
 def test_arguments_that_a_backend_lacks_go_to_the_next(ran: list[str]) -> None:
@@ -193,7 +196,7 @@ def test_a_context_ends_with_an_error_in_it(ran: list[str]) -> None:
         raise KeyError
     layer()
     assert len(ran) == 1
-    with pytest.raises(ValueError, match="name: expected None or one of .* got 'cudnn'"), use_backend("cudnn"):
+    with pytest.raises(ValueError, match=r"name: expected None or one of .* got 'cudnn'"), use_backend("cudnn"):
         pass
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pggan_fast.backends import aten, layout, precision
-from pggan_fast.backends.registry import implement
+from pggan_fast.backends.aten.layer import in_two_passes
+from pggan_fast.backends.registry import implement, unmeasured
 from pggan_fast.backends.triton import tuning
 from pggan_fast.backends.triton.availability import shared_memory, unsupported_product
 from pggan_fast.backends.triton.epilogue import bias_act_forward, unsupported_epilogue
@@ -43,6 +44,18 @@ def _problem(x: Tensor, c: int, k: int, resample: str, norm: bool) -> configs.Co
         n * (h // stride) * (w // stride), phases**2, cin, taps**2 * cin, c, x.element_size(), norm, cores,
         shared_memory(x.device), pool,
     ))  # fmt: skip
+
+
+def plans_of(op: str, args: tuple[Any, ...]) -> tuple[configs.ConvProblem, tuple[configs.ConvPlan, ...]]:
+    """The problem of a call of an internal op, and the plans that it may run by."""
+    if op == "conv_weight_grad":
+        x, dy, _, resample, k, _ = args
+        problem = _problem(x, dy.shape[1], k, resample, False)
+        return problem, configs.gradient_plans(problem)
+    x, weight, *others = args
+    resample, adjoint, norm = (others[1], others[2], "none") if op == "conv" else (others[3], False, others[5])
+    problem = _problem(x, weight.shape[1 if adjoint else 0], weight.shape[2], resample, norm != "none")
+    return problem, configs.conv_plans(problem)
 
 
 def _precision(x: Tensor, k: int) -> str:
@@ -133,24 +146,12 @@ def _run(
     )  # fmt: skip
 
 
-def _automatic_conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
-    problem = _problem(x, weight.shape[1] if adjoint else weight.shape[0], weight.shape[2], resample, False)
-    run = conv if tuning.beats_aten("conv", problem, x.device) else aten.conv.conv
-    return run(x, weight, scale, resample, adjoint)
-
-
-@implement("triton", "conv", supports=unsupported_product, automatic=_automatic_conv)
+@implement("triton", "conv", supports=unsupported_product, rule=unmeasured)
 def conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
     return convolve(x, weight, scale, resample, adjoint)[0]
 
 
-def _automatic_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, k: int, dtype: torch.dtype) -> Tensor:
-    problem = _problem(x, dy.shape[1], k, resample, False)
-    run = conv_weight_grad if tuning.beats_aten("conv_weight_grad", problem, x.device) else aten.conv.conv_weight_grad
-    return run(x, dy, scale, resample, k, dtype)
-
-
-@implement("triton", "conv_weight_grad", supports=unsupported_product, automatic=_automatic_weight_grad)
+@implement("triton", "conv_weight_grad", supports=unsupported_product, rule=unmeasured)
 def conv_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, k: int, dtype: torch.dtype) -> Tensor:
     c, cin = dy.shape[1], x.shape[1]
     dw = x.new_empty(c, cin, k, k, dtype=dtype)
@@ -168,24 +169,27 @@ def _unsupported_layer(x: Tensor, weight: Tensor, *others: Any) -> str | None:
     return unsupported_product(x) or unsupported_epilogue(x, norm, resample == "pool", weight.shape[0])
 
 
-def _automatic_layer(
-    x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str,
-    slope: float | None, norm: str, eps: float, eps_mode: str,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
-    """torch's convolution with the epilogue's kernel, until the fused one has been measured to be faster here."""
-    pool = resample == "pool"
-    problem = _problem(x, weight.shape[0], weight.shape[2], resample, norm != "none")
-    if tuning.beats_aten("scaled_conv2d_forward", problem, x.device):
-        return scaled_conv2d_forward(x, weight, bias, weight_scale, bias_scale, resample, slope, norm, eps, eps_mode)
-    on_weight, on_epilogue = precision.split_scale(weight_scale, x.dtype)
-    u = aten.conv.conv(x, weight, on_weight, "none" if pool else resample, False)
-    return bias_act_forward(u, bias, on_epilogue, bias_scale, slope, norm, eps, eps_mode, pool)
-
-
-@implement("triton", "scaled_conv2d_forward", supports=_unsupported_layer, automatic=_automatic_layer)
+@implement("triton", "scaled_conv2d_forward", supports=_unsupported_layer, rule=unmeasured)
 def scaled_conv2d_forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str,
     slope: float | None, norm: str, eps: float, eps_mode: str,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
     then = Epilogue(bias, bias_scale, slope, norm, eps, eps_mode)
     return convolve(x, weight, weight_scale, resample, False, then)
+
+
+def _unsupported_epilogue(
+    x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str,
+    slope: float | None, norm: str, *others: Any,
+) -> str | None:  # fmt: skip
+    return unsupported_epilogue(x, norm, resample == "pool", weight.shape[0])
+
+
+@implement("aten+triton", "scaled_conv2d_forward", supports=_unsupported_epilogue)
+def scaled_conv2d_forward_by_torch(
+    x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str,
+    slope: float | None, norm: str, eps: float, eps_mode: str,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    options = slope, norm, eps, eps_mode
+    epilogue = bias_act_forward
+    return in_two_passes(aten.conv.conv, epilogue, x, weight, bias, weight_scale, bias_scale, resample, *options)

@@ -1,0 +1,77 @@
+"""What a choice depends on: the shapes and options of a call, as a key and as the name of a measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pggan_fast.backends import precision
+from pggan_fast.backends.layout import is_channels_last
+
+
+def key(args: Sequence[Any]) -> tuple[Any, ...]:
+    """Equal for calls that every backend answers in the same way; it holds no tensor."""
+    return tuple(_part(arg) for arg in args)
+
+
+def _part(arg: Any) -> Any:
+    if isinstance(arg, Tensor):
+        return arg.shape, arg.dtype, arg.is_contiguous()
+    if isinstance(arg, tuple):
+        return key(arg)
+    return arg
+
+
+def switches(device_type: str) -> tuple[Any, ...]:
+    """The settings of torch that a choice depends on: of float32 products, and the CPU's threads."""
+    if device_type == "cuda":
+        return precision.conv_fp32(), precision.matmul_fp32()
+    return precision.exact_matmul(), torch.get_num_threads()
+
+
+def bucket(op: str, names: Sequence[str], args: Sequence[Any], device: torch.device | None = None) -> str:
+    """The name of a measurement of `op`: images of close sizes share it, floats do not count.
+
+    `device`: where the tensors would be, if they are on another one.
+    """
+    x = args[0]
+    parts = [op, str(x.dtype).removeprefix("torch."), *_fields(names, args)]
+    if x.dtype == torch.float32 and reduced_products(x.device if device is None else device):
+        parts.append("reduced")
+    return " ".join(parts)
+
+
+def reduced_products(device: torch.device) -> bool:
+    """Whether torch's settings allow float32 convolutions of less precision there, as ours make use of."""
+    return precision.conv_fp32() == "tf32" if device.type == "cuda" else not precision.exact_matmul()
+
+
+def _fields(names: Sequence[str], args: Sequence[Any], prefix: str = "") -> Iterator[str]:
+    for name, arg in zip(names, args, strict=True):
+        name = prefix + name
+        if isinstance(arg, Tensor):
+            yield f"{name}={_tensor(name, arg)}"
+        elif isinstance(arg, tuple):
+            yield from _fields(getattr(arg, "_fields", [""] * len(arg)), arg, f"{name}.")
+        elif isinstance(arg, float):
+            if name == "slope":  # None is linear
+                yield name
+        elif arg is not None:
+            yield f"{name}={str(arg).removeprefix('torch.')}"
+
+
+def is_image(name: str, tensor: Tensor) -> bool:
+    """[N, C, H, W], of which the pixels are counted together; weights have a size each."""
+    return tensor.ndim == 4 and not name.rpartition(".")[2].startswith("w")
+
+
+def _tensor(name: str, t: Tensor) -> str:
+    dtype = "" if t.dtype == torch.float32 else str(t.dtype).removeprefix("torch.") + ":"
+    if not is_image(name, t):
+        return dtype + "x".join(map(str, t.shape))
+    n, c, h, w = t.shape
+    pixels = 1 << max(0, n * h * w - 1).bit_length()  # up to the next power of two
+    return f"{dtype}{c}@{pixels}" + ("" if is_channels_last(t) or h == w == 1 or c == 1 else ":nchw")
