@@ -108,7 +108,7 @@ def load(key: Mapping[str, str]) -> Table:
     path = path_of(key)
     try:
         return _read(path, key)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     except (OSError, ValueError) as error:
         _report(path, error)

@@ -191,7 +191,7 @@ def test_a_cache_below_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PGGAN_FAST_CACHE", str(tmp_path / "file" / "cache"))
     tables.forget()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("error")
         tables.remember(CPU, "checks", {"a": {"build": "1"}})
     assert tables.table(CPU)["checks"] == {"a": {"build": "1"}}
     with pytest.raises(OSError, match=r"directory|exists"):

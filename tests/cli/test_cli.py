@@ -44,6 +44,13 @@ def test_every_command_has_help(name, capsys):
         (["bench", "--budget", "nan"], "--budget: got nan, expected a positive number"),
         (["bench", "--providers"], "--providers: got none, expected some of auto"),
         (["bench", "--plot", "picture.jpg"], "expected a name that ends in .png"),
+        (["tune", "--resolution", "33"], "--resolution: got 33, expected powers of two"),
+        (["tune", "--resolution"], "--resolution: got none"),
+        (["tune", "--dtype"], "--dtype: got none"),
+        (["tune", "--budget", "0"], "--budget: got 0.0, expected a positive number"),
+        (["tune", "--device", "cuda:99"], "--device: got 'cuda:99'"),
+        (["doctor", "--device", "abacus"], "--device: got 'abacus'"),
+        (["doctor", "--dtype"], "--dtype: got none"),
     ],
 )
 def test_bad_options_are_one_line_and_status_2(args, said, capsys, monkeypatch):
@@ -106,6 +113,26 @@ def test_info_json_has_every_backend_and_variable(capsys):
     assert {"g++", "nvcc", "ninja"} <= set(found["tools"])
     assert "PGGAN_FAST_BACKEND" in found["environment"]
     assert found["machine"]["threads"] >= 1
+    assert found["schema"] == 1
+    # What bug reports are read by: keys may be added, none renamed or left out
+    assert {"versions", "commit", "machine", "device", "untested", "cpu", "backends", "build", "tools", "cache",
+            "tuning", "environment"} <= set(found)  # fmt: skip
+    assert set(found["tuning"]) == {"table", "fingerprint", "measured", "plans", "checked", "ignored"}
+
+
+def test_info_names_a_table_that_cannot_be_used(tmp_path, capsys, monkeypatch):
+    import torch
+
+    from pggan_fast.backends import tables
+
+    monkeypatch.setenv("PGGAN_FAST_CACHE", str(tmp_path))
+    path = tables.path_of(tables.device_key(torch.device("cpu")))
+    path.write_text("{")
+    try:
+        assert call("info") == 0
+        assert f"{path} is ignored" in capsys.readouterr().out
+    finally:
+        tables.forget()
 
 
 def test_info_shows_reasons_and_set_variables(capsys, monkeypatch):
