@@ -11,18 +11,20 @@ from torch import Tensor
 from pggan_fast.backends import precision
 from pggan_fast.backends.layout import is_channels_last
 
+_PLAIN = frozenset((float, int, bool, str, type(None), torch.dtype))  # by exact type: isinstance takes 0.4 us
+
 
 def key(args: Sequence[Any]) -> tuple[Any, ...]:
     """Equal for calls that every backend answers in the same way; it holds no tensor."""
-    return tuple(_part(arg) for arg in args)
-
-
-def _part(arg: Any) -> Any:
-    if isinstance(arg, Tensor):
-        return arg.shape, arg.dtype, arg.is_contiguous()
-    if isinstance(arg, tuple):
-        return key(arg)
-    return arg
+    parts: list[Any] = []
+    for arg in args:
+        if type(arg) in _PLAIN:
+            parts.append(arg)
+        elif isinstance(arg, Tensor):
+            parts += (arg.shape, arg.dtype, arg.is_contiguous())
+        else:
+            parts.append(key(arg))
+    return tuple(parts)
 
 
 def switches(device_type: str) -> tuple[Any, ...]:

@@ -31,18 +31,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         sys.exit(0 if arguments else 2)
+    if arguments == ["--version"]:
+        from pggan_fast import __version__
+
+        print(f"pggan-fast {__version__}")
+        sys.exit(0)
     name, *rest = arguments
     if name not in COMMANDS:
         _fail(f"unknown command {name!r}, expected one of {', '.join(COMMANDS)}")
     module, _ = COMMANDS[name]
     command = _parse(importlib.import_module(module).Command, name, rest)
     try:
+        _check_environment()
         status = command.run()
     except UsageError as error:
         _fail(str(error))
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)
+
+
+def _check_environment() -> None:
+    """What would be an error at the first op, after minutes maybe."""
+    from pggan_fast.backends import forced
+
+    try:
+        forced.named(None)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _parse(command: Any, name: str, arguments: list[str]) -> Any:
@@ -68,7 +84,8 @@ def _help() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
     head = ("usage: pggan-fast COMMAND [options]", "", "Fast layers for Progressive Growing of GANs.", "")
-    return "\n".join((*head, *lines, "", "pggan-fast COMMAND --help tells a command's options."))
+    tail = ("", "pggan-fast COMMAND --help tells a command's options, pggan-fast --version the version.")
+    return "\n".join((*head, *lines, *tail))
 
 
 def _fail(message: str) -> NoReturn:

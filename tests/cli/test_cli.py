@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+import pggan_fast
 from pggan_fast import cli
 from pggan_fast.backends.registry import BACKENDS
 from pggan_fast.cli import info
@@ -20,6 +21,19 @@ def test_help_lists_every_command(capsys):
     text = capsys.readouterr().out
     assert all(name in text for name in cli.COMMANDS)
     assert call() == 2
+
+
+def test_the_version_is_the_packages(capsys):
+    assert call("--version") == 0
+    assert capsys.readouterr().out.strip() == f"pggan-fast {pggan_fast.__version__}"
+
+
+@pytest.mark.parametrize("name", ["bench", "tune", "doctor", "info"])
+def test_a_wrong_backend_in_the_environment_is_one_line(name, capsys, monkeypatch):
+    monkeypatch.setenv("PGGAN_FAST_BACKEND", "cudnn")
+    assert call(name) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("pggan-fast: error: PGGAN_FAST_BACKEND: expected auto or one of")
 
 
 @pytest.mark.parametrize("name", list(cli.COMMANDS))
