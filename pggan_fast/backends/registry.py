@@ -35,6 +35,10 @@ class Limit(str):
     """A reason of `supports` that costs speed: the shape is beyond what the kernels were made for."""
 
 
+class Distrust(str):
+    """A reason of the self-check: the kernel is wrong on this device."""
+
+
 class Implementation(NamedTuple):
     run: Callable[..., Any]
     supports: Callable[..., str | None]
@@ -166,7 +170,7 @@ def choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]
     """
     for recorder in _recorders:
         recorder(op, backend, args)
-    key = op, backend, device_type, signature.key(args), signature.switches(device_type)
+    key = _key(op, backend, device_type, args)
     found = _memo.get(key)
     if found is None:
         found, final = _choose(op, backend, device_type, args)
@@ -175,6 +179,10 @@ def choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]
                 _memo.clear()
             _memo[key] = found
     return found
+
+
+def _key(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return op, backend, device_type, args[0].device, signature.key(args), signature.switches(device_type)
 
 
 def _choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> tuple[Callable[..., Any], bool]:
@@ -221,8 +229,8 @@ def ranked(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]
 def _rank(candidate: Candidate, args: tuple[Any, ...]) -> tuple[int, float]:
     if candidate.seconds is not None:
         return (0 if candidate.best else 1), candidate.seconds
-    if unavailable(candidate.way) is None and candidate.found.supports(*args) is not None:
-        return 4, 0.0  # its rule may not understand them
+    if _cannot(candidate):
+        return 4, 0.0
     return (2 if candidate.found.rule(*args) is None else 3), 0.0
 
 
@@ -238,21 +246,28 @@ def measured(op: str, args: tuple[Any, ...]) -> dict[str, Any] | None:
 def _distrust(candidate: Candidate, op: str, args: tuple[Any, ...]) -> str | None:
     from pggan_fast.backends import selfcheck
 
-    return None if candidate.way == "aten" else selfcheck.failure(candidate.way, op, candidate.found.run, args)
+    if candidate.way == "aten":
+        return None
+    reason = selfcheck.failure(candidate.way, op, candidate.found.run, args)
+    return None if reason is None else Distrust(reason)
 
 
 def _costs_speed(candidate: Candidate, args: tuple[Any, ...]) -> bool:
     """Whether a way that is left out would have been taken: missing, failed or beyond its limit."""
-    wanted = candidate.seconds is not None or candidate.found.rule(*args) is None
-    plain = unavailable(candidate.way) is None and candidate.found.supports(*args) is not None
-    return wanted and (not plain or isinstance(candidate.reason, Limit))
+    return not _cannot(candidate) and (candidate.seconds is not None or candidate.found.rule(*args) is None)
+
+
+def _cannot(candidate: Candidate) -> bool:
+    """Whether a way has nothing for such calls, here or elsewhere: nobody misses it."""
+    by_design = candidate.reason is not None and not isinstance(candidate.reason, (Limit, Distrust))
+    return by_design and unavailable(candidate.way) is None
 
 
 def fused(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> Callable[..., Any] | None:
     """The function that runs `op`, an op of several layers, as one kernel; None: the caller runs its parts."""
     for recorder in _recorders:
         recorder(op, backend, args)
-    key = op, backend, device_type, signature.key(args), signature.switches(device_type)
+    key = _key(op, backend, device_type, args)
     if key not in _memo:
         _memo[key] = _fused(op, backend, device_type, args)  # type: ignore[assignment]
     return _memo[key]

@@ -26,7 +26,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 import grid
 from allocators import wrap_allocators
 
-from pggan_fast.backends import cuda
+from pggan_fast.backends import cuda, registry
 from pggan_fast.backends.launch import addresses
 
 FIFO, LIFO, RANDOM = range(3)  # the order in which threads and blocks run
@@ -213,8 +213,10 @@ def emulated(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cuda, "emulator", call)
             wrap_allocators(patch, allocated)
+            registry.forget()  # what fits the device decides who runs
             yield Emulator()
     finally:
+        registry.forget()
         _settings = outer
         native.configure(**outer)
 
