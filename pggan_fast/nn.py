@@ -9,8 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.modules import module as torch_module
 
-from pggan_fast import ops
+from pggan_fast import ops, reference
+from pggan_fast.backends import layout
 from pggan_fast.ops import _checks
+from pggan_fast.ops._autograd import needs_reference
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class _Scaled(torch.nn.Module):
@@ -87,6 +91,11 @@ class ScaledConv2d(_Scaled):
         )
 
     @property
+    def linear(self) -> bool:
+        """Whether nothing but the bias follows the convolution."""
+        return self.negative_slope is None and self.pixel_norm == "none"
+
+    @property
     def epilogue(self) -> dict[str, Any]:
         """What follows the convolution, as arguments of ops that compute several layers."""
         return {
@@ -104,16 +113,23 @@ class ScaledConv2d(_Scaled):
 
 
 def fusable(*layers: torch.nn.Module) -> bool:
-    """Whether one op may run in place of these layers: no gradients, no hooks (their own or those of all modules), no
-    forward method put in place of their own, and all name the same backend."""
-    first = layers[0]
+    """Whether one op without gradients may run in place of these layers, which all name the same backend.
+
+    Where PyTorch traces or transforms, the parts run: torch.jit.trace records with gradients and checks itself without.
+    """
+    if torch.is_grad_enabled() or needs_reference() or not plain(*layers):
+        return False
+    return len({layer.backend for layer in layers}) == 1
+
+
+def plain(*layers: torch.nn.Module) -> bool:
+    """Whether calling these layers is computing a scaled convolution: no hooks (their own or those of all modules), no
+    forward method put in place of their own, no other class."""
     return (
-        not torch.is_grad_enabled()
-        and isinstance(first, ScaledConv2d)
-        and all(type(layer) in (ScaledConv2d, ToRGB, FromRGB) for layer in layers)
-        and all(layer.backend == first.backend for layer in layers)
-        and not any(layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer) for layer in layers)
-        and not (torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks)
+        all(type(layer) in (ScaledConv2d, ToRGB, FromRGB) for layer in layers)
+        and not any(getattr(layer, hooks) for layer in layers for hooks in _HOOKS)
+        and not any("forward" in vars(layer) for layer in layers)
+        and not any(getattr(torch_module, f"_global{hooks}") for hooks in _HOOKS)
     )
 
 
@@ -183,7 +199,7 @@ class LatentToMap(_Scaled):
         u = ops.scaled_linear(x, self.weight, weight_scale=self.weight_scale, backend=self.backend)
         u = u.view(-1, *self.shape)
         if self.channels_last:
-            u = u.contiguous(memory_format=torch.channels_last)
+            u = layout.channels_last(u)
         return ops.bias_act(
             u,
             self.bias,
@@ -245,7 +261,12 @@ class ToRGB(ScaledConv2d):
         super().__init__(in_channels, channels, 1, gain=gain, backend=backend)
 
     def fade_in(self, x: Tensor, low: ToRGB, x_low: Tensor, alpha: float | Tensor) -> Tensor:
-        """This layer's image of x blended with `low`'s image of x_low (half the size), in one op."""
+        """This layer's image of x blended with `low`'s image of x_low (half the size).
+
+        One op, unless a layer has hooks or was changed: then each is called, and its image blended.
+        """
+        if not (plain(self, low) and self.linear and low.linear):
+            return ops.fade_in(low(x_low), self(x), alpha, backend=self.backend)
         return ops.to_rgb_fade_in(
             x_low,
             x,
@@ -271,8 +292,13 @@ class FromRGB(ScaledConv2d):
         super().__init__(channels, out_channels, 1, negative_slope=negative_slope, backend=backend)
 
     def fade_in(self, image: Tensor, high: Tensor, alpha: float | Tensor) -> Tensor:
-        """This (older, lower) layer's features of the halved image blended with the new block's `high`, in one op."""
-        assert self.negative_slope is not None
+        """This (older, lower) layer's features of the halved image blended with the new block's `high`.
+
+        One op, unless the layer has hooks or was changed: then it is called, and its features blended.
+        """
+        if not plain(self) or self.negative_slope is None or self.pixel_norm != "none":
+            low = self(reference.down2(image))
+            return ops.fade_in(low, high, alpha, backend=self.backend)
         return ops.from_rgb_fade_in(
             image,
             high,

@@ -38,6 +38,11 @@ def dense(x: Tensor, channels_last: bool) -> Tensor:
     return x.contiguous(memory_format=memory_format(channels_last))
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """`x` dense in channels_last; under torch.func as it is: vmap knows no formats, and nothing fast runs there."""
+    return x if torch._C._are_functorch_transforms_active() else dense(x, True)
+
+
 def contiguous(parameter: Tensor | None) -> Tensor | None:
     """An optional weight or bias, plainly contiguous."""
     return None if parameter is None else parameter.contiguous().resolve_neg()

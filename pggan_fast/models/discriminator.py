@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pggan_fast import nn, ops
+from pggan_fast.backends import layout
 from pggan_fast.models.levels import Levels, block_of, fades, name
 from pggan_fast.ops import _checks
 
@@ -78,7 +79,7 @@ class Discriminator(torch.nn.Module):
             raise ValueError(f"image: expected shape [N, {self.channels}, H, W], got {tuple(image.shape)}")
         r = self.levels.of_image(image.shape[2], image.shape[3])
         if self.channels_last:
-            image = image.contiguous(memory_format=torch.channels_last)
+            image = layout.channels_last(image)
         fading = fades(alpha) and r > 4
         x = image
         for level in reversed([v for v in self.levels.resolutions if 4 < v <= r]):

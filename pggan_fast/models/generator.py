@@ -142,8 +142,7 @@ def _one_op(block: torch.nn.ModuleDict, *shows: nn.ToRGB) -> bool:
     if len(block) != 2 or not nn.fusable(*block.values(), *shows):
         return False
     conv_up, conv = cast(nn.ScaledConv2d, block["conv_up"]), cast(nn.ScaledConv2d, block["conv"])
-    linear = all(layer.negative_slope is None and layer.pixel_norm == "none" for layer in shows)
-    return conv_up.epilogue == conv.epilogue and linear
+    return conv_up.epilogue == conv.epilogue and all(layer.linear for layer in shows)
 
 
 def _stage(
