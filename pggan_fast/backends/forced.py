@@ -21,8 +21,9 @@ def use_backend(name: str | None) -> Iterator[None]:
 
     A `backend=` of the op or layer wins over it, and it wins over PGGAN_FAST_BACKEND. Backward passes run by the
     backend of their forward pass, inside the context or after it. It holds for all threads of the process; contexts may
-    be nested. "reference" gives graphs of plain ATen ops, for torch.export. Raises ValueError for an unknown name; a
-    backend that cannot run raises BackendUnavailable at the first op.
+    be nested. "reference" gives graphs of plain ATen ops, for torch.export; a program exported by another backend is
+    loaded only where pggan_fast was imported. Raises ValueError for an unknown name; a backend that cannot run raises
+    BackendUnavailable at the first op.
     """
     if name is not None and name not in BACKENDS:
         raise ValueError(f"name: expected None or one of {', '.join(BACKENDS)}, got {name!r}")

@@ -21,7 +21,9 @@ class Discriminator(torch.nn.Module):
 
     Args:
         downsample: "down" averages before the bias (official), "pool" after the activation (most PyTorch ports).
-        stddev_group: samples per minibatch-stddev group; must divide the batch, or exceed it.
+        stddev_group: samples per minibatch-stddev group; must divide the batch, or exceed it. torch.compile makes one
+            graph for all such batches; torch.export too, but with the reference one for a single group (from a batch
+            of one, with Dim.AUTO) and another for several (stddev_group * Dim("groups")).
         Others: see `Generator`.
     Source: Karras et al. 2017, tables 2 and 3, section 3.
     """

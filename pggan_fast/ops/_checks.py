@@ -70,7 +70,7 @@ def finite(**scalars: float) -> None:
     for name, value in scalars.items():
         if isinstance(value, (Tensor, bool)) or not isinstance(value, (int, float)):
             raise TypeError(f"{name}: expected a Python float, got {type(value).__name__}")
-        if not math.isfinite(value):
+        if not -math.inf < value < math.inf:  # nor NaN; torch.compile cannot trace math.isfinite
             raise ValueError(f"{name}: expected a finite number, got {value}")
 
 

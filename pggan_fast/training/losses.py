@@ -46,6 +46,8 @@ def gradient_penalty(
     x_hat = reals + (fakes - reals) * u; reals and fakes [N, C, H, W], u uniform in [0, 1) of shape [N, 1, 1, 1], drawn
     here where it is None. Only the gradient of x_hat is asked for, so the inner pass makes no weight gradients.
     Where the gradient is exactly zero the norm has subgradient 0, not NaN. Raises ValueError where shapes disagree.
+    Compiled in one graph with the loss (torch._dynamo.config.trace_autograd_ops), x_hat can become no leaf, so pass a
+    `u` made outside with requires_grad=True. A compiled D alone cannot be differentiated twice.
     Source: Gulrajani et al. (2017), equation 3; the sum of the scores gives every sample's own gradient at once.
     """
     if fakes.shape != reals.shape:

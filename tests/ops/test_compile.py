@@ -6,30 +6,21 @@ import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import compiling
 import grid
 import pytest
 import torch
-import torch._dynamo
+from compiling import ALPHAS, TRACING, compiled
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from pggan_fast import nn, ops
 
-# torch.autograd.grad within a compiled function: torch 2.10 has neither this switch nor what it allows.
-TRACING = {"trace_autograd_ops": True} if hasattr(torch._dynamo.config, "trace_autograd_ops") else {}
-ALPHAS = [0.01 + i / 50 for i in range(50)]
-
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    torch._dynamo.reset()
-    with torch._dynamo.config.patch(**TRACING):
+    with compiling.fresh():
         yield
-    torch._dynamo.reset()
-
-
-def compiled(f: Callable[..., Any], **options: Any) -> Any:
-    return torch.compile(f, **{"fullgraph": True, "backend": "aot_eager", **options})
 
 
 def leaf(*shape: int, channels_last: bool = False) -> Tensor:
@@ -157,7 +148,7 @@ def penalty(critic: Critic, x: Tensor) -> Tensor:
     return (g.square().sum((1, 2, 3)).sqrt() - 1).square().mean()
 
 
-@pytest.mark.skipif(not TRACING, reason=f"torch {torch.__version__} traces no torch.autograd.grad")
+@pytest.mark.skipif(not TRACING, reason=compiling.WHY_NOT_TRACING)
 @pytest.mark.parametrize("last", ["down", "pool"])
 def test_a_gradient_penalty_inside_a_compiled_loss(last: str) -> None:
     critic, x = Critic(last), leaf(4, 3, 8, 8)
