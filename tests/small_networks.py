@@ -17,8 +17,8 @@ ALPHA = 0.3  # while a level fades in, the older one has a part too
 
 def make(kind: type[Network], resolution: int = 16, *, labelled: bool = False, **options: Any) -> Network:
     """With biases that are not zero: 16, 16 and 8 feature maps."""
-    options = {"fmap_base": 64, "fmap_max": 16, "label_dim": LABELS if labelled else 0, **options}
-    network = kind(resolution, **options, **({"latent_dim": LATENT} if kind is Generator else {}))
+    widths = {"fmap_base": 64, "fmap_max": 16, **({"latent_dim": LATENT} if kind is Generator else {})}
+    network = kind(resolution, label_dim=LABELS if labelled else 0, **{**widths, **options})
     with torch.no_grad():
         for key, p in network.named_parameters():
             if key.endswith("bias"):
