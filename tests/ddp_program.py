@@ -160,7 +160,7 @@ if __name__ == "__main__":
         init_method=f"file://{folder}/init",
         rank=rank,
         world_size=WORLD,
-        timeout=datetime.timedelta(seconds=60),
+        timeout=datetime.timedelta(seconds=180),
     )
     try:
         torch.save({scene.__name__: scene(rank) for scene in SCENES}, folder / str(rank))

@@ -111,6 +111,8 @@ def wgan_gp_d_loss(
 
     reals, fakes: [N, C, H, W] in about [-1, 1], fakes made with the reals' labels and no graph to G; labels: one-hot
     [N, K] or None; the cross entropies only with labels. The drift holds the reals' scores only.
+    In DistributedDataParallel it takes one backward pass of this sum, and find_unused_parameters=True below the full
+    resolution: after a backward pass of the penalty alone processes may keep gradients of their own, without a word.
     Source: Karras et al. (2018), appendix A.1; label terms as in AC-GAN.
     """
     return wgan_gp_terms(

@@ -45,7 +45,7 @@ def d_step(
     if reals.shape[0] != z.shape[0] or not len(z):
         raise ValueError(f"z: expected one latent per real image, {reals.shape[0]} > 0, got {z.shape[0]}")
     if resolution is None:  # nominal: a network with a non-square base has other sizes
-        levels = getattr(D, "levels", None)
+        levels = getattr(getattr(D, "module", D), "levels", None)  # D may be in DistributedDataParallel
         resolution = levels.of_image(*reals.shape[2:]) if levels is not None else reals.shape[-1]
     optimizer.zero_grad(set_to_none=True)
     with _precision(reals.device, autocast):

@@ -27,6 +27,14 @@ def test_d_step_at_every_level_of_every_base_shape(base_shape: tuple[int, int]) 
         assert d_step(G, D, optimizer, reals, torch.randn(2, 8)).applied
 
 
+def test_d_step_finds_the_level_of_a_wrapped_network() -> None:
+    """As DistributedDataParallel wraps it; the width of 8x16 names another level."""
+    G = Generator(16, latent_dim=8, base_shape=(4, 8), **WIDTH)
+    D = torch.nn.DataParallel(Discriminator(16, base_shape=(4, 8), **WIDTH))
+    optimizer = torch.optim.Adam(D.parameters(), betas=(0.0, 0.99))
+    assert d_step(G, D, optimizer, torch.randn(2, 3, 8, 16), torch.randn(2, 8)).applied
+
+
 @pytest.mark.parametrize(("reals", "latents"), [(4, 1), (1, 4), (0, 0)])
 def test_d_step_refuses_batches_that_differ_or_are_empty(reals: int, latents: int) -> None:
     G, D = Generator(4, latent_dim=8, **WIDTH), Discriminator(4, **WIDTH)
