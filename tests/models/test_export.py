@@ -101,7 +101,9 @@ def test_any_batch_of_one_group_is_one_program(kind: type[Network], backend: str
     """alpha as a float is compiled in. 1 is a batch apart, as always in torch.export."""
     network = make(kind)
     with torch.set_grad_enabled(grad), pggan_fast.use_backend(backend):
-        module = through_a_file(exported(network, 3, Dim.AUTO, alpha=ALPHA))
+        program = exported(network, 3, Dim.AUTO, alpha=ALPHA)
+    assert ("pggan_fast" in namespaces(program)) == (backend is None)
+    module = through_a_file(program)
     for n in (2, 3, GROUP):
         same(module, network, n, alpha=ALPHA)
 
