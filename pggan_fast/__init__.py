@@ -1,5 +1,11 @@
 """pggan_fast: fused layers that make progressive growing of GANs in PyTorch fast."""
 
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from pggan_fast import backends, nn, ops
 from pggan_fast.backends import BackendUnavailable
 from pggan_fast.backends.forced import use_backend
@@ -7,6 +13,9 @@ from pggan_fast.backends.frozen import frozen
 from pggan_fast.explain import explain
 from pggan_fast.ops import no_weight_grads
 from pggan_fast.warmup import warm_up
+
+if TYPE_CHECKING:
+    from pggan_fast import inference
 
 __version__ = "0.1.0"
 
@@ -16,9 +25,17 @@ __all__ = [
     "backends",
     "explain",
     "frozen",
+    "inference",
     "nn",
     "no_weight_grads",
     "ops",
     "use_backend",
     "warm_up",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`pggan_fast.inference`, which needs the networks, is imported when it is first asked for."""
+    if name == "inference":
+        return importlib.import_module("pggan_fast.inference")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

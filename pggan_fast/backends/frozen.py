@@ -14,14 +14,44 @@ import torch
 from torch import Tensor
 
 
+class _Kept:
+    """What was prepared of one weight, and of which version of it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.results: dict[Hashable, tuple[int, Tensor]] = {}
+
+
 class _Frozen(threading.local):
     """Of one thread: for the weights that are frozen, by identity, what was prepared of them."""
 
     def __init__(self) -> None:
-        self.prepared: dict[int, dict[Hashable, tuple[int, Tensor]]] = {}
+        self.kept: dict[int, _Kept] = {}
 
 
 _frozen = _Frozen()
+
+
+class Prepared:
+    """What was prepared of a module's weights, for as long as this object lives: they must not change meanwhile.
+
+    It is used, and added to, inside of `with prepared.in_use():` only, by any number of threads at once.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self._weights = list(module.parameters())  # referenced, so that their identities stay theirs
+        self._kept = {id(p): _Kept() for p in self._weights}
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Freeze the weights for this thread; those that are frozen already stay with whoever froze them."""
+        mine = {key: kept for key, kept in self._kept.items() if key not in _frozen.kept}
+        _frozen.kept.update(mine)
+        try:
+            yield
+        finally:
+            for key in mine:
+                del _frozen.kept[key]
 
 
 @contextlib.contextmanager
@@ -37,26 +67,25 @@ def frozen(module: torch.nn.Module) -> Iterator[None]:
     """
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
-    weights = [p for p in module.parameters() if id(p) not in _frozen.prepared]
-    _frozen.prepared.update({id(p): {} for p in weights})
-    try:
+    with Prepared(module).in_use():
         yield
-    finally:
-        for p in weights:
-            del _frozen.prepared[id(p)]
 
 
 def is_frozen(weight: Tensor) -> bool:
-    return id(weight) in _frozen.prepared
+    return id(weight) in _frozen.kept
 
 
 def prepared(weight: Tensor, key: Hashable, prepare: Callable[[], Tensor]) -> Tensor:
     """What `prepare` makes of a frozen weight, made once for each key."""
-    kept = _frozen.prepared[id(weight)]
+    kept = _frozen.kept[id(weight)]
     version = 0 if weight.is_inference() else weight._version
-    if key not in kept:
-        kept[key] = version, prepare()
-    made_of, result = kept[key]
+    found = kept.results.get(key)
+    if found is None:
+        with kept.lock:  # of several threads that want it one makes it
+            found = kept.results.get(key)
+            if found is None:
+                found = kept.results[key] = version, prepare()
+    made_of, result = found
     if made_of != version:
         raise RuntimeError(f"a weight of shape {tuple(weight.shape)} was written inside of pggan_fast.frozen")
     return result

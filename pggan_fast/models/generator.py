@@ -122,19 +122,21 @@ class Generator(torch.nn.Module):
         return to_rgb(y) if low is None else to_rgb.fade_in(y, low, x, alpha)
 
     def _joined(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        self.check_inputs(z, labels)
+        return z if labels is None else torch.cat([z, labels.to(z.dtype)], dim=1)
+
+    def check_inputs(self, z: Tensor, labels: Tensor | None = None) -> None:
+        """Raise TypeError or ValueError where `forward` does not take z and labels; the message says what it takes."""
         _checks.tensor("z", z, (2,))
         if z.shape[1] != self.latent_dim:
             raise ValueError(f"z: expected shape [N, {self.latent_dim}], got {tuple(z.shape)}")
+        if labels is not None and not isinstance(labels, Tensor):
+            raise TypeError(f"labels: expected a tensor, got {type(labels).__name__}")
         if (labels is None) != (self.label_dim == 0):
             expected = f"shape [N, {self.label_dim}]" if self.label_dim else "None, as label_dim is 0"
             raise ValueError(f"labels: expected {expected}, got {None if labels is None else tuple(labels.shape)}")
-        if labels is None:
-            return z
-        if not isinstance(labels, Tensor):
-            raise TypeError(f"labels: expected a tensor, got {type(labels).__name__}")
-        if labels.shape != (z.shape[0], self.label_dim):
+        if labels is not None and labels.shape != (z.shape[0], self.label_dim):
             raise ValueError(f"labels: expected shape {(z.shape[0], self.label_dim)}, got {tuple(labels.shape)}")
-        return torch.cat([z, labels.to(z.dtype)], dim=1)
 
 
 def _one_op(block: torch.nn.ModuleDict, *shows: nn.ToRGB) -> bool:

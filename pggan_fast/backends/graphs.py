@@ -1,0 +1,190 @@
+"""CUDA graphs of a function of fixed shapes: captured when a shape comes again, checked, and the latest ones kept.
+
+What depends on CUDA is in `Cuda`; what is captured, checked, kept and used is decided in `Graphs`, on any device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from pggan_fast import settings
+from pggan_fast.backends.registry import BackendUnavailable
+
+KEPT = 4  # graphs; each holds the memory of one run
+SEEN = 16  # keys that are remembered: one that comes again within so many is worth a capture
+WARM_UPS = 3  # runs before a capture: kernels compiled and loaded, workspaces allocated
+# A replay may differ from the uncaptured run by this much of the largest magnitude: cuBLAS and cuDNN may take other
+# algorithms in a capture, in TF32 too. What goes wrong with graphs, old inputs and old weights, is off by all of it.
+ROUNDINGS = {torch.float64: 1e-6, torch.float32: 1e-2, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+
+Function = Callable[..., Tensor]
+Inputs = tuple[Tensor | None, ...]
+Finish = Callable[[Tensor], Tensor]
+Value = TypeVar("Value")
+
+
+class Device(Protocol):
+    def capture(self, run: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        """What replays `run`, and the tensor that each replay writes."""
+
+    def turn(self) -> AbstractContextManager[None]:
+        """A block that follows the last one of its kind, on the host and on the device."""
+
+    def capturing(self) -> bool:
+        """Whether the caller captures a graph of its own, in which nothing else can be captured or replayed."""
+
+
+class Cuda:
+    """One CUDA device."""
+
+    _captures = threading.Lock()  # torch allows one at a time in a process
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._lock = device, threading.Lock()
+        self._last: torch.cuda.Event | None = None
+
+    def capture(self, run: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+        # torch.cuda.graph leaves its stream the current one where a capture fails: the outer context brings ours back.
+        with self._captures, torch.cuda.stream(torch.cuda.current_stream(self._device)):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UPS):
+                    run()
+            graph = torch.cuda.CUDAGraph()
+            # Other threads may allocate meanwhile.
+            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+                result = run()
+            torch.cuda.current_stream().wait_stream(side)
+        return graph.replay, result
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        with self._lock:
+            stream = torch.cuda.current_stream(self._device)
+            if self._last is not None:
+                stream.wait_event(self._last)  # another thread's stream may still use the same buffers
+            try:
+                yield
+            finally:
+                self._last = stream.record_event()
+
+    def capturing(self) -> bool:
+        return bool(torch.cuda.is_current_stream_capturing())
+
+
+class _Graph:
+    """A captured function with the tensors that it reads and writes."""
+
+    def __init__(self, device: Device, function: Function, inputs: Inputs) -> None:
+        # Captured on other values than those it is first replayed on: a graph that does not read its inputs shows.
+        with torch.inference_mode(False):  # whose tensors could not be written outside of it
+            self._inputs = tuple(None if x is None else torch.empty_like(x).copy_(x).neg_() for x in inputs)
+        self._replay, self._output = device.capture(lambda: function(*self._inputs))
+        self.checked = False
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """The output of a replay, which the next one writes over."""
+        for mine, given in zip(self._inputs, inputs, strict=True):
+            if mine is not None and given is not None:
+                mine.copy_(given)
+        self._replay()
+        return self._output
+
+
+class Graphs:
+    """Runs functions of tensors, by a CUDA graph from the second call with a key on (`demanded`: from the first).
+
+    A first replay is compared with the uncaptured run. Where they differ, or nothing can be captured, all runs are
+    uncaptured from then on, after a RuntimeWarning; with `demanded` RuntimeError is raised, and under
+    PGGAN_FAST_STRICT=1 BackendUnavailable.
+    """
+
+    def __init__(self, device: Device, demanded: bool = False) -> None:
+        self._device, self._demanded = device, demanded
+        self._seen: OrderedDict[Hashable, None] = OrderedDict()
+        self._graphs: OrderedDict[Hashable, _Graph] = OrderedDict()
+        self._failed = False
+
+    def run(self, key: Hashable, function: Function, inputs: Inputs, finish: Finish | None = None) -> Tensor:
+        """`finish(function(*inputs))`, without `finish` the output itself; it is the caller's own.
+
+        key: all that the launches depend on but for the values of `inputs` and of the tensors that `function` holds.
+        finish: makes a new tensor.
+        """
+        if not self._failed and not self._device.capturing():
+            with self._device.turn():
+                if self._comes_again(key):
+                    output = self._replayed(key, function, inputs)
+                    return output.clone() if finish is None else finish(output)
+        output = function(*inputs)
+        return output if finish is None else finish(output)
+
+    def check_again(self) -> None:
+        """Tensors that functions hold have been written: the next replay of each graph is compared again."""
+        with self._device.turn():
+            for graph in self._graphs.values():
+                graph.checked = False
+
+    def _comes_again(self, key: Hashable) -> bool:
+        again = self._demanded or key in self._seen or key in self._graphs
+        _newest(self._seen, key, None, SEEN)
+        return again
+
+    def _replayed(self, key: Hashable, function: Function, inputs: Inputs) -> Tensor:
+        graph = self._graphs.get(key)
+        if graph is not None and graph.checked:
+            self._graphs.move_to_end(key)
+            return graph(inputs)
+        want = function(*inputs)  # an error of the function's own is raised here, and is no failed capture
+        try:
+            if graph is None:
+                graph = _Graph(self._device, function, inputs)
+            got = graph(inputs)
+            reason = _difference(got, want)
+        except RuntimeError as error:
+            reason = f"it failed: {error}"
+        if graph is None or reason is not None:
+            self._graphs.clear()
+            self._fall_back(str(reason))
+            return want
+        graph.checked = True
+        _newest(self._graphs, key, graph, KEPT)
+        return got
+
+    def _fall_back(self, reason: str) -> None:
+        message = f"pggan_fast: a CUDA graph cannot be used: {reason}"
+        if self._demanded:
+            raise RuntimeError(message)
+        if settings.strict():
+            raise BackendUnavailable(message)
+        self._failed = True
+        warnings.warn(f"{message}; launches run one by one, which is slower", RuntimeWarning, stacklevel=6)
+
+
+def _newest(kept: OrderedDict[Hashable, Value], key: Hashable, value: Value, most: int) -> None:
+    """Keep the `most` latest ones."""
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > most:
+        kept.popitem(last=False)
+
+
+def _difference(got: Tensor, want: Tensor) -> str | None:
+    """Why a replay is not the uncaptured run; None where it is, but for roundings."""
+    if got.shape != want.shape or got.dtype != want.dtype:
+        return f"it gave {got.dtype} {tuple(got.shape)}, not {want.dtype} {tuple(want.shape)}"
+    largest = float(want.abs().nan_to_num(0.0, 0.0).max())
+    allowed = ROUNDINGS[want.dtype] * largest
+    if torch.allclose(got, want, rtol=0.0, atol=allowed, equal_nan=True):
+        return None
+    return f"its output differs by {float((got - want).abs().max()):.3g} from the uncaptured one, {allowed:.3g} allowed"
