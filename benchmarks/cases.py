@@ -13,7 +13,8 @@ from pggan_fast.data import faces
 
 FORWARDS = ("G.forward", "D.forward")
 STEPS = ("D.step", "G.step")
-CASES = (*FORWARDS, *STEPS)
+SAMPLE = "G.sample"  # latents to bytes; in no preset, only where it is named
+CASES = (*FORWARDS, *STEPS, SAMPLE)
 COMBINED = "step"  # D.step + G.step, of the same round
 RESOLUTIONS = tuple(2**i for i in range(2, 11))
 LATENT = 512
@@ -80,9 +81,12 @@ def units(
 ) -> list[Unit]:
     """The units of a preset, training steps first.
 
-    `names` keeps only those cases; `resolutions` and `batch` replace the preset's.
+    `names` keeps only those cases, and adds G.sample at the sizes of G.forward; `resolutions` and `batch` replace the
+    preset's.
     """
     rows = PRESETS[preset](device)
+    if SAMPLE in names:
+        rows += [((SAMPLE,), r, n) for kind, r, n in rows if kind == ("G.forward",)]
     if resolutions:
         kinds = list(dict.fromkeys(kind for kind, _, _ in rows))
         known = {(kind, resolution): n for kind, resolution, n in rows}

@@ -25,6 +25,10 @@ TINY_LOSS = {torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 # it: in D's step at 64x64, batch 8, plain PyTorch was off by 1.5e-4 in NCHW and 2.6e-3 in channels_last, by one flipped
 # sign that moved one channel of a bias by 5e-2. A wrong channel among 512 is off by 4e-2 over all of them.
 TINY_GRADIENT = {torch.float32: 1e-2, torch.float16: 2e-2, torch.bfloat16: 8e-2}
+# Bytes: a value within a rounding of a tie goes up in one program and down in the other, by one level of 255. In
+# float32 that is one pixel in ten thousand, 1e-4 in root mean square; a truncation moves half of all pixels, 5e-3.
+PIXELS = "pixels"
+TINY_PIXELS = {torch.float32: 1e-3, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 # A gradient that cancels to almost nothing is judged on the scale of the largest, times this.
 FLOOR = 1e-3
 
@@ -45,7 +49,7 @@ class Verdict(NamedTuple):
 
 
 def errors(result: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict[str, float]:
-    """Relative error per tensor: of outputs max|a - ref| / max|ref|, of gradients rms(a - ref) / rms(ref).
+    """Relative error per tensor: of outputs max|a - ref| / max|ref|, of gradients and bytes rms(a - ref) / rms(ref).
 
     Raises ValueError where names or shapes differ.
     """
@@ -72,7 +76,7 @@ def judge(ours: Mapping[str, float], torchs: Mapping[str, float], dtype: torch.d
     """
     verdicts = []
     for name, error in ours.items():
-        tiny = TINY_GRADIENT if name.startswith(GRADIENT) else TINY_LOSS if name == LOSS else TINY
+        tiny = TINY_GRADIENT if name.startswith(GRADIENT) else {LOSS: TINY_LOSS, PIXELS: TINY_PIXELS}.get(name, TINY)
         verdicts.append(Verdict(name, error, 2 * torchs[name] + tiny[dtype]))
     telling = [v for v in verdicts if v.limit < 1 or v.red]
     if not telling:
@@ -81,5 +85,5 @@ def judge(ours: Mapping[str, float], torchs: Mapping[str, float], dtype: torch.d
 
 
 def _size(name: str, x: Tensor) -> float:
-    """The largest magnitude of an output (one wrong pixel counts), the root mean square of a gradient."""
-    return float(x.square().mean().sqrt() if name.startswith(GRADIENT) else x.abs().max())
+    """The largest magnitude of an output (one wrong pixel counts), the root mean square of a gradient and of bytes."""
+    return float(x.square().mean().sqrt() if name.startswith(GRADIENT) or name == PIXELS else x.abs().max())

@@ -28,7 +28,7 @@ class Row:
     samples: list[float] = field(default_factory=list)  # seconds, in the order taken
     images_per_s: float | None = None
     peak_bytes: int | None = None  # above parameters, gradients, optimiser state and inputs
-    error: float | None = None  # worst tensor, against the float64 reference: max|a - ref| / max|ref|
+    error: float | None = None  # worst tensor, against the float64 reference: max|a - ref| / max|ref|, see gate.errors
     error_limit: float | None = None  # what the gate allowed for that tensor
     ratio: float | None = None  # times faster than eager
     ratio_p20: float | None = None

@@ -61,6 +61,8 @@ class Sampler:
         if not isinstance(G, Generator):
             raise TypeError(f"G: expected a pggan_fast.models.Generator, got {type(G).__name__}")
         weight = next(G.parameters())
+        if weight.is_meta:
+            raise ValueError("G: expected weights, got those of the meta device, which have no values")
         self.device = _device(weight.device if device is None else device)
         self.dtype = _dtype(weight.dtype if dtype is None else dtype)
         if graphs not in ("auto", True, False):
@@ -70,7 +72,7 @@ class Sampler:
         self._source, self._graphs_wanted = G, graphs
         with torch.inference_mode(False), torch.no_grad():  # inference tensors could not be written again
             self._own = _frozen_copy(G, self.device, self.dtype)
-            self._alpha = torch.ones((), device=self.device)
+            self._alpha = torch.ones((), dtype=torch.float32, device=self.device)
         self.resolution, self._fades = self._level(G.levels.resolution if resolution is None else resolution, alpha)
         _synchronize(self.device)  # before another thread's stream reads the copy
         self._set_up()
@@ -91,9 +93,7 @@ class Sampler:
 
     def __repr__(self) -> str:
         alpha = f", alpha={float(self._alpha):.3g}" if self._fades else ""
-        return f"Sampler({self.resolution=}, dtype={self.dtype}, device={str(self.device)!r}{alpha})".replace(
-            "self.", ""
-        )
+        return f"Sampler(resolution={self.resolution}{alpha}, dtype={self.dtype}, device={str(self.device)!r})"
 
     def __call__(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images [N, channels, H, W] in about [-1, 1], in the sampler's dtype and on its device, without gradients.
@@ -119,14 +119,17 @@ class Sampler:
         draw = _Latents(seed, self._own.latent_dim)
         self._own.check_inputs(torch.empty(n, draw.latent_dim, device="meta"), labels)
         batches = self._batches(n, batch, draw, labels)
-        return (
-            one_behind(batches, PinnedCopies(self.device)) if self.device.type == "cuda" else map(Tensor.cpu, batches)
-        )
+        if self.device.type == "cuda":
+            return one_behind(batches, PinnedCopies(self.device))
+        return map(Tensor.cpu, batches)
 
     def _batches(self, n: int, batch: int, draw: _Latents, labels: Tensor | None) -> Iterator[Tensor]:
         for start in range(0, n, batch):
             stop = min(start + batch, n)
-            yield self.uint8(draw(stop - start), None if labels is None else labels[start:stop])
+            z = draw(stop - start)
+            if self.device.type == "cuda":  # from pageable memory the copy would wait for the last batch
+                z = z.pin_memory().to(self.device, non_blocking=True)
+            yield self.uint8(z, None if labels is None else labels[start:stop])
 
     def refresh(self, *, resolution: int | None = None, alpha: float | Tensor | None = None) -> None:
         """Copy G's weights again, in place; also move to another resolution or alpha, where given.
@@ -137,7 +140,7 @@ class Sampler:
         backends) needs a new sampler.
         """
         mine, theirs = self._own.state_dict(), self._source.state_dict()
-        for key in mine.keys() | theirs.keys():
+        for key in sorted(mine.keys() | theirs.keys()):
             shapes = [tuple(state[key].shape) if key in state else None for state in (mine, theirs)]
             if shapes[0] != shapes[1]:
                 raise ValueError(f"G: {key} had shape {shapes[0]} and now has {shapes[1]}; make a new Sampler")
@@ -242,7 +245,8 @@ class PinnedCopies:
         self._device, self._side = device, torch.cuda.Stream(device)
 
     def __call__(self, batch: Tensor) -> Callable[[], Tensor]:
-        pinned = torch.empty(batch.shape, dtype=batch.dtype, pin_memory=True)  # torch keeps it for the next but one
+        # torch keeps this memory for the next batch but one
+        pinned = torch.empty(batch.shape, dtype=batch.dtype, device="cpu", pin_memory=True)
         self._side.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._side):
             pinned.copy_(batch, non_blocking=True)

@@ -86,10 +86,10 @@ class _Graph:
     """A captured function with the tensors that it reads and writes."""
 
     def __init__(self, device: Device, function: Function, inputs: Inputs) -> None:
-        # Captured on other values than those it is first replayed on: a graph that does not read its inputs shows.
-        with torch.inference_mode(False):  # whose tensors could not be written outside of it
-            self._inputs = tuple(None if x is None else torch.empty_like(x).copy_(x).neg_() for x in inputs)
-        self._replay, self._output = device.capture(lambda: function(*self._inputs))
+        with torch.inference_mode(False), torch.no_grad():  # inference tensors could not be written outside of it
+            # Captured on other values than those it is first replayed on: a graph that does not read its inputs shows.
+            self._inputs = tuple(None if x is None else -x for x in inputs)
+            self._replay, self._output = device.capture(lambda: function(*self._inputs))
         self.checked = False
 
     def __call__(self, inputs: Inputs) -> Tensor:

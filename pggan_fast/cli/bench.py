@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pggan_fast.benchmarks.suite import Plan
 
 ProviderName = Literal["auto", "eager", "eager_channels_last", "compile", "aten", "cpu", "triton", "cuda"]
-CaseName = Literal["G.forward", "D.forward", "D.step", "G.step"]
+CaseName = Literal["G.forward", "D.forward", "D.step", "G.step", "G.sample"]
 DEFAULT_PROVIDERS: tuple[ProviderName, ...] = ("auto", "eager", "eager_channels_last", "compile")
 
 
@@ -51,7 +51,7 @@ class Command:
     preset: Literal["quick", "full"] = "quick"
     """full adds forwards from 4x4 to 1024x1024, a step at 64x64, a G step at 128x128; it may take an hour."""
     cases: Annotated[tuple[CaseName, ...], _option()] = ()
-    """Only these cases of the preset."""
+    """Only these cases of the preset; G.sample (latents to bytes, ours by inference.Sampler) runs only if named."""
     resolution: Annotated[tuple[int, ...], _option("R")] = ()
     """Powers of two from 4 to 1024, instead of the preset's."""
     batch: Annotated[int | None, _option("N")] = None

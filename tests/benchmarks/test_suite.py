@@ -1,8 +1,10 @@
 import pytest
 import torch
 from pggan_fast.benchmarks import providers, suite, workloads
-from pggan_fast.benchmarks.cases import units
+from pggan_fast.benchmarks.cases import PRESETS, units
 from pggan_fast.benchmarks.providers import EAGER, provider
+
+from pggan_fast.inference import Sampler
 
 AUTO = provider("auto")
 
@@ -56,6 +58,51 @@ def test_a_wrong_output_is_red_and_untimed(plan):
     assert not by["eager"].failed
     assert "auto failed the correctness gate" in by["eager"].reason
     assert all(row.median_s is None and row.samples == [] for row in report.results)
+
+
+def truncated(result):
+    """As a cast without rounding gives them: half of all are one level lower."""
+    pixels = result["pixels"].int()
+    return {"pixels": (pixels - torch.arange(pixels.numel()).view(pixels.shape) % 2).clamp(0, 255).to(torch.uint8)}
+
+
+def one_wrong(result):
+    pixels = result["pixels"].clone()
+    pixels[3, 7, 7, 2] += 128
+    return {"pixels": pixels}
+
+
+@pytest.mark.parametrize("change", [truncated, one_wrong])
+def test_wrong_bytes_are_red(plan, change):
+    report = suite.run(plan("G.sample", build=spoil(change)))
+    by = {row.provider: row for row in report.results}
+    assert "wrong: pixels" in by["auto"].reason
+    assert not by["eager"].failed
+
+
+def test_sampling_is_the_samplers_and_is_timed(plan, monkeypatch):
+    asked = []
+
+    class Counting(Sampler):
+        def uint8(self, *args):
+            asked.append(self)
+            return super().uint8(*args)
+
+    monkeypatch.setattr(workloads, "Sampler", Counting)
+    report = suite.run(plan("G.sample", providers=[AUTO, EAGER, provider("eager_channels_last"), provider("aten")]))
+    assert not report.red
+    assert all(len(row.samples) == 3 and row.error <= row.error_limit for row in report.results)
+    assert [row.provider for row in report.results] == ["auto", "eager", "eager_channels_last", "aten"]
+    assert len(set(map(id, asked))) == 2
+    assert len(asked) == 2 * (1 + 2 + 3)  # beforehand; first run and memory; rounds
+
+
+def test_a_sampler_that_truncates_is_red(plan, monkeypatch):
+    def truncate(x):
+        return (x * 127.5 + 127.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+    monkeypatch.setattr("pggan_fast.inference.to_uint8", truncate)
+    assert suite.run(plan("G.sample")).red
 
 
 @pytest.mark.parametrize("case", ["D.step", "G.step"])
@@ -117,5 +164,12 @@ def test_presets_put_steps_first_and_options_replace_their_sizes():
     assert {case.resolution for unit in quick for case in unit} == {32, 128}
     (unit,) = units("quick", cpu, torch.float32, names=("G.forward",), resolutions=(64,), batch=3)
     assert [(case.name, case.resolution, case.batch) for case in unit] == [("G.forward", 64, 3)]
+    sizes = [
+        (case.name, case.resolution, case.batch) for (case,) in units("quick", cpu, torch.float32, names=("G.sample",))
+    ]
+    assert sizes == [("G.sample", 128, 4), ("G.sample", 32, 4)]
+    (unit,) = units("full", cpu, torch.float32, names=("G.sample",), resolutions=(64,), batch=3)
+    assert [(case.name, case.resolution, case.batch) for case in unit] == [("G.sample", 64, 3)]
+    assert all(case.name != "G.sample" for name in PRESETS for unit in units(name, cpu, torch.float32) for case in unit)
     full = {(case.name, case.resolution, case.batch) for unit in units("full", cpu, torch.float32) for case in unit}
     assert {("D.step", 64, 8), ("G.step", 64, 8), ("G.step", 128, 4), ("G.forward", 1024, 1)} <= full

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 
@@ -116,6 +117,13 @@ def test_bench_writes_what_it_measured_and_fails_on_a_red_gate(tmp_path, capsys,
     assert schema.loads(path.read_text()) == report
     report.results[0].failed = False
     assert call("bench") == 0
+
+
+def test_bench_knows_every_case_of_the_suite():
+    from pggan_fast.benchmarks import cases
+    from pggan_fast.cli import bench
+
+    assert set(get_args(bench.CaseName)) == set(cases.CASES)
 
 
 def test_info_json_has_every_backend_and_variable(capsys):
