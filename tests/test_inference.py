@@ -11,63 +11,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from sampling import NETWORKS, draw, expected, generator
 from standin_graphs import StandIn
 from test_stale_weights import WRITES
-from torch import Tensor
 
 import pggan_fast
-from pggan_fast import frozen, inference
 from pggan_fast.backends import cpu, tiled
 from pggan_fast.backends.frozen import is_frozen
 from pggan_fast.backends.graphs import Graphs
 from pggan_fast.inference import Sampler, latents, to_uint8
 from pggan_fast.models import Discriminator, Generator
 
-LATENT = 16
 NATIVE = pytest.mark.skipif(cpu.native is None, reason=f"no native kernels: {cpu.why_missing()}")
-
-
-def generator(resolution: int = 16, seed: int = 0, **options: Any) -> Generator:
-    """Biases are not zero, pixels seldom leave [-1, 1], and 64 channels are enough for weights to be prepared."""
-    torch.manual_seed(seed)
-    G = Generator(resolution, latent_dim=LATENT, **{"fmap_base": 512, "fmap_max": 64, **options})
-    with torch.no_grad():
-        for name, p in G.named_parameters():
-            if name.endswith("bias"):
-                p.normal_(std=0.1)
-            if name.startswith("to_rgb"):
-                p.mul_(0.4)
-    return G
-
-
-def draw(n: int = 4, seed: int = 1) -> Tensor:
-    return torch.randn(n, LATENT, generator=torch.Generator().manual_seed(seed))
-
-
-@torch.no_grad()
-def expected(G: Generator, z: Tensor, *args: Any, **options: Any) -> Tensor:
-    with frozen(G):
-        return G(z, *args, **options)
-
-
-# The network, its call's labels, and what the sampler and the network's forward are both told.
-NETWORKS: dict[str, tuple[dict[str, Any], int, dict[str, Any]]] = {
-    "plain": ({}, 0, {}),
-    "labels": ({"label_dim": 3}, 3, {}),
-    "not square": ({"base_shape": (2, 5)}, 0, {}),
-    "one channel": ({"channels": 1}, 0, {}),
-    "below": ({}, 0, {"resolution": 8}),
-    "lowest, fading": ({}, 0, {"resolution": 4, "alpha": 0.5}),
-    "fading": ({}, 0, {"alpha": 0.3}),
-    "fading below": ({"label_dim": 2}, 2, {"resolution": 8, "alpha": torch.tensor(0.7)}),
-    "alpha above 1": ({}, 0, {"alpha": 2.0}),
-    "alpha below 0": ({}, 0, {"alpha": -1.0}),
-    "reference": ({"backend": "reference"}, 0, {}),
-    "NCHW": ({"channels_last": False}, 0, {}),
-}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64], ids=str)
@@ -138,7 +95,6 @@ def test_refresh_follows_a_growing_network() -> None:
     for step in [*steps, {"resolution": 16}]:
         WRITES["Adam"](G)
         sampler.refresh(**step)
-        told.update(resolution=8, alpha=1.0) if not told else None
         told.update(step)
         assert torch.equal(sampler(z), expected(G, z, **told))
 
@@ -251,116 +207,6 @@ def test_copies_have_the_same_images_and_their_own_weights(copied: Callable[[Sam
     assert torch.equal(twin(z), want)  # of the copy's G
     assert not torch.equal(sampler(z), want)
     assert repr(twin) == "Sampler(resolution=16, alpha=0.5, dtype=torch.float32, device='cpu')"
-
-
-# to_uint8
-
-
-def official_bytes(x: Tensor) -> np.ndarray[Any, Any]:
-    """The formula in numpy, element by element."""
-    y = x.double() if x.dtype == torch.float64 else x.float()
-    scaled = y.numpy() * y.numpy().dtype.type(127.5) + y.numpy().dtype.type(127.5)
-    return np.rint(scaled).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
-
-
-@pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64], ids=str)
-def test_bytes_are_the_official_ones(dtype: torch.dtype, format: torch.memory_format) -> None:
-    x = torch.cat([1.5 * torch.randn(2, 3, 16, 16), torch.full((1, 3, 16, 16), torch.inf)]).to(dtype)
-    x = x.contiguous(memory_format=format)
-    kept = x.clone()
-    got = to_uint8(x)
-    assert (got.dtype, got.shape, got.is_contiguous()) == (torch.uint8, (3, 16, 16, 3), True)
-    assert np.array_equal(got.numpy(), official_bytes(x))
-    assert torch.equal(x, kept)
-
-
-def test_ties_go_to_even() -> None:
-    levels = np.arange(255, dtype=np.float32)
-    x = (levels + np.float32(0.5) - np.float32(127.5)) / np.float32(127.5)
-    ties = x * np.float32(127.5) + np.float32(127.5) == levels + np.float32(0.5)
-    assert ties.sum() > 100
-    got = to_uint8(torch.from_numpy(x[ties]).view(1, 1, 1, -1)).flatten().numpy()
-    assert np.array_equal(got, levels[ties] + levels[ties] % 2)
-
-
-def test_bytes_of_what_is_no_image() -> None:
-    with pytest.raises(ValueError, match="images: expected a 4-D tensor"):
-        to_uint8(torch.zeros(3, 8, 8))
-    with pytest.raises(TypeError, match="images: expected float32"):
-        to_uint8(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
-
-
-# Latents and streams
-
-
-@pytest.mark.parametrize("latent_dim", [16, 7, 1])
-def test_latents_are_the_rows_that_the_official_code_draws(latent_dim: int) -> None:
-    want = np.random.RandomState(5).randn(9, latent_dim).astype(np.float32)
-    assert np.array_equal(latents(9, latent_dim, seed=5).numpy(), want)
-    parts = [latents(n, latent_dim, seed=5, start=start) for start, n in ((0, 2), (2, 3), (5, 4))]
-    assert np.array_equal(torch.cat(parts).numpy(), want)
-    assert not np.array_equal(latents(9, latent_dim, seed=6).numpy(), want)
-    assert latents(0, latent_dim).shape == (0, latent_dim)
-
-
-@pytest.mark.parametrize("batch", [1, 3, 5, 9])
-def test_a_stream_is_of_these_latents_whatever_the_batch(batch: int) -> None:
-    sampler = Sampler(generator())
-    z = latents(5, LATENT, seed=3)
-    batches = list(sampler.stream(5, batch, seed=3))
-    assert [len(b) for b in batches] == [min(batch, 5 - i) for i in range(0, 5, batch)]
-    for start, pixels in zip(range(0, 5, batch), batches, strict=True):
-        assert pixels.device.type == "cpu"
-        assert torch.equal(pixels, sampler.uint8(z[start : start + batch]))
-    whole = torch.cat(batches).int() - sampler.uint8(z).int()
-    assert torch.cat(batches).int().sub(127).abs().gt(120).float().mean() < 0.2  # there is something to compare
-    assert whole.abs().max() <= 1  # the kernels of another batch size round otherwise
-    assert whole.count_nonzero() < 0.01 * whole.numel()
-    assert not torch.equal(torch.cat(list(sampler.stream(5, batch, seed=4))), torch.cat(batches))
-
-
-def test_a_streams_labels_go_with_its_images() -> None:
-    sampler = Sampler(generator(label_dim=5))
-    labels = torch.eye(5)
-    z = latents(5, LATENT)
-    batches = list(sampler.stream(5, 2, labels=labels))
-    for start, pixels in zip((0, 2, 4), batches, strict=True):
-        assert torch.equal(pixels, sampler.uint8(z[start : start + 2], labels[start : start + 2]))
-
-
-def test_streams_side_by_side_do_not_mix() -> None:
-    sampler = Sampler(generator())
-    mixed = list(zip(sampler.stream(6, 2, seed=1), sampler.stream(6, 2, seed=2), strict=True))
-    for one, seed in zip(zip(*mixed, strict=True), (1, 2), strict=True):
-        assert torch.equal(torch.cat(one), torch.cat(list(sampler.stream(6, 2, seed=seed))))
-
-
-def test_a_refresh_shows_from_the_next_batch_on() -> None:
-    G = generator()
-    sampler = Sampler(G)
-    z = latents(4, LATENT)
-    stream = sampler.stream(4, 2)
-    assert torch.equal(next(stream), to_uint8(expected(G, z[:2])))
-    WRITES["SGD"](G)
-    sampler.refresh()
-    assert torch.equal(next(stream), to_uint8(expected(G, z[2:])))
-
-
-@pytest.mark.parametrize("n", [0, 1, 4])
-def test_a_copy_is_waited_for_when_the_next_has_begun(n: int) -> None:
-    said: list[str] = []
-
-    def copied(batch: Tensor) -> Callable[[], Tensor]:
-        said.append(f"begin {int(batch)}")
-        return lambda: (said.append(f"wait {int(batch)}"), batch)[1]
-
-    batches = inference.one_behind(iter(torch.arange(n)), copied)
-    for i, batch in enumerate(batches):
-        assert batch == i
-        said.append(f"use {i}")
-    order = [line for i in range(n) for line in ([f"begin {i}"] + ([f"wait {i - 1}", f"use {i - 1}"] if i else []))]
-    assert said == order + ([f"wait {n - 1}", f"use {n - 1}"] if n else [])
 
 
 # CUDA graphs, with a stand-in: tests/backends/test_graphs.py has the rest, tests/gpu/test_sampler.py the real ones

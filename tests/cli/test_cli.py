@@ -121,6 +121,7 @@ def test_bench_writes_what_it_measured_and_fails_on_a_red_gate(tmp_path, capsys,
 
 def test_bench_knows_every_case_of_the_suite():
     from pggan_fast.benchmarks import cases
+
     from pggan_fast.cli import bench
 
     assert set(get_args(bench.CaseName)) == set(cases.CASES)
