@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from torch import Tensor
 
 import pggan_fast
 from pggan_fast.backends import cpu, tiled
+from pggan_fast.backends.frozen import Prepared, is_frozen, prepared
 from pggan_fast.models import Generator
 
 pytestmark = pytest.mark.skipif(cpu.native is None, reason=f"no native kernels: {cpu.why_missing()}")
@@ -133,6 +136,47 @@ def test_nested_blocks_and_other_threads(transforms: list[Tensor]) -> None:
         thread.start()
         thread.join()
         assert len(transforms) == once
+
+
+def in_threads(work: Callable[[int], object], threads: int = 4) -> list[object]:
+    """Results of work(0), work(1), ..., all begun together."""
+    together = threading.Barrier(threads)
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda i: (together.wait(), work(i))[1], range(threads)))
+
+
+def test_what_is_frozen_in_one_thread_is_not_in_another() -> None:
+    G = generator()
+    weight = G.blocks["8x8"]["conv_up"].weight  # type: ignore[index]
+    both_are_in = threading.Barrier(2)
+
+    def work(i: int) -> tuple[bool, bool]:
+        with pggan_fast.frozen(G if i else generator()):
+            both_are_in.wait()
+            inside = is_frozen(weight)
+            both_are_in.wait()
+        return inside, is_frozen(weight)
+
+    assert in_threads(work, 2) == [(False, False), (True, False)]
+
+
+def test_threads_share_what_one_of_them_prepares() -> None:
+    layer = pggan_fast.nn.ScaledConv2d(4, 4)
+    shared, made = Prepared(layer), []
+
+    def prepare() -> Tensor:
+        time.sleep(0.05)  # so that the others come meanwhile
+        made.append(torch.ones(1))
+        return made[-1]
+
+    def work(i: int) -> Tensor:
+        with shared.in_use():
+            return prepared(layer.weight, "key", prepare)
+
+    results = in_threads(work)
+    assert len(made) == 1
+    assert all(result is made[0] for result in results)
+    assert not is_frozen(layer.weight)
 
 
 @torch.inference_mode()

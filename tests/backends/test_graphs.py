@@ -158,6 +158,7 @@ def test_tensors_that_were_written_are_checked_again() -> None:
     with pytest.raises(RuntimeError, match="its output differs"):
         runner.run(3, function, (x,))
     assert device.replays == runs + 1
+    assert not runner._graphs  # their memory is free
 
 
 def test_after_a_check_only_replays_run() -> None:
