@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pggan_fast.backends import forced, precision, registry
+from pggan_fast.backends import forced, registry, signature
 from pggan_fast.backends.frozen import Prepared
 from pggan_fast.backends.graphs import Cuda, Graphs
 from pggan_fast.models import Generator
@@ -175,7 +175,7 @@ class Sampler:
             z = z.to(self.device, self.dtype)
             labels = None if labels is None else labels.to(self.device, self.dtype)
             if self._graphs is not None and len(z) and (self._graphs_wanted is True or self.resolution <= GRAPHS_UP_TO):
-                settings = forced.named(None), precision.conv_fp32(), precision.matmul_fp32()
+                settings = forced.named(None), signature.switches(self.device.type)
                 key = len(z), self.resolution, self._fades, *settings
                 return self._graphs.run(key, self._image, (z, labels), finish)
             image = self._image(z, labels)
