@@ -82,6 +82,7 @@ class Discriminator(torch.nn.Module):
         r = self.levels.of_image(image.shape[2], image.shape[3])
         if self.channels_last:
             image = layout.channels_last(image)
+        _checks.network_input("image", image, self.from_rgb[name(r)])
         fading = fades(alpha) and r > 4
         x = image
         for level in reversed([v for v in self.levels.resolutions if 4 < v <= r]):

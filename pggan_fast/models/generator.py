@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pggan_fast import nn, ops
 from pggan_fast.models.levels import Levels, block_of, fades, name
-from pggan_fast.ops import _checks
+from pggan_fast.ops import _autocast, _checks
 
 
 class Generator(torch.nn.Module):
@@ -96,6 +96,8 @@ class Generator(torch.nn.Module):
             alpha: weight of the newest level, a float or a 0-d tensor; 1 is only the new level. Without meaning at 4.
         """
         r = self.levels.checked(self.levels.resolution if resolution is None else resolution)
+        _checks.tensor("z", z, (2,))
+        _checks.network_input("z", z, block_of(self.blocks, 4)["dense"])
         x = ops.pixel_norm(self._joined(z, labels), self.eps, backend=self.backend)
         for level in self.levels.resolutions:
             if level == r:
@@ -123,7 +125,10 @@ class Generator(torch.nn.Module):
 
     def _joined(self, z: Tensor, labels: Tensor | None) -> Tensor:
         self.check_inputs(z, labels)
-        return z if labels is None else torch.cat([z, labels.to(z.dtype)], dim=1)
+        if labels is None:
+            return z
+        with _autocast.off(z):
+            return torch.cat([z, labels.to(z.dtype)], dim=1)
 
     def check_inputs(self, z: Tensor, labels: Tensor | None = None) -> None:
         """Raise TypeError or ValueError where `forward` does not take z and labels; the message says what it takes."""

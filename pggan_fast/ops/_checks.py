@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pggan_fast.ops._autocast import HALF, dtype_for
+
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -26,24 +28,49 @@ def tensor(name: str, value: object, ndims: Sequence[int], like: Tensor | None =
         raise ValueError(f"{name}: expected a tensor on {like.device}, got one on {value.device}")
 
 
-def same_dtype(name: str, value: Tensor, like: Tensor) -> None:
-    if value.dtype != like.dtype:
-        raise TypeError(f"{name}: expected dtype {_short(like.dtype)}, got {_short(value.dtype)}")
+def same_dtype(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    if value.dtype != other.dtype:
+        raise TypeError(
+            f"{name}, {other_name}: expected one dtype, got {_short(value.dtype)} and {_short(other.dtype)}; convert "
+            "one with .to(), or run under torch.autocast"
+        )
 
 
-def parameter_dtype(name: str, value: Tensor, x: Tensor) -> None:
-    """Weights and biases have x's dtype, or are float32 beside half-precision x."""
-    half = x.dtype in (torch.float16, torch.bfloat16)
-    if value.dtype != x.dtype and not (half and value.dtype == torch.float32):
-        expected = f"{_short(x.dtype)} like the input{' or float32' if half else ''}"
-        raise TypeError(f"{name}: expected {expected}, got {_short(value.dtype)}")
+def parameter_dtype(name: str, value: Tensor, x: Tensor, x_name: str = "x") -> None:
+    """Weights and biases have x's dtype, or are float32 beside half-precision x. Either may be the one that is off."""
+    if value.dtype != x.dtype and not (x.dtype in HALF and value.dtype == torch.float32):
+        raise TypeError(
+            f"{name}, {x_name}: expected one dtype, or float32 parameters beside half-precision {x_name}, got {name} "
+            f"of {_short(value.dtype)} and {x_name} of {_short(x.dtype)}; {_remedy(x_name, x, 'the layer', value)}"
+        )
 
 
-def bias(name: str, value: Tensor | None, channels: int, x: Tensor) -> None:
+def network_input(name: str, x: Tensor, layer: torch.nn.Module) -> None:
+    """The dtype rule for what a network is given, `layer` being its first: errors name the network's own argument.
+
+    A weight that is computed (a parametrization's) is not looked at: computing it may change its state.
+    """
+    weight = layer._parameters.get("weight")
+    if weight is None or x.dtype == weight.dtype or dtype_for(x) is not None:
+        return
+    if not (x.dtype in HALF and weight.dtype == torch.float32):
+        raise TypeError(
+            f"{name}: expected {_short(weight.dtype)} as the network's parameters have, got {_short(x.dtype)}; "
+            f"{_remedy(name, x, 'the network', weight)}"
+        )
+
+
+def _remedy(name: str, x: Tensor, owner: str, parameter: Tensor) -> str:
+    other = _short(x.dtype)
+    autocast = ", or run under torch.autocast" if parameter.dtype in HALF and x.dtype != torch.float64 else ""
+    return f"convert {name} with .to(torch.{_short(parameter.dtype)}) or {owner} with .to(torch.{other}){autocast}"
+
+
+def bias(name: str, value: Tensor | None, channels: int, x: Tensor, x_name: str = "x") -> None:
     if value is None:
         return
     tensor(name, value, (1,), x)
-    parameter_dtype(name, value, x)
+    parameter_dtype(name, value, x, x_name)
     if value.shape[0] != channels:
         raise ValueError(f"{name}: expected {channels} elements, one per output channel, got {value.shape[0]}")
 
@@ -51,7 +78,7 @@ def bias(name: str, value: Tensor | None, channels: int, x: Tensor) -> None:
 def conv_weight(name: str, value: Tensor, x: Tensor, x_name: str = "x", sizes: Sequence[int] = (1, 3)) -> None:
     """[C, Cin, k, k] with Cin the channels of x and k one of `sizes`."""
     tensor(name, value, (4,), x)
-    parameter_dtype(name, value, x)
+    parameter_dtype(name, value, x, x_name)
     if value.shape[2] != value.shape[3] or value.shape[2] not in sizes:
         wanted = " or ".join(f"{k}x{k}" for k in sizes)
         raise ValueError(f"{name}: expected a {wanted} kernel, got {value.shape[2]}x{value.shape[3]}")

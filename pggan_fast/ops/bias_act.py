@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pggan_fast import reference
 from pggan_fast.backends import forced, layout
-from pggan_fast.ops import _checks
+from pggan_fast.ops import _autocast, _checks
 from pggan_fast.ops._autograd import as_edge, needs_reference, wanted
 from pggan_fast.ops._register import register
 
@@ -53,6 +53,7 @@ def bias_act(
         BackendUnavailable: the named backend cannot run here.
     Source: Karras et al. 2017, sections 4.1 and 4.2.
     """
+    bias = _autocast.parameter(bias, x)
     _checks.tensor("x", x, (2, 4))
     _checks.bias("bias", bias, x.shape[1], x)
     _checks.finite(scale=scale, bias_scale=bias_scale)

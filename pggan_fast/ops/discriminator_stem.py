@@ -11,10 +11,9 @@ from torch import Tensor
 
 from pggan_fast import reference
 from pggan_fast.backends import forced, layout, registry
-from pggan_fast.ops import _checks
+from pggan_fast.ops import _autocast, _checks
 from pggan_fast.ops._autograd import needs_reference
-from pggan_fast.ops.generator_stage import Scaled, check_layer, convolve, fused
-from pggan_fast.ops.scaled_conv2d import autocast
+from pggan_fast.ops.generator_stage import Scaled, beside, check_layer, convolve, fused
 
 
 def discriminator_stem(
@@ -38,7 +37,8 @@ def discriminator_stem(
         BackendUnavailable: the named backend cannot run here.
     Source: Karras et al. 2017, table 2.
     """
-    image = autocast(image)
+    image = _autocast.lowered(image)
+    from_rgb, conv = beside(image, from_rgb), beside(image, conv)
     _checks.tensor("image", image, (4,))
     _checks.pixels("image", image)
     features = check_layer("from_rgb", from_rgb, image, "image", 1)

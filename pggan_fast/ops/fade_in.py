@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pggan_fast import reference
 from pggan_fast.backends import forced, layout
-from pggan_fast.ops import _checks
+from pggan_fast.ops import _autocast, _checks
 from pggan_fast.ops._autograd import needs_reference
 from pggan_fast.ops._register import register
 
@@ -32,9 +32,10 @@ def fade_in(low: Tensor, high: Tensor, alpha: float | Tensor, *, backend: str | 
         BackendUnavailable: the named backend cannot run here.
     Source: Karras et al. 2017, figure 2 and appendix A.
     """
+    low, high = _autocast.promoted(low, high)
     _checks.tensor("high", high, (4,))
     _checks.tensor("low", low, (4,), high)
-    _checks.same_dtype("low", low, high)
+    _checks.same_dtype("low", low, "high", high)
     half = (high.shape[2] // 2, high.shape[3] // 2)
     if low.shape[:2] != high.shape[:2] or tuple(low.shape[2:]) not in (tuple(high.shape[2:]), half):
         raise ValueError(

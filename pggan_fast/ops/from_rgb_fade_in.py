@@ -16,13 +16,12 @@ from torch import Tensor
 from pggan_fast import reference
 from pggan_fast.backends import forced, layout
 from pggan_fast.backends.precision import split_scale_backward
-from pggan_fast.ops import _checks
+from pggan_fast.ops import _autocast, _checks
 from pggan_fast.ops._autograd import as_edge, needs_reference, wanted
 from pggan_fast.ops._register import register
 from pggan_fast.ops.bias_act import bias_act_backward, mask_shape
 from pggan_fast.ops.conv import input_grad, weight_grad
 from pggan_fast.ops.fade_in import fade_in_backward
-from pggan_fast.ops.scaled_conv2d import autocast
 
 
 def from_rgb_fade_in(
@@ -50,17 +49,18 @@ def from_rgb_fade_in(
         BackendUnavailable: the named backend cannot run here.
     Source: Karras et al. 2017, figure 2; the official discriminator blends features, after fromRGB's leaky ReLU.
     """
-    image, high = autocast(image), autocast(high)
+    image, high = _autocast.lowered(image), _autocast.lowered(high)
+    w_low, b_low = _autocast.parameter(w_low, image), _autocast.parameter(b_low, image)
     _checks.tensor("image", image, (4,))
     _checks.tensor("high", high, (4,), image)
-    _checks.same_dtype("high", high, image)
+    _checks.same_dtype("high", high, "image", image)
     _checks.conv_weight("w_low", w_low, image, "image", (1,))
     n, _, h, w = image.shape
     _checks.even("image", image, "from_rgb_fade_in")
     expected = (n, w_low.shape[0], h // 2, w // 2)
     if tuple(high.shape) != expected:
         raise ValueError(f"high: expected {expected} for this image and weight, got {tuple(high.shape)}")
-    _checks.bias("b_low", b_low, w_low.shape[0], image)
+    _checks.bias("b_low", b_low, w_low.shape[0], image, "image")
     _checks.finite(weight_scale=weight_scale, bias_scale=bias_scale, negative_slope=negative_slope)
     _checks.epilogue(negative_slope, "none", 0.0, "inside")
     a = _checks.alpha(alpha, image)

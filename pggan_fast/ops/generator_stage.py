@@ -16,9 +16,9 @@ from torch import Tensor
 
 from pggan_fast import reference
 from pggan_fast.backends import forced, layout, registry
-from pggan_fast.ops import _checks, _register
+from pggan_fast.ops import _autocast, _checks, _register
 from pggan_fast.ops._autograd import needs_reference
-from pggan_fast.ops.scaled_conv2d import autocast, scaled_conv2d
+from pggan_fast.ops.scaled_conv2d import scaled_conv2d
 from pggan_fast.ops.to_rgb_fade_in import to_rgb_fade_in
 
 
@@ -68,7 +68,8 @@ def generator_stage(
         BackendUnavailable: the named backend cannot run here.
     Source: Karras et al. 2017, figure 2 and table 2.
     """
-    x = autocast(x)
+    x = _autocast.lowered(x)
+    conv_up, conv, to_rgb, to_rgb_low = (beside(x, layer) for layer in (conv_up, conv, to_rgb, to_rgb_low))
     _checks.tensor("x", x, (4,))
     _checks.pixels("x", x)
     features = check_layer("conv_up", conv_up, x, "x", 3)
@@ -108,6 +109,13 @@ def fused(op: str, backend: str, x: Tensor, *others: Any) -> Callable[..., Tenso
     return registry.fused(op, backend or None, x.device.type, (x, *others))
 
 
+def beside(x: Tensor, layer: Any) -> Any:
+    """A layer with its parameters as `_autocast.parameter` has them; what is no layer as it is."""
+    if not isinstance(layer, Scaled):
+        return layer
+    return layer._replace(weight=_autocast.parameter(layer.weight, x), bias=_autocast.parameter(layer.bias, x))
+
+
 def convolve(x: Tensor, layer: Scaled, **options: Any) -> Tensor:
     weight, bias, weight_scale, bias_scale = layer
     return scaled_conv2d(x, weight, bias, weight_scale=weight_scale, bias_scale=bias_scale, **options)
@@ -125,7 +133,7 @@ def check_layer(name: str, layer: Scaled, x: Tensor, x_name: str, k: int, output
     c = layer.weight.shape[0]
     if outputs is not None and c != outputs:
         raise ValueError(f"{name}.weight: expected {outputs} output channels, got {c}")
-    _checks.bias(f"{name}.bias", layer.bias, c, x)
+    _checks.bias(f"{name}.bias", layer.bias, c, x, x_name)
     _checks.finite(**{f"{name}.weight_scale": layer.weight_scale, f"{name}.bias_scale": layer.bias_scale})
     return x.new_empty(0, c, 1, 1)
 

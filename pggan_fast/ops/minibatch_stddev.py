@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pggan_fast import reference
 from pggan_fast.backends import forced, layout
-from pggan_fast.ops import _checks
+from pggan_fast.ops import _autocast, _checks
 from pggan_fast.ops._autograd import needs_reference
 from pggan_fast.ops._register import register
 from pggan_fast.reference import merge_groups, split_groups
@@ -60,7 +60,8 @@ def minibatch_stddev(
         raise ValueError("unbiased: the deviation of a group of 1 sample is undefined; use unbiased=False")
     chosen = forced.named(backend)
     if chosen == "reference" or needs_reference():
-        return reference.minibatch_stddev(x, group, grouping=grouping, unbiased=unbiased, eps=eps)
+        with _autocast.off(x):
+            return reference.minibatch_stddev(x, group, grouping=grouping, unbiased=unbiased, eps=eps)
     return _forward(x, group, grouping, unbiased, eps, chosen)
 
 
@@ -115,7 +116,8 @@ def _second_order(ctx: Any, g: Tensor) -> tuple[Any, ...]:
     d_map = merge_groups(p.expand(group, -1), grouping).to(dy.dtype).view(n, 1, 1, 1).expand(n, 1, h, w)
     curvature = (gs - gs.mean(dim=0)) / s - d * (kk * projected / s**3)
     d_x = merge_groups(curvature * (q * chain).view(-1, 1, 1, 1), grouping).to(x.dtype)
-    return torch.cat([g, d_map], dim=1), d_x, *(None,) * 5
+    with _autocast.off(g):
+        return torch.cat([g, d_map], dim=1), d_x, *(None,) * 5
 
 
 _backward = register(

@@ -14,7 +14,7 @@ from torch import Tensor
 from pggan_fast import reference
 from pggan_fast.backends import forced, layout
 from pggan_fast.backends.precision import split_scale_backward
-from pggan_fast.ops import _checks
+from pggan_fast.ops import _autocast, _checks
 from pggan_fast.ops._autograd import as_edge, needs_reference, wanted
 from pggan_fast.ops._register import register
 from pggan_fast.ops.bias_act import activation_apart, bias_act_backward, forward_fake
@@ -54,7 +54,8 @@ def scaled_conv2d(
     Source: Karras et al. 2017, sections 4.1 and 4.2; with fewer products: csrc/cpu/forms.h for the
         CPU, exact 4x4 stride-2 forms elsewhere.
     """
-    x = autocast(x)
+    x = _autocast.lowered(x)
+    weight, bias = _autocast.parameter(weight, x), _autocast.parameter(bias, x)
     _checks.tensor("x", x, (4,))
     _checks.pixels("x", x)
     _checks.conv_weight("weight", weight, x)
@@ -96,14 +97,6 @@ def scaled_conv2d(
     )[0]
     y = F.leaky_relu(y, negative_slope or 0.0) if act_after else y
     return layout.conform(reference.down2(y), y) if pool_after else y
-
-
-def autocast(x: Tensor) -> Tensor:
-    """x in autocast's dtype where autocast is on for its device; weights stay as they are and are rounded inside."""
-    kind = x.device.type if isinstance(x, Tensor) else "meta"
-    if kind != "meta" and x.is_floating_point() and x.dtype != torch.float64 and torch.is_autocast_enabled(kind):
-        return x.to(torch.get_autocast_dtype(kind))
-    return x
 
 
 def _fake(

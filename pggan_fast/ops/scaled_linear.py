@@ -6,9 +6,9 @@ from torch import Tensor
 
 from pggan_fast import reference
 from pggan_fast.backends import forced
-from pggan_fast.ops import _checks
+from pggan_fast.ops import _autocast, _checks
 from pggan_fast.ops._autograd import needs_reference
-from pggan_fast.ops.scaled_conv2d import autocast, scaled_conv2d
+from pggan_fast.ops.scaled_conv2d import scaled_conv2d
 
 
 def scaled_linear(
@@ -41,7 +41,8 @@ def scaled_linear(
     if not weight.numel():
         raise ValueError(f"weight: expected at least one row and column, got shape {tuple(weight.shape)}")
     if forced.named(backend) == "reference" or needs_reference():
-        x = autocast(x)
+        x = _autocast.lowered(x)
+        weight, bias = _autocast.parameter(weight, x), _autocast.parameter(bias, x)
         _checks.parameter_dtype("weight", weight, x)
         _checks.bias("bias", bias, weight.shape[0], x)
         _checks.finite(weight_scale=weight_scale, bias_scale=bias_scale)

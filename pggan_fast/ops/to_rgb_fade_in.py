@@ -13,12 +13,11 @@ from torch import Tensor
 
 from pggan_fast import reference
 from pggan_fast.backends import forced, layout
-from pggan_fast.ops import _checks
+from pggan_fast.ops import _autocast, _checks
 from pggan_fast.ops._autograd import as_edge, needs_reference, wanted
 from pggan_fast.ops._register import register
 from pggan_fast.ops.conv import input_grad, weight_grad
 from pggan_fast.ops.fade_in import fade_in_backward
-from pggan_fast.ops.scaled_conv2d import autocast
 
 
 def to_rgb_fade_in(
@@ -49,10 +48,11 @@ def to_rgb_fade_in(
         BackendUnavailable: the named backend cannot run here.
     Source: Karras et al. 2017, figure 2; the official generator blends in RGB, after toRGB.
     """
-    x_low, x_high = autocast(x_low), autocast(x_high)
+    x_low, x_high = _autocast.lowered(x_low), _autocast.lowered(x_high)
+    w_low, b_low, w_high, b_high = (_autocast.parameter(p, x_high) for p in (w_low, b_low, w_high, b_high))
     _checks.tensor("x_high", x_high, (4,))
     _checks.tensor("x_low", x_low, (4,), x_high)
-    _checks.same_dtype("x_low", x_low, x_high)
+    _checks.same_dtype("x_low", x_low, "x_high", x_high)
     n, _, h, w = x_high.shape
     if x_low.shape[0] != n or (2 * x_low.shape[2], 2 * x_low.shape[3]) != (h, w):
         raise ValueError(f"x_low: expected batch {n} and half of x_high's {h}x{w}, got shape {tuple(x_low.shape)}")
@@ -60,8 +60,8 @@ def to_rgb_fade_in(
     _checks.conv_weight("w_high", w_high, x_high, "x_high", (1,))
     if w_low.shape[0] != w_high.shape[0]:
         raise ValueError(f"w_low: expected {w_high.shape[0]} output channels as w_high has, got {w_low.shape[0]}")
-    _checks.bias("b_low", b_low, w_low.shape[0], x_low)
-    _checks.bias("b_high", b_high, w_high.shape[0], x_high)
+    _checks.bias("b_low", b_low, w_low.shape[0], x_low, "x_low")
+    _checks.bias("b_high", b_high, w_high.shape[0], x_high, "x_high")
     scales = (weight_scale_low, weight_scale_high, bias_scale_low, bias_scale_high)
     _checks.finite(
         weight_scale_low=scales[0], weight_scale_high=scales[1], bias_scale_low=scales[2], bias_scale_high=scales[3]
