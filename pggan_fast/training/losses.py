@@ -40,11 +40,14 @@ def gradient_penalty(
     alpha: float | Tensor = 1.0,
     target: float = 1.0,
     u: Tensor | None = None,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Tensor:
     """(||d D(x_hat)/d x_hat||_2 - target)^2 per sample, [N], unweighted, with a graph to D's parameters.
 
     x_hat = reals + (fakes - reals) * u; reals and fakes [N, C, H, W], u uniform in [0, 1) of shape [N, 1, 1, 1], drawn
     here where it is None. Only the gradient of x_hat is asked for, so the inner pass makes no weight gradients.
+    `scaler` scales the scores for that pass, and its scale is taken out of the gradient in float32: under float16
+    autocast small gradients would round to zero on their way.
     Where the gradient is exactly zero the norm has subgradient 0, not NaN. Raises ValueError where shapes disagree.
     Compiled in one graph with the loss (torch._dynamo.config.trace_autograd_ops), x_hat can become no leaf, so pass a
     `u` made outside with requires_grad=True. A compiled D alone cannot be differentiated twice.
@@ -58,8 +61,13 @@ def gradient_penalty(
         u = torch.rand(reals.shape[0], 1, 1, 1, device=reals.device, dtype=reals.dtype)
     x_hat = torch.lerp(reals.detach(), fakes.detach().to(reals.dtype), u.to(reals.dtype)).requires_grad_(True)
     score, _ = D(x_hat, alpha=alpha)
-    (gradient,) = torch.autograd.grad(_full(score).sum(), x_hat, create_graph=True)
-    squares = _full(gradient).square().sum(dim=(1, 2, 3))  # [N]
+    total = _full(score).sum()
+    scaled = total if scaler is None else scaler.scale(total)
+    (gradient,) = torch.autograd.grad(scaled, x_hat, create_graph=True)
+    gradient = _full(gradient)
+    if scaler is not None:
+        gradient = gradient / scaler.scale(torch.ones_like(total))  # the scale itself, without a synchronisation
+    squares = gradient.square().sum(dim=(1, 2, 3))  # [N]
     positive = squares > 0
     norm = torch.where(positive, torch.where(positive, squares, 1).sqrt(), 0)
     return (norm - target).square()
@@ -77,6 +85,7 @@ def wgan_gp_terms(
     eps_drift: float = 0.001,
     cond_weight: float = 1.0,
     u: Tensor | None = None,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> WganGpTerms:
     """The weighted parts of D's loss, for logging; arguments as for `wgan_gp_d_loss`."""
     real_score, real_logits = D(reals, alpha=alpha)
@@ -84,7 +93,8 @@ def wgan_gp_terms(
     real_score, fake_score = _full(real_score), _full(fake_score)
     if not target > 0.0:
         raise ValueError(f"target: expected a number > 0, got {target}")
-    penalty = gradient_penalty(D, reals, fakes, alpha=alpha, target=target, u=u) * (gp_lambda / target**2)
+    penalty = gradient_penalty(D, reals, fakes, alpha=alpha, target=target, u=u, scaler=scaler)
+    penalty = penalty * (gp_lambda / target**2)
     label = torch.zeros_like(real_score)
     if labels is not None:
         label = cond_weight * (_label_loss(real_logits, labels) + _label_loss(fake_logits, labels))
@@ -103,6 +113,7 @@ def wgan_gp_d_loss(
     eps_drift: float = 0.001,
     cond_weight: float = 1.0,
     u: Tensor | None = None,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> Tensor:
     """D's loss, a scalar: the mean over the batch of
 
@@ -110,7 +121,8 @@ def wgan_gp_d_loss(
         + eps_drift * D(real)^2 + cond_weight * (CE_real + CE_fake)
 
     reals, fakes: [N, C, H, W] in about [-1, 1], fakes made with the reals' labels and no graph to G; labels: one-hot
-    [N, K] or None; the cross entropies only with labels. The drift holds the reals' scores only.
+    [N, K] or None; the cross entropies only with labels. The drift holds the reals' scores only. u and scaler: see
+    `gradient_penalty`; the loss itself is not scaled.
     In DistributedDataParallel it takes one backward pass of this sum, and find_unused_parameters=True below the full
     resolution: after a backward pass of the penalty alone processes may keep gradients of their own, without a word.
     Source: Karras et al. (2018), appendix A.1; label terms as in AC-GAN.
@@ -126,6 +138,7 @@ def wgan_gp_d_loss(
         eps_drift=eps_drift,
         cond_weight=cond_weight,
         u=u,
+        scaler=scaler,
     ).loss
 
 

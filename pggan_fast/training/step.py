@@ -31,16 +31,18 @@ def d_step(
     resolution: int | None = None,
     alpha: float | Tensor = 1.0,
     autocast: torch.dtype | None = None,
+    scaler: torch.amp.GradScaler | None = None,
     **loss_options: Any,
 ) -> StepResult:
     """One WGAN-GP step of D: fakes without a graph, loss, backward, optimiser step.
 
     reals [N, C, H, W] in about [-1, 1], z [N, latent_dim] of the same N, labels one-hot [N, K] or None (the reals'
     labels, used for the fakes too). `resolution`: the nominal resolution that G draws at; None: the level of D that
-    has the reals' size, or their width where D has no levels. `autocast`: the half dtype to run the networks in; losses
-    and scores stay float32. `loss_options` go to `wgan_gp_d_loss`. Where any gradient is NaN or infinite the step is
-    skipped (one check, one synchronisation). Raises ValueError where the batches differ or are empty.
-    Gradients are left in `.grad` for the caller to look at.
+    has the reals' size, or their width where D has no levels. `autocast`: the half dtype to run the networks in;
+    losses and scores stay float32. `scaler`: of float16's gradients, within the penalty too; its scale is updated
+    here, and G and D may share one. `loss_options` go to `wgan_gp_d_loss`. Where any gradient is NaN or infinite the
+    step is skipped (one check, one synchronisation). Raises ValueError where the batches differ or are empty.
+    Gradients are left in `.grad`, unscaled, for the caller to look at.
     """
     if reals.shape[0] != z.shape[0] or not len(z):
         raise ValueError(f"z: expected one latent per real image, {reals.shape[0]} > 0, got {z.shape[0]}")
@@ -51,9 +53,8 @@ def d_step(
     with _precision(reals.device, autocast):
         with torch.no_grad():
             fakes = G(z, labels, resolution=resolution, alpha=alpha)
-        loss = wgan_gp_d_loss(D, reals, fakes, labels, alpha=alpha, **loss_options)
-    loss.backward()
-    return StepResult(loss.detach(), _apply(optimizer))
+        loss = wgan_gp_d_loss(D, reals, fakes, labels, alpha=alpha, scaler=scaler, **loss_options)
+    return _finish(loss, optimizer, scaler)
 
 
 def g_step(
@@ -66,6 +67,7 @@ def g_step(
     resolution: int | None = None,
     alpha: float | Tensor = 1.0,
     autocast: torch.dtype | None = None,
+    scaler: torch.amp.GradScaler | None = None,
     cond_weight: float = 1.0,
 ) -> StepResult:
     """One step of G through a frozen D; arguments and the skipped step as in `d_step`.
@@ -78,8 +80,7 @@ def g_step(
         with _precision(z.device, autocast):
             fakes = G(z, labels, resolution=resolution, alpha=alpha)
             loss = g_loss(D, fakes, labels, alpha=alpha, cond_weight=cond_weight)
-        loss.backward()
-    return StepResult(loss.detach(), _apply(optimizer))
+        return _finish(loss, optimizer, scaler)
 
 
 @contextmanager
@@ -97,6 +98,18 @@ def frozen_parameters(module: nn.Module) -> Iterator[None]:
 
 def _precision(device: torch.device, autocast: torch.dtype | None) -> AbstractContextManager[Any]:
     return nullcontext() if autocast is None else torch.autocast(device.type, autocast)
+
+
+def _finish(loss: Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None) -> StepResult:
+    """Backward and step. The scaler counts an infinite gradient when it unscales: `update` halves the scale then."""
+    if scaler is None:
+        loss.backward()
+        return StepResult(loss.detach(), _apply(optimizer))
+    scaler.scale(loss).backward()
+    scaler.unscale_(optimizer)
+    applied = _apply(optimizer)
+    scaler.update()
+    return StepResult(loss.detach(), applied)
 
 
 def _apply(optimizer: torch.optim.Optimizer) -> bool:
