@@ -1,4 +1,10 @@
-"""Precision: where a layer's scale is applied per dtype, and what torch's settings allow."""
+"""Precision: where a layer's scale is applied per dtype, and what torch's settings allow.
+
+torch has old switches (`allow_tf32`, `set_float32_matmul_precision`) and new ones (`fp32_precision` of everything, of a
+device's library, of an operation there), and raises where an old one is asked after a new one was set. The new one of
+an operation always answers, with what torch itself multiplies by, whichever switches were set: so only it is asked.
+They allow less precision and demand none: kernels of ours may stay with float32.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +30,21 @@ def split_scale_backward(weight_scale: float, dtype: torch.dtype) -> tuple[float
     return (1.0, weight_scale) if dtype in (torch.float32, torch.float64) else (weight_scale, 1.0)
 
 
-def exact_matmul() -> bool:
-    """Whether torch multiplies float32 matrices in full float32, as far as its settings can be read."""
-    try:
-        return torch.get_float32_matmul_precision() == "highest"
-    except RuntimeError:  # torch refuses to answer where its old and new switches were mixed
-        return False
+# Of oneDNN: kept, as the way to them takes longer than the answer
+_CPU_CONV: Any = torch.backends.mkldnn.conv  # type: ignore[attr-defined]
+_CPU_MATMUL: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+
+
+def exact_on_cpu() -> bool:
+    """Whether float32 convolutions on the CPU have to be as exact as float32 is, which is torch's default.
+
+    Not where oneDNN's convolutions may use TF32 or bfloat16, or, nothing being said of them, its matrix products, which
+    `torch.set_float32_matmul_precision` sets. What is set for a CUDA device has no say.
+    """
+    setting = _CPU_CONV.fp32_precision
+    if setting == "none":
+        setting = _CPU_MATMUL.fp32_precision
+    return setting not in ("tf32", "bf16")
 
 
 def conv_fp32() -> str:

@@ -75,10 +75,12 @@ def bias(name: str, value: Tensor | None, channels: int, x: Tensor, x_name: str 
         raise ValueError(f"{name}: expected {channels} elements, one per output channel, got {value.shape[0]}")
 
 
-def conv_weight(name: str, value: Tensor, x: Tensor, x_name: str = "x", sizes: Sequence[int] = (1, 3)) -> None:
-    """[C, Cin, k, k] with Cin the channels of x and k one of `sizes`."""
+def conv_weight(
+    name: str, value: Tensor, x: Tensor, x_name: str = "x", sizes: Sequence[int] = (1, 3), source: str | None = None
+) -> None:
+    """[C, Cin, k, k] with Cin the channels of x and k one of `sizes`; `source`: whose dtype x has, where not its own."""
     tensor(name, value, (4,), x)
-    parameter_dtype(name, value, x, x_name)
+    parameter_dtype(name, value, x, source or x_name)
     if value.shape[2] != value.shape[3] or value.shape[2] not in sizes:
         wanted = " or ".join(f"{k}x{k}" for k in sizes)
         raise ValueError(f"{name}: expected a {wanted} kernel, got {value.shape[2]}x{value.shape[3]}")

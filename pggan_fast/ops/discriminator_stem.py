@@ -41,8 +41,8 @@ def discriminator_stem(
     from_rgb, conv = beside(image, from_rgb), beside(image, conv)
     _checks.tensor("image", image, (4,))
     _checks.pixels("image", image)
-    features = check_layer("from_rgb", from_rgb, image, "image", 1)
-    check_layer("conv", conv, features, "from_rgb's output", 3)
+    features = check_layer("from_rgb", from_rgb, image, "image", 1, source="image")
+    check_layer("conv", conv, features, "from_rgb's output", 3, source="image")
     _checks.epilogue(negative_slope, "none", 0.0, "inside")
     chosen = forced.named(backend)
     if chosen == "reference" or needs_reference():

@@ -23,10 +23,10 @@ def fade_in(low: Tensor, high: Tensor, alpha: float | Tensor, *, backend: str | 
 
     Args:
         low: [N, C, H, W], or [N, C, H / 2, W / 2], which is nearest-upsampled.
-        high: [N, C, H, W] in low's dtype.
+        high: [N, C, H, W] in low's dtype; under autocast both go to the wider of theirs.
         alpha: a float, or a 0-d tensor on the device (read there, no sync), clamped to [0, 1]; not differentiable.
     Returns:
-        [N, C, H, W] in high's dtype, blended in float32 at least; exactly `high` at 1 and exactly `up(low)` at 0.
+        [N, C, H, W] in their dtype, blended in float32 at least; exactly `high` at 1 and exactly `up(low)` at 0.
     Raises:
         ValueError, TypeError: an argument is off; the message names it.
         BackendUnavailable: the named backend cannot run here.

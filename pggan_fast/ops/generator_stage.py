@@ -113,7 +113,9 @@ def beside(x: Tensor, layer: Any) -> Any:
     """A layer with its parameters as `_autocast.parameter` has them; what is no layer as it is."""
     if not isinstance(layer, Scaled):
         return layer
-    return layer._replace(weight=_autocast.parameter(layer.weight, x), bias=_autocast.parameter(layer.bias, x))
+    weight, bias = _autocast.parameter(layer.weight, x), _autocast.parameter(layer.bias, x)
+    unchanged = weight is layer.weight and bias is layer.bias
+    return layer if unchanged else layer._replace(weight=weight, bias=bias)
 
 
 def convolve(x: Tensor, layer: Scaled, **options: Any) -> Tensor:
@@ -125,15 +127,20 @@ def wants_grad(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def check_layer(name: str, layer: Scaled, x: Tensor, x_name: str, k: int, outputs: int | None = None) -> Tensor:
-    """Errors name the layer's field, and its input as `x_name`. Returns an empty tensor like the layer's output."""
+def check_layer(
+    name: str, layer: Scaled, x: Tensor, x_name: str, k: int, outputs: int | None = None, source: str = "x"
+) -> Tensor:
+    """Errors name the layer's field, its input as `x_name`, and `source`, the op's argument whose dtype that input has.
+
+    Returns an empty tensor like the layer's output.
+    """
     if not isinstance(layer, Scaled):
         raise TypeError(f"{name}: expected an ops.Scaled, got {type(layer).__name__}")
-    _checks.conv_weight(f"{name}.weight", layer.weight, x, x_name, (k,))
+    _checks.conv_weight(f"{name}.weight", layer.weight, x, x_name, (k,), source)
     c = layer.weight.shape[0]
     if outputs is not None and c != outputs:
         raise ValueError(f"{name}.weight: expected {outputs} output channels, got {c}")
-    _checks.bias(f"{name}.bias", layer.bias, c, x, x_name)
+    _checks.bias(f"{name}.bias", layer.bias, c, x, source)
     _checks.finite(**{f"{name}.weight_scale": layer.weight_scale, f"{name}.bias_scale": layer.bias_scale})
     return x.new_empty(0, c, 1, 1)
 

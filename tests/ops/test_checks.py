@@ -87,6 +87,14 @@ SPECIFIC: list[Row] = [
     ("scaled_conv2d", "weight", T(4, 3, 4, 4), ValueError, ("weight", "1x1 or 3x3", "4x4")),
     ("scaled_conv2d", "weight", T(4, 3, 1, 3), ValueError, ("weight", "1x3")),
     ("scaled_conv2d", "weight", T(4, 3, 3, 3).half(), TypeError, ("weight", "float16", "float32")),
+    (
+        "scaled_conv2d",
+        "x",
+        T(2, 3, 4, 4).double(),
+        TypeError,
+        ("weight, x", ".to(torch.float32)", ".to(torch.float64)"),
+    ),
+    ("scaled_conv2d", "bias", T(4).half(), TypeError, ("bias of float16", "x of float32", "autocast")),
     ("scaled_conv2d", "bias", T(3), ValueError, ("bias", "4 elements", "got 3")),
     ("scaled_conv2d", "bias", T(4).double(), TypeError, ("bias", "float64")),
     ("scaled_conv2d", "resample", "half", ValueError, ("resample", "'half'", "'pool'")),
@@ -97,6 +105,7 @@ SPECIFIC: list[Row] = [
     ("scaled_conv2d", "eps_mode", "under", ValueError, ("eps_mode", "'under'", "'outside'")),
     ("scaled_conv2d", "eps", -1e-8, ValueError, ("eps", ">= 0")),
     ("bias_act", "x", T(2, 4, 4), ValueError, ("x", "2-D or 4-D", "(2, 4, 4)")),
+    ("bias_act", "x", T(2, 4, 4, 4).double(), TypeError, ("bias, x", "float32", "float64")),
     ("bias_act", "bias", T(5), ValueError, ("bias", "4 elements", "got 5")),
     ("bias_act", "pixel_norm", None, ValueError, ("pixel_norm", "None")),
     ("scaled_linear", "x", T(2, 5), ValueError, ("weight", "5 columns", "got 3")),
@@ -109,6 +118,7 @@ SPECIFIC: list[Row] = [
     ("fade_in", "low", T(2, 4, 2, 2), ValueError, ("low", "(2, 4, 2, 2)")),
     ("fade_in", "low", T(1, 3, 2, 2), ValueError, ("low", "(1, 3, 2, 2)")),
     ("fade_in", "low", T(2, 3, 2, 2).half(), TypeError, ("low", "float16", "float32")),
+    ("fade_in", "high", T(2, 3, 4, 4).double(), TypeError, ("low, high", "float32", "float64", ".to()", "autocast")),
     ("fade_in", "high", T(2, 3, 5, 5), ValueError, ("high", "even", "5x5")),
     ("fade_reals", "image", T(2, 3, 3, 4), ValueError, ("image", "even", "3x4")),
     ("to_rgb_fade_in", "x_low", T(2, 5, 4, 4), ValueError, ("x_low", "half", "4x4")),
@@ -121,10 +131,14 @@ SPECIFIC: list[Row] = [
     ("from_rgb_fade_in", "image", T(2, 3, 5, 4), ValueError, ("image", "even", "5x4")),
     ("from_rgb_fade_in", "high", T(2, 5, 4, 4), ValueError, ("high", "(2, 5, 2, 2)", "(2, 5, 4, 4)")),
     ("from_rgb_fade_in", "high", T(2, 5, 2, 2).half(), TypeError, ("high", "float16")),
+    ("from_rgb_fade_in", "b_low", T(5).bfloat16(), TypeError, ("b_low, image", "bfloat16", "float32")),
     ("from_rgb_fade_in", "w_low", T(5, 3, 3, 3), ValueError, ("w_low", "1x1", "3x3")),
     ("from_rgb_fade_in", "b_low", T(3), ValueError, ("b_low", "5 elements", "got 3")),
     ("from_rgb_fade_in", "negative_slope", -1.0, ValueError, ("negative_slope", "-1.0")),
     ("from_rgb_fade_in", "negative_slope", None, TypeError, ("negative_slope", "NoneType")),
+    ("generator_stage", "conv", Scaled(T(4, 4, 3, 3).half()), TypeError, ("conv.weight, x", "float16")),
+    ("generator_stage", "x", T(2, 3, 2, 2).double(), TypeError, ("conv_up.weight, x", "x of float64")),
+    ("discriminator_stem", "image", T(2, 3, 4, 4).double(), TypeError, ("from_rgb.weight, image", "image of float64")),
     ("minibatch_stddev", "group_size", 3, ValueError, ("group_size 3", "got 4 samples")),
     ("minibatch_stddev", "group_size", 0, ValueError, ("group_size", ">= 1", "0")),
     ("minibatch_stddev", "group_size", 2.0, ValueError, ("group_size", "2.0")),
@@ -159,6 +173,19 @@ def test_bad_input_is_named(row: Row, backend: str | None) -> None:
     assert caught.type is kind, caught.value
     missing = [word for word in words if word not in str(caught.value)]
     assert not missing, f"{missing} not in {str(caught.value)!r}"
+
+
+@pytest.mark.parametrize("backend", ["reference", *grid.BACKENDS_UNDER_TEST])
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("wide", [(), ("weight",), ("bias",), ("weight", "bias")])
+def test_any_parameter_may_be_float32_beside_half_data(backend: str, half: torch.dtype, wide: tuple[str, ...]) -> None:
+    arguments = good("scaled_conv2d")
+    tensors = {k: arguments[k].to(torch.float32 if k in wide else half) for k in ("x", "weight", "bias")}
+    leaves = {k: t.requires_grad_() for k, t in tensors.items()}
+    y = ops.scaled_conv2d(**{**arguments, **leaves, "backend": backend})
+    assert y.dtype == half
+    y.sum().backward()
+    assert all(t.grad is not None and t.grad.dtype == t.dtype for t in leaves.values())
 
 
 @pytest.mark.parametrize("backend", ["reference", *grid.BACKENDS_UNDER_TEST])

@@ -118,7 +118,7 @@ def call(**change: Any) -> Tensor:
         ({"x": torch.randn(2, 4, 3, 3)}, ValueError, r"conv_up.weight: expected 4 input channels"),
         ({"conv_up": Scaled(torch.randn(4, 4, 3, 3))}, ValueError, r"expected 5 input channels as x has"),
         ({"conv": Scaled(torch.randn(4, 5, 3, 3))}, ValueError, r"expected 4 input channels as conv_up's output has"),
-        ({"conv": Scaled(torch.randn(4, 4, 3, 3).half())}, TypeError, r"expected float32 like the input, got float16"),
+        ({"conv": Scaled(torch.randn(4, 4, 3, 3).half())}, TypeError, r"conv.weight of float16 and x of float32"),
         ({"x": None}, TypeError, "x: expected a tensor, got NoneType"),
         ({"conv_up": torch.randn(4, 5, 3, 3)}, TypeError, r"conv_up: expected an ops.Scaled, got Tensor"),
         ({"conv": None}, TypeError, r"conv: expected an ops.Scaled, got NoneType"),

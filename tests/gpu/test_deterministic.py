@@ -1,0 +1,42 @@
+"""torch.use_deterministic_algorithms on the device: every op of every backend runs under it, twice with the same bits.
+
+The convolutions of the backend "aten" and of the reference are torch's, which choose cuDNN's algorithms by the flag
+themselves, and its matrix products want CUBLAS_WORKSPACE_CONFIG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grid
+import pytest
+import torch
+from public_ops import OPS, By, draw, everything, same
+
+
+@pytest.fixture(autouse=True)
+def deterministic(device: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("how", ["nchw", "channels_last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_same_bits_twice(device: str, backend: str, name: str, how: str, dtype: torch.dtype) -> None:
+    """With memory that holds NaN before it is written, as the flag has it by default."""
+    op = OPS[name]
+    drawn = {k: t.to(device, dtype if k in op.images else None) for k, t in draw(op, 8).items()}
+    tensors = {k: grid.arrange(t, how) if t.ndim == 4 else t for k, t in drawn.items()}
+    first = everything(lambda **t: op.call(By(backend), **t), tensors)
+    assert all(t.isfinite().all() for t in first.values())
+    torch.randn(1 << 20, device=device)  # other memory is handed out next
+    same(everything(lambda **t: op.call(By(backend), **t), tensors), first)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_the_reference_runs(device: str, name: str) -> None:
+    op = OPS[name]
+    everything(lambda **t: op.call(By("reference"), **t), {k: t.to(device) for k, t in draw(op).items()})
