@@ -78,7 +78,7 @@ def bias(name: str, value: Tensor | None, channels: int, x: Tensor, x_name: str 
 def conv_weight(
     name: str, value: Tensor, x: Tensor, x_name: str = "x", sizes: Sequence[int] = (1, 3), source: str | None = None
 ) -> None:
-    """[C, Cin, k, k] with Cin the channels of x and k one of `sizes`; `source`: whose dtype x has, where not its own."""
+    """[C, Cin, k, k] with Cin the channels of x and k one of `sizes`. `source`: the argument whose dtype x has got."""
     tensor(name, value, (4,), x)
     parameter_dtype(name, value, x, source or x_name)
     if value.shape[2] != value.shape[3] or value.shape[2] not in sizes:
