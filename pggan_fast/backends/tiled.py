@@ -15,7 +15,7 @@ from pggan_fast.backends import cpu, layout
 from pggan_fast.backends.frozen import is_frozen, prepared
 from pggan_fast.backends.launch import launch
 from pggan_fast.backends.native import NORMS, norm_factor
-from pggan_fast.backends.precision import exact_on_cpu
+from pggan_fast.backends.precision import exact_matmul
 
 RESAMPLES = {"none": 0, "up": 1, "down": 2}
 LEAST_CHANNELS = 8  # below, half of a vector's lanes are idle
@@ -52,7 +52,7 @@ def conv_rule(x: Tensor, channels: int, resample: str) -> str | None:
 def large_tiles(x: Tensor, channels: int) -> bool:
     """Whether F(4x4, 3x3) may run, 36 products for 16 pixels: it rounds ten times as much as F(2x2, 3x3), a fiftieth of
     what TF32 loses, which torch's settings have to allow."""
-    allowed = x.dtype != torch.float64 and not exact_on_cpu()
+    allowed = x.dtype != torch.float64 and not exact_matmul()
     return allowed and 4 * 36 * x.shape[1] * channels <= MOST_WEIGHTS
 
 
