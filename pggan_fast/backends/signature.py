@@ -23,7 +23,7 @@ def key(args: Sequence[Any]) -> tuple[Any, ...]:
         elif isinstance(arg, Tensor):
             parts += (arg.shape, arg.dtype, arg.is_contiguous())
         else:
-            parts.append(key(arg))
+            parts.append(key(arg) if isinstance(arg, tuple) else arg)
     return tuple(parts)
 
 
