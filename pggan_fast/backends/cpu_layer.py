@@ -51,6 +51,20 @@ def conv_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, k: int,
     return tiled.weight_grad(x, dy, scale, resample, dtype)
 
 
+def _unsupported_gradients(x: Tensor, dy: Tensor, weight: Tensor, scale: float, resample: str) -> str | None:
+    if resample != "none" or scale != 1.0 or x.dtype != weight.dtype:
+        return "torch's convolution has no such gradients"
+    if tiled.rule(x, dy.shape[1], resample) is None:
+        return "its kernels by themselves are faster for so many pixels"
+    return _unsupported(x, weight.shape[2])
+
+
+@implement("cpu", "conv_gradients", supports=_unsupported_gradients)
+def conv_gradients(x: Tensor, dy: Tensor, weight: Tensor, scale: float, resample: str) -> tuple[Tensor, Tensor]:
+    """(dx, dw) where torch's own convolution computes both."""
+    return aten.conv.gradients(x, dy, weight)
+
+
 implement("aten+cpu", "conv", supports=cpu.unsupported)(aten.conv.conv)
 implement("aten+cpu", "conv_weight_grad", supports=cpu.unsupported)(aten.conv.conv_weight_grad)
 

@@ -71,6 +71,14 @@ def frozen(module: torch.nn.Module) -> Iterator[None]:
         yield
 
 
+def unfrozen(weight: Tensor) -> Tensor:
+    """`weight`, or where gradients are wanted an alias of it, of which nothing is kept."""
+    tracing = torch.compiler.is_compiling()  # what runs then may have another thread's blocks, or later ones
+    if (tracing or _frozen.kept) and weight.requires_grad and torch.is_grad_enabled():
+        return weight.view_as(weight)
+    return weight
+
+
 def is_frozen(weight: Tensor) -> bool:
     return id(weight) in _frozen.kept
 

@@ -19,7 +19,7 @@ def launch(function: Callable[..., Any], *args: Tensor | float | None) -> Any:
     The tensors stay referenced for the whole call, during which other Python threads may run.
     Raises ValueError where a tensor is not in host memory: its address would mean nothing to a CPU kernel.
     """
-    return function(*addresses(args, _CPU))
+    return function(*_host_addresses(args))
 
 
 def launch_cuda(function: Callable[..., Any], device: torch.device, *args: Tensor | float | None) -> Any:
@@ -39,6 +39,20 @@ def addresses(args: tuple[Any, ...], device: torch.device) -> list[Any]:
     return [arg if type(arg) in _SCALARS else 0 if arg is None else _address(arg, device) for arg in args]
 
 
+def _host_addresses(args: tuple[Any, ...]) -> list[Any]:
+    """The same on the CPU, where a call should cost little."""
+    return [
+        arg
+        if type(arg) in _SCALARS
+        else 0
+        if arg is None
+        else arg.data_ptr()
+        if type(arg) is Tensor and arg.is_cpu
+        else _address(arg, _CPU)
+        for arg in args
+    ]
+
+
 def _address(tensor: Any, device: torch.device) -> int | float:
     if isinstance(tensor, (int, float)):  # NumPy's float64 is a float
         return tensor
@@ -56,7 +70,7 @@ _madvise: Any = ctypes.CDLL(None).madvise if sys.platform == "linux" else None
 def use_large_pages(tensor: Tensor) -> None:
     """Ask Linux for large pages under a CPU tensor of 4 MB or more that nobody has written yet, as NumPy does: the
     first touch of a small page takes longer than writing it."""
-    size = tensor.numel() * tensor.element_size()
+    size = tensor.nbytes
     if size < 2 * LARGE_PAGE or _madvise is None:
         return
     first = -(-tensor.data_ptr() // LARGE_PAGE) * LARGE_PAGE

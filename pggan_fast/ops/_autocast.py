@@ -17,9 +17,12 @@ HALF = (torch.float16, torch.bfloat16)
 
 def dtype_for(x: object) -> torch.dtype | None:
     """Autocast's dtype on the device of x; None where it is off, and for what it leaves alone, as float64."""
-    if not isinstance(x, Tensor) or x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type):
+    if not isinstance(x, Tensor) or x.is_meta:
         return None
-    return torch.get_autocast_dtype(x.device.type) if x.dtype in (torch.float32, *HALF) else None
+    kind = "cpu" if x.is_cpu else x.device.type
+    if not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind) if x.dtype in (torch.float32, *HALF) else None
 
 
 def lowered(x: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import torch.autograd.forward_ad
-from torch import Tensor
 
 _lock = threading.Lock()
 _holders = 0  # contexts of no_weight_grads that are open, in any thread
@@ -34,31 +33,32 @@ def no_weight_grads() -> Iterator[None]:
             _holders -= 1
 
 
-def wanted(ctx: Any, index: int, *, weight: bool = True) -> bool:
-    """Whether this backward call wants the gradient of input `index`; `weight` says that it is a parameter's.
+def wanted(ctx: Any, *indices: int, data: int = 1) -> list[bool]:
+    """Whether this backward call wants the gradients of the inputs `indices`; the first `data` of them are features or
+    images, the others parameters.
 
     `ctx.needs_input_grad` only says that the input requires grad; under `autograd.grad(score, images)` it stays True
-    for weights, and eager PyTorch skips those gradients because it asks the engine. So do we. The name is private:
-    where it is missing or cannot answer (leaves under autograd.grad, compiled graphs), the gradient is computed.
+    for weights, and eager PyTorch skips those gradients because it asks the engine. So do we. The engine refuses to
+    answer for leaves that autograd.grad has been asked for, which are wanted. The name is private: where it is missing
+    or cannot answer (compiled graphs), the gradient is computed.
     """
-    if not ctx.needs_input_grad[index]:
-        return False
-    if weight and _holders:
-        return False
+    needs = ctx.needs_input_grad
+    answers = [needs[i] and not (k >= data and _holders) for k, i in enumerate(indices)]
     if torch.compiler.is_compiling():
-        return True
+        return answers
+    edges, absent = getattr(ctx, "next_functions", ()), getattr(ctx, "absent", ())
+    for k, i in enumerate(indices):
+        if answers[k]:
+            answers[k] = _will_run(edges, i - sum(a < i for a in absent) if absent else i)
+    return answers
+
+
+def _will_run(edges: Any, position: int) -> bool:
     try:
-        node = ctx.next_functions[ctx.tensor_arguments.index(index)][0]  # None is no edge
+        node = edges[position][0]  # None is no edge
         return node is None or torch._C._will_engine_execute_node(node)
     except (AttributeError, IndexError, RuntimeError):
         return True
-
-
-def as_edge(parameter: Tensor | None) -> Tensor | None:
-    """A non-leaf alias of a leaf that requires grad: the engine can answer for its edge, not for a leaf's."""
-    if parameter is not None and parameter.requires_grad and parameter.is_leaf and torch.is_grad_enabled():
-        return parameter.view_as(parameter)
-    return parameter
 
 
 def needs_reference() -> bool:

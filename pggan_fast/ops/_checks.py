@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +13,46 @@ from torch import Tensor
 from pggan_fast.ops._autocast import HALF, dtype_for
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_KINDS = frozenset((Tensor, torch.nn.Parameter, type(None), bool, int, float, str))
+_MOST_SIGNATURES = 4096  # of a check, before it forgets them all
+
+
+def once(tensors: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Run the decorated check of (`tensors` tensors or None, then scalars) once per signature: after it has passed,
+    arguments of equal types, shapes, dtypes, layouts, devices and scalars pass by a look into a set.
+
+    Only sound for checks that depend on nothing else. No tensor is kept. While tracing it runs every time: there sizes
+    are symbols.
+    """
+
+    def decorate(check: Callable[..., None]) -> Callable[..., None]:
+        passed: set[Hashable] = set()
+
+        @functools.wraps(check)
+        def run(*args: Any) -> None:
+            if torch.compiler.is_compiling():
+                return check(*args)
+            kinds = tuple(map(type, args))  # True is no 1.0
+            parts = [kinds, args[tensors:]]
+            try:
+                for t in args[:tensors]:
+                    if t is not None:
+                        parts += t.shape, t.dtype, t.layout, t.device
+                signature = tuple(parts)
+                if signature in passed:
+                    return None
+            except (AttributeError, TypeError):  # what is no tensor, or cannot be hashed: a list, a symbolic size
+                return check(*args)
+            check(*args)
+            if _KINDS.issuperset(kinds) and torch._C._get_tracing_state() is None:  # torch.jit's sizes are tensors
+                if len(passed) >= _MOST_SIGNATURES:
+                    passed.clear()
+                passed.add(signature)
+            return None
+
+        return run
+
+    return decorate
 
 
 def tensor(name: str, value: object, ndims: Sequence[int], like: Tensor | None = None) -> None:

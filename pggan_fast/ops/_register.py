@@ -17,19 +17,22 @@ from torch import Tensor
 from pggan_fast.backends import registry
 
 NAMESPACE = "pggan_fast"
+_PLAIN = (Tensor, torch.nn.Parameter)
+_dispatch_modes, _transforms_active = torch._C._len_torch_dispatch_stack, torch._C._are_functorch_transforms_active
+_is_wrapped, _is_batched = torch._C._functorch.is_functorch_wrapped_tensor, torch._C._functorch.is_legacy_batchedtensor
 _library = torch.library.Library(NAMESPACE, "DEF")
 _overload: dict[str, Any] = {}
-_kernel: dict[str, Callable[..., Any]] = {}
-_function: dict[str, type[torch.autograd.Function]] = {}
+_eager: dict[str, Callable[..., Any]] = {}  # straight over the kernel, recording the node
 
 
 def register(
     schema: str, fake: Callable[..., Any], setup: Callable[..., None], backward: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Define an op; `schema` ends in `str backend` ("" = automatic). Returns the function that calls it.
+    """Define an op; `schema` begins with its tensors and ends in `str backend` ("" = automatic).
 
     `setup(ctx, inputs, output)` saves for `backward(ctx, *grads)`, which returns one gradient per schema argument and
     is itself made of registered ops, so that it can be differentiated again.
+    Returns the function that calls it: the Function in plain eager mode, the dispatcher otherwise.
     """
     name = schema.split("(", 1)[0]
     _library.define(schema)
@@ -38,35 +41,95 @@ def register(
     for key in ("CPU", "CUDA", "MPS", "XPU"):
         _library.impl(name, kernel, key)
     torch.library.register_fake(f"{NAMESPACE}::{name}", lambda *args: fake(*args[:-1]), lib=_library)
+    setup = _remembering(overload, setup)
     _library.impl(name, _autograd_kernel(name, overload, setup, backward), "Autograd", with_keyset=True)
-    _overload[name], _kernel[name], _function[name] = overload, kernel, _eager_function(name, kernel, setup, backward)
-    return lambda *args: call(name, *args)
+    eager = _eager_function(name, overload, kernel, setup, backward)
+    _overload[name], _eager[name] = overload, eager
+    return _caller(overload, kernel, eager)
+
+
+def _caller(overload: Any, kernel: Callable[..., Any], eager: Callable[..., Any]) -> Callable[..., Any]:
+    grad_enabled, any_requires_grad = torch.is_grad_enabled, torch._C._any_requires_grad
+
+    def call(*args: Any) -> Any:
+        if needs_dispatcher(args[0]):
+            return overload(*args)
+        if grad_enabled() and any_requires_grad(*args):
+            return eager(*args)
+        return kernel(*args)
+
+    return call
 
 
 def _dispatching_kernel(name: str) -> Callable[..., Any]:
     def kernel(*args: Any) -> Any:
-        inputs, backend = args[:-1], args[-1]
-        device = inputs[0].device.type
-        run = registry.choose(name, backend or None, device, inputs)
-        if torch.is_autocast_enabled(device):  # the public op has chosen the dtypes: products inside keep them
-            with torch.autocast(device, enabled=False):
-                return run(*inputs)
-        return run(*inputs)
+        inputs, backend, x = args[:-1], args[-1], args[0]
+        device = "cpu" if x.is_cpu else x.device.type
+        return _outside_autocast(registry.choose(name, backend or None, device, inputs), device, inputs)
 
     return kernel
 
 
+def _outside_autocast(run: Callable[..., Any], device: str, inputs: tuple[Any, ...]) -> Any:
+    if torch.is_autocast_enabled(device):  # the public op has chosen the dtypes: products inside keep them
+        with torch.autocast(device, enabled=False):
+            return run(*inputs)
+    return run(*inputs)
+
+
+def run_fused(op: str, backend: str, *inputs: Any) -> Any:
+    """What a backend's one kernel in place of several ops returns, where nothing is recorded, traced or intercepted;
+    None where there is no such kernel for these arguments: the caller runs the ops."""
+    x = inputs[0]
+    if needs_dispatcher(x) or (torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs)):
+        return None
+    device = "cpu" if x.is_cpu else x.device.type
+    run = registry.fused(op, backend or None, device, inputs)
+    return None if run is None else _outside_autocast(run, device, inputs)
+
+
+def _tensors(overload: Any) -> list[bool]:
+    """Of each tensor argument, which come first, whether it may be None."""
+    types = [str(argument.type) for argument in overload._schema.arguments]
+    return [kind.startswith("Optional") for kind in types if "Tensor" in kind]
+
+
+def _remembering(overload: Any, setup: Callable[..., None]) -> Callable[..., None]:
+    """`setup`, and which tensors before others are absent: they have no edge in the graph (see `wanted`)."""
+    optional = [i for i, may_be_none in enumerate(_tensors(overload)[:-1]) if may_be_none]
+    if not optional:
+        return setup
+
+    def remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.absent = [i for i in optional if inputs[i] is None]
+        setup(ctx, inputs, output)
+
+    return remember
+
+
 def _eager_function(
-    name: str, kernel: Callable[..., Any], setup: Callable[..., None], backward: Callable[..., Any]
-) -> type[torch.autograd.Function]:
+    name: str, overload: Any, kernel: Callable[..., Any], setup: Callable[..., None], backward: Callable[..., Any]
+) -> Callable[..., Any]:
+    tensors = len(_tensors(overload))
+
     def forward(ctx: Any, *args: Any) -> Any:
         out = kernel(*args)
-        _remember(ctx, args, out, setup)
+        setup(ctx, args, out)
         return out
 
-    return type(
+    function: Any = type(
         name, (torch.autograd.Function,), {"forward": staticmethod(forward), "backward": staticmethod(backward)}
     )
+    # What Function.apply calls once it has looked at every argument, also at those that are no tensors: 3 us
+    apply = super(torch.autograd.Function, function).apply
+
+    def eager(*args: Any) -> Any:
+        for tensor in args[:tensors]:
+            if tensor is not None and _is_wrapped(tensor):  # leaked from torch.func, which is over
+                return overload(*args)
+        return apply(*args)
+
+    return eager
 
 
 def _autograd_kernel(
@@ -79,7 +142,7 @@ def _autograd_kernel(
         args = tuple(inputs)
         with below():
             out = overload.redispatch(keyset & after, *args)
-        _remember(ctx, args, out, setup)
+        setup(ctx, args, out)
         return out
 
     def backward_of_dispatched(ctx: Any, *grads: Any) -> Any:
@@ -100,28 +163,15 @@ def _autograd_kernel(
     return kernel
 
 
-def _remember(ctx: Any, args: tuple[Any, ...], out: Any, setup: Callable[..., None]) -> None:
-    ctx.tensor_arguments = [i for i, a in enumerate(args) if isinstance(a, Tensor)]
-    setup(ctx, args, out)
-
-
-def call(name: str, *args: Any) -> Any:
-    """Run a registered op: the Function in plain eager mode, the dispatcher otherwise."""
-    if needs_dispatcher(args[0]):
-        return _overload[name](*args)
-    if torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
-        return _function[name].apply(*args)
-    return _kernel[name](*args)
-
-
 def needs_dispatcher(x: Tensor) -> bool:
     """Whether calls with x are traced, transformed or intercepted, or x is a negation that is still to be done."""
     return (
         torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._are_functorch_transforms_active()
-        or type(x) not in (Tensor, torch.nn.Parameter)
-        or x.device.type == "meta"
+        or _dispatch_modes() > 0
+        or _transforms_active()
+        or type(x) not in _PLAIN
+        or x.is_meta
         or x.is_neg()
-        or torch._C._functorch.is_legacy_batchedtensor(x)
+        or _is_wrapped(x)
+        or _is_batched(x)
     )

@@ -21,7 +21,7 @@ from torch import Tensor
 from pggan_fast import reference
 from pggan_fast.backends import forced, layout
 from pggan_fast.ops import _autocast, _checks
-from pggan_fast.ops._autograd import as_edge, needs_reference, wanted
+from pggan_fast.ops._autograd import needs_reference, wanted
 from pggan_fast.ops._register import register
 
 
@@ -54,10 +54,7 @@ def bias_act(
     Source: Karras et al. 2017, sections 4.1 and 4.2.
     """
     bias = _autocast.parameter(bias, x)
-    _checks.tensor("x", x, (2, 4))
-    _checks.bias("bias", bias, x.shape[1], x)
-    _checks.finite(scale=scale, bias_scale=bias_scale)
-    _checks.epilogue(negative_slope, pixel_norm, eps, eps_mode)
+    _check(x, bias, scale, bias_scale, negative_slope, pixel_norm, eps, eps_mode)
     chosen = forced.named(backend)
     if chosen == "reference" or needs_reference():
         return reference.bias_act(
@@ -73,6 +70,23 @@ def bias_act(
     u = x if x.ndim == 4 else x[:, :, None, None]
     y = apply(u, bias, scale, bias_scale, negative_slope, pixel_norm, eps, eps_mode, chosen)
     return y if x.ndim == 4 else y[:, :, 0, 0]
+
+
+@_checks.once(tensors=2)
+def _check(
+    x: Tensor,
+    bias: Tensor | None,
+    scale: float,
+    bias_scale: float,
+    negative_slope: float | None,
+    pixel_norm: str,
+    eps: float,
+    eps_mode: str,
+) -> None:
+    _checks.tensor("x", x, (2, 4))
+    _checks.bias("bias", bias, x.shape[1], x)
+    _checks.finite(scale=scale, bias_scale=bias_scale)
+    _checks.epilogue(negative_slope, pixel_norm, eps, eps_mode)
 
 
 # Below it backward would divide by a slope that float16 rounds to zero, or whose inverse no float16 gradient can carry.
@@ -97,9 +111,9 @@ def apply(
 ) -> Tensor:
     """The registered op on checked arguments, less r and mask."""
     if slope is not None and activation_apart(slope, norm):
-        n = bias_act_forward(u, as_edge(bias), scale, bias_scale, None, norm, eps, eps_mode, False, backend)[0]
+        n = bias_act_forward(u, bias, scale, bias_scale, None, norm, eps, eps_mode, False, backend)[0]
         return F.leaky_relu(n, slope)
-    return bias_act_forward(u, as_edge(bias), scale, bias_scale, slope, norm, eps, eps_mode, False, backend)[0]
+    return bias_act_forward(u, bias, scale, bias_scale, slope, norm, eps, eps_mode, False, backend)[0]
 
 
 def mask_shape(n: int, c: int, h: int, w: int) -> tuple[int, int, int, int]:
@@ -129,10 +143,9 @@ def forward_fake(
 
 
 def _forward_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-    _, bias, scale, bias_scale, slope, norm, eps, eps_mode, pool, backend = inputs
+    _, bias, *ctx.config = inputs
+    ctx.bias_dtype = None if bias is None else bias.dtype
     ctx.set_materialize_grads(False)
-    ctx.config = scale, bias_scale, slope, norm, eps, eps_mode, pool
-    ctx.bias_dtype, ctx.backend = None if bias is None else bias.dtype, backend
     ctx.save_for_backward(*output)
 
 
@@ -140,9 +153,10 @@ def _forward_backward(ctx: Any, dy: Tensor | None, dr: Tensor | None, dmask: Non
     if dy is None and dr is None:
         return (None,) * 10
     y, r, mask = ctx.saved_tensors
-    need_bias = ctx.bias_dtype is not None and wanted(ctx, 1)
+    (need_bias,) = wanted(ctx, 1, data=0)
     dy = torch.zeros_like(y) if dy is None else dy
-    du, db = bias_act_backward(dy, dr, y, r, mask, *ctx.config, need_bias, ctx.backend)
+    *config, backend = ctx.config
+    du, db = bias_act_backward(dy, dr, y, r, mask, *config, need_bias, backend)
     return du, None if db is None else db.to(ctx.bias_dtype), *(None,) * 8
 
 

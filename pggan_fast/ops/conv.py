@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pggan_fast.backends import layout
+from pggan_fast.backends import layout, registry
 from pggan_fast.ops._autograd import wanted
-from pggan_fast.ops._register import register
+from pggan_fast.ops._register import register, run_fused
 
 ADJOINT = {"none": ("none", 1.0), "up": ("down", 4.0), "down": ("up", 0.25)}
 
@@ -34,14 +34,14 @@ def _conv_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
     x, weight = ctx.saved_tensors
     scale, resample, adjoint, backend = ctx.config
     dx = dw = None
-    if wanted(ctx, 0, weight=False):
+    need_x, need_weight = wanted(ctx, 0, 1)
+    if not adjoint:
+        return *gradients(x, dy, weight, scale, resample, backend, need_x, need_weight), None, None, None, None
+    if need_x:
         dx = input_grad(dy, weight, scale, resample, backend, adjoint=adjoint)
-    if wanted(ctx, 1):
-        if adjoint:  # y is bilinear in (x, w) with x in the role of an output gradient
-            other, factor = ADJOINT[resample]
-            dw = weight_grad(dy, x, scale * factor, other, weight, backend)
-        else:
-            dw = weight_grad(x, dy, scale, resample, weight, backend)
+    if need_weight:  # y is bilinear in (x, w) with x in the role of an output gradient
+        other, factor = ADJOINT[resample]
+        dw = weight_grad(dy, x, scale * factor, other, weight, backend)
     return dx, dw, None, None, None, None
 
 
@@ -73,8 +73,9 @@ def _weight_grad_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> Non
 def _weight_grad_backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
     x, dy = ctx.saved_tensors
     scale, resample, _, _, backend = ctx.config
-    dx = input_grad(dy, g, scale, resample, backend) if wanted(ctx, 0, weight=False) else None
-    ddy = conv(x, g, scale, resample, False, backend) if wanted(ctx, 1, weight=False) else None
+    need_x, need_dy = wanted(ctx, 0, 1, data=2)
+    dx = input_grad(dy, g, scale, resample, backend) if need_x else None
+    ddy = conv(x, g, scale, resample, False, backend) if need_dy else None
     return dx, ddy, None, None, None, None, None
 
 
@@ -90,3 +91,33 @@ _conv_weight_grad = register(
 def weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, weight: Tensor, backend: str) -> Tensor:
     """The gradient of `conv(x, weight, scale, resample)` in weight, in its dtype; x [N, Cin, ...], dy [N, C, ...]."""
     return _conv_weight_grad(x, dy, scale, resample, weight.shape[2], weight.dtype, backend)
+
+
+def gradients(
+    x: Tensor,
+    dy: Tensor,
+    weight: Tensor,
+    scale: float,
+    resample: str,
+    backend: str,
+    need_x: bool,
+    need_weight: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of `conv(x, weight, scale, resample, False)` in x and weight, those needed."""
+    if need_x and need_weight:
+        both: tuple[Tensor, Tensor] | None = run_fused("conv_gradients", backend, x, dy, weight, scale, resample)
+        if both is not None:
+            return both
+        return _gradients_in_parts(x, dy, weight, scale, resample, backend)
+    dx = input_grad(dy, weight, scale, resample, backend) if need_x else None
+    return dx, weight_grad(x, dy, scale, resample, weight, backend) if need_weight else None
+
+
+def _gradients_in_parts(
+    x: Tensor, dy: Tensor, weight: Tensor, scale: float, resample: str, backend: str
+) -> tuple[Tensor, Tensor]:
+    dx = input_grad(dy, weight, scale, resample, backend)
+    return dx, weight_grad(x, dy, scale, resample, weight, backend)
+
+
+registry.PARTS["conv_gradients"] = _gradients_in_parts

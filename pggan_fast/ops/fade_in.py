@@ -33,6 +33,16 @@ def fade_in(low: Tensor, high: Tensor, alpha: float | Tensor, *, backend: str | 
     Source: Karras et al. 2017, figure 2 and appendix A.
     """
     low, high = _autocast.promoted(low, high)
+    _check(low, high)
+    a = _checks.alpha(alpha, high)
+    chosen = forced.named(backend)
+    if chosen == "reference" or needs_reference():
+        return reference.fade_in(low, high, a)
+    return fade_in_forward(low, high, a, chosen)
+
+
+@_checks.once(tensors=2)
+def _check(low: Tensor, high: Tensor) -> None:
     _checks.tensor("high", high, (4,))
     _checks.tensor("low", low, (4,), high)
     _checks.same_dtype("low", low, "high", high)
@@ -43,11 +53,6 @@ def fade_in(low: Tensor, high: Tensor, alpha: float | Tensor, *, backend: str | 
         )
     if tuple(low.shape[2:]) != tuple(high.shape[2:]):
         _checks.even("high", high, "blending with low at half the size")
-    a = _checks.alpha(alpha, high)
-    chosen = forced.named(backend)
-    if chosen == "reference" or needs_reference():
-        return reference.fade_in(low, high, a)
-    return fade_in_forward(low, high, a, chosen)
 
 
 def _forward_fake(low: Tensor, high: Tensor, alpha: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from pggan_fast import reference
 from pggan_fast.backends import forced, layout
 from pggan_fast.backends.precision import split_scale_backward
 from pggan_fast.ops import _autocast, _checks
-from pggan_fast.ops._autograd import as_edge, needs_reference, wanted
+from pggan_fast.ops._autograd import needs_reference, wanted
 from pggan_fast.ops._register import register
 from pggan_fast.ops.bias_act import bias_act_backward, mask_shape
 from pggan_fast.ops.conv import input_grad, weight_grad
@@ -76,8 +76,7 @@ def from_rgb_fade_in(
             bias_scale=bias_scale,
             negative_slope=negative_slope,
         )
-    edges = as_edge(w_low), as_edge(b_low)
-    return _forward(image, high, *edges, a, weight_scale, bias_scale, negative_slope, chosen)[0]
+    return _forward(image, high, w_low, b_low, a, weight_scale, bias_scale, negative_slope, chosen)[0]
 
 
 def _fake(image: Tensor, high: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -99,13 +98,13 @@ def _backward(ctx: Any, dy: Tensor | None, dmask: None) -> tuple[Any, ...]:
     image, w_low, alpha, mask = ctx.saved_tensors
     on_weight, on_epilogue = split_scale_backward(ctx.weight_scale, image.dtype)
     dlow, dhigh = fade_in_backward(dy, alpha, False, ctx.backend)
-    need_bias = ctx.bias_dtype is not None and wanted(ctx, 3)
+    need_image, need_weight, need_bias = wanted(ctx, 0, 2, 3)
     epilogue = on_epilogue, ctx.bias_scale, ctx.slope, "none", 0.0, "inside", False
     du, db = bias_act_backward(dlow, None, dlow, None, mask, *epilogue, need_bias, ctx.backend)
     dimage = dw = None
-    if wanted(ctx, 0, weight=False):
+    if need_image:
         dimage = input_grad(du, w_low, on_weight, "down", ctx.backend)
-    if wanted(ctx, 2):
+    if need_weight:
         dw = weight_grad(image, du, on_weight, "down", w_low, ctx.backend)
     return dimage, dhigh, dw, None if db is None else db.to(ctx.bias_dtype), *(None,) * 5
 

@@ -42,6 +42,17 @@ def minibatch_stddev(
         BackendUnavailable: the named backend cannot run here.
     Source: Karras et al. 2017, section 3.
     """
+    _check(x, group_size, grouping, unbiased, eps)
+    group = min(group_size, x.shape[0]) if x.shape[0] else group_size
+    chosen = forced.named(backend)
+    if chosen == "reference" or needs_reference():
+        with _autocast.off(x):
+            return reference.minibatch_stddev(x, group, grouping=grouping, unbiased=unbiased, eps=eps)
+    return _forward(x, group, grouping, unbiased, eps, chosen)
+
+
+@_checks.once(tensors=1)
+def _check(x: Tensor, group_size: int, grouping: str, unbiased: bool, eps: float) -> None:
     _checks.tensor("x", x, (4,))
     _checks.one_of("grouping", grouping, ("strided", "adjacent"))
     _checks.finite(eps=eps)
@@ -58,11 +69,6 @@ def minibatch_stddev(
         raise ValueError(f"x: expected at least one channel and pixel, got shape {tuple(x.shape)}")
     if unbiased and group == 1:
         raise ValueError("unbiased: the deviation of a group of 1 sample is undefined; use unbiased=False")
-    chosen = forced.named(backend)
-    if chosen == "reference" or needs_reference():
-        with _autocast.off(x):
-            return reference.minibatch_stddev(x, group, grouping=grouping, unbiased=unbiased, eps=eps)
-    return _forward(x, group, grouping, unbiased, eps, chosen)
 
 
 def _forward_fake(x: Tensor, group: int, grouping: str, unbiased: bool, eps: float) -> Tensor:

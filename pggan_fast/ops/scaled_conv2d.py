@@ -13,12 +13,13 @@ from torch import Tensor
 
 from pggan_fast import reference
 from pggan_fast.backends import forced, layout
+from pggan_fast.backends.frozen import unfrozen
 from pggan_fast.backends.precision import split_scale_backward
 from pggan_fast.ops import _autocast, _checks
-from pggan_fast.ops._autograd import as_edge, needs_reference, wanted
+from pggan_fast.ops._autograd import needs_reference, wanted
 from pggan_fast.ops._register import register
 from pggan_fast.ops.bias_act import activation_apart, bias_act_backward, forward_fake
-from pggan_fast.ops.conv import input_grad, weight_grad
+from pggan_fast.ops.conv import gradients
 
 
 def scaled_conv2d(
@@ -56,15 +57,7 @@ def scaled_conv2d(
     """
     x = _autocast.lowered(x)
     weight, bias = _autocast.parameter(weight, x), _autocast.parameter(bias, x)
-    _checks.tensor("x", x, (4,))
-    _checks.pixels("x", x)
-    _checks.conv_weight("weight", weight, x)
-    _checks.bias("bias", bias, weight.shape[0], x)
-    _checks.finite(weight_scale=weight_scale, bias_scale=bias_scale)
-    _checks.one_of("resample", resample, ("none", "up", "down", "pool"))
-    _checks.epilogue(negative_slope, pixel_norm, eps, eps_mode)
-    if resample in ("down", "pool"):
-        _checks.even("x", x, f'resample="{resample}"')
+    _check(x, weight, bias, weight_scale, bias_scale, resample, negative_slope, pixel_norm, eps, eps_mode)
     chosen = forced.named(backend)
     if chosen == "reference" or needs_reference():
         return reference.scaled_conv2d(
@@ -79,23 +72,59 @@ def scaled_conv2d(
             eps=eps,
             eps_mode=eps_mode,
         )
+    return apply(x, weight, bias, weight_scale, bias_scale, resample, negative_slope, pixel_norm, eps, eps_mode, chosen)
+
+
+@_checks.once(tensors=3)
+def _check(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    weight_scale: float,
+    bias_scale: float,
+    resample: str,
+    negative_slope: float | None,
+    pixel_norm: str,
+    eps: float,
+    eps_mode: str,
+) -> None:
+    _checks.tensor("x", x, (4,))
+    _checks.pixels("x", x)
+    _checks.conv_weight("weight", weight, x)
+    _checks.bias("bias", bias, weight.shape[0], x)
+    _checks.finite(weight_scale=weight_scale, bias_scale=bias_scale)
+    _checks.one_of("resample", resample, ("none", "up", "down", "pool"))
+    _checks.epilogue(negative_slope, pixel_norm, eps, eps_mode)
+    if resample in ("down", "pool"):
+        _checks.even("x", x, f'resample="{resample}"')
+
+
+def apply(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    weight_scale: float,
+    bias_scale: float,
+    resample: str,
+    slope: float | None,
+    norm: str,
+    eps: float,
+    eps_mode: str,
+    backend: str,
+) -> Tensor:
+    """The registered op on checked arguments, less r and mask."""
+    weight = unfrozen(weight)
+    if norm == "none" or (resample != "pool" and not activation_apart(slope, norm)):
+        return scaled_conv2d_forward(
+            x, weight, bias, weight_scale, bias_scale, resample, slope, norm, eps, eps_mode, backend
+        )[0]
     # Two compositions, whose backward needs what one output has lost: a pool after a norm, and relu after a norm.
-    pool_after = resample == "pool" and pixel_norm != "none"
-    act_after = activation_apart(negative_slope, pixel_norm)
+    pool_after, act_after = resample == "pool", activation_apart(slope, norm)
+    inner, conv_slope = "none" if pool_after else resample, None if act_after else slope
     y = scaled_conv2d_forward(
-        x,
-        as_edge(weight),
-        as_edge(bias),
-        weight_scale,
-        bias_scale,
-        "none" if pool_after else resample,
-        None if act_after else negative_slope,
-        pixel_norm,
-        eps,
-        eps_mode,
-        chosen,
+        x, weight, bias, weight_scale, bias_scale, inner, conv_slope, norm, eps, eps_mode, backend
     )[0]
-    y = F.leaky_relu(y, negative_slope or 0.0) if act_after else y
+    y = F.leaky_relu(y, slope or 0.0) if act_after else y
     return layout.conform(reference.down2(y), y) if pool_after else y
 
 
@@ -118,31 +147,28 @@ def _fake(
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-    x, weight, bias, weight_scale, bias_scale, resample, slope, norm, eps, eps_mode, backend = inputs
-    y, r, mask = output
+    x, weight, *ctx.config = inputs
+    if ctx.config[0] is not None:
+        ctx.config[0] = ctx.config[0].dtype
     ctx.set_materialize_grads(False)
-    on_weight, on_epilogue = split_scale_backward(weight_scale, x.dtype)
-    pool = resample == "pool"
-    ctx.conv = on_weight, "none" if pool else resample
-    ctx.epilogue = on_epilogue, bias_scale, slope, norm, eps, eps_mode, pool
-    ctx.bias_dtype, ctx.backend = None if bias is None else bias.dtype, backend
-    ctx.save_for_backward(x, weight, y, r, mask)
+    ctx.save_for_backward(x, weight, *output)
 
 
 def _backward(ctx: Any, dy: Tensor | None, dr: Tensor | None, dmask: None) -> tuple[Any, ...]:
     if dy is None and dr is None:  # the primal chain of a gradient penalty: nothing flows back
         return (None,) * 11
     x, weight, y, r, mask = ctx.saved_tensors
-    scale, resample = ctx.conv
-    need_bias = ctx.bias_dtype is not None and wanted(ctx, 2)
+    bias_dtype, weight_scale, bias_scale, resample, slope, norm, eps, eps_mode, backend = ctx.config
+    on_weight, on_epilogue = split_scale_backward(weight_scale, x.dtype)
+    need_x, need_weight, need_bias = wanted(ctx, 0, 1, 2)
     dy = torch.zeros_like(y) if dy is None else dy
-    du, db = bias_act_backward(dy, dr, y, r, mask, *ctx.epilogue, need_bias, ctx.backend)
-    dx = dw = None
-    if wanted(ctx, 0, weight=False):
-        dx = input_grad(du, weight, scale, resample, ctx.backend)
-    if wanted(ctx, 1):
-        dw = weight_grad(x, du, scale, resample, weight, ctx.backend)
-    return dx, dw, None if db is None else db.to(ctx.bias_dtype), *(None,) * 8
+    pool = resample == "pool"
+    du, db = bias_act_backward(
+        dy, dr, y, r, mask, on_epilogue, bias_scale, slope, norm, eps, eps_mode, pool, need_bias, backend
+    )
+    inner = "none" if pool else resample
+    dx, dw = gradients(x, du, weight, on_weight, inner, backend, need_x, need_weight)
+    return dx, dw, None if db is None else db.to(bias_dtype), *(None,) * 8
 
 
 scaled_conv2d_forward = register(

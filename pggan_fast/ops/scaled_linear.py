@@ -8,7 +8,7 @@ from pggan_fast import reference
 from pggan_fast.backends import forced
 from pggan_fast.ops import _autocast, _checks
 from pggan_fast.ops._autograd import needs_reference
-from pggan_fast.ops.scaled_conv2d import scaled_conv2d
+from pggan_fast.ops.scaled_conv2d import apply
 
 
 def scaled_linear(
@@ -34,19 +34,11 @@ def scaled_linear(
         BackendUnavailable: the named backend cannot run here.
     Source: Karras et al. 2017, section 4.1.
     """
-    _checks.tensor("x", x, (2,))
-    _checks.tensor("weight", weight, (2,), x)
-    if weight.shape[1] != x.shape[1]:
-        raise ValueError(f"weight: expected {x.shape[1]} columns as x has, got {weight.shape[1]}")
-    if not weight.numel():
-        raise ValueError(f"weight: expected at least one row and column, got shape {tuple(weight.shape)}")
-    if forced.named(backend) == "reference" or needs_reference():
-        x = _autocast.lowered(x)
-        weight, bias = _autocast.parameter(weight, x), _autocast.parameter(bias, x)
-        _checks.parameter_dtype("weight", weight, x)
-        _checks.bias("bias", bias, weight.shape[0], x)
-        _checks.finite(weight_scale=weight_scale, bias_scale=bias_scale)
-        _checks.epilogue(negative_slope, pixel_norm, eps, "inside")
+    x = _autocast.lowered(x)
+    weight, bias = _autocast.parameter(weight, x), _autocast.parameter(bias, x)
+    _check(x, weight, bias, weight_scale, bias_scale, negative_slope, pixel_norm, eps)
+    chosen = forced.named(backend)
+    if chosen == "reference" or needs_reference():
         return reference.scaled_linear(
             x,
             weight,
@@ -57,15 +49,29 @@ def scaled_linear(
             pixel_norm=pixel_norm,
             eps=eps,
         )
-    y = scaled_conv2d(
-        x[:, :, None, None],
-        weight[:, :, None, None],
-        bias,
-        weight_scale=weight_scale,
-        bias_scale=bias_scale,
-        negative_slope=negative_slope,
-        pixel_norm=pixel_norm,
-        eps=eps,
-        backend=backend,
-    )
-    return y[:, :, 0, 0]
+    image, kernel = x.view(*x.shape, 1, 1), weight.view(*weight.shape, 1, 1)
+    y = apply(image, kernel, bias, weight_scale, bias_scale, "none", negative_slope, pixel_norm, eps, "inside", chosen)
+    return y.view(y.shape[:2])
+
+
+@_checks.once(tensors=3)
+def _check(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    weight_scale: float,
+    bias_scale: float,
+    negative_slope: float | None,
+    pixel_norm: str,
+    eps: float,
+) -> None:
+    _checks.tensor("x", x, (2,))
+    _checks.tensor("weight", weight, (2,), x)
+    if weight.shape[1] != x.shape[1]:
+        raise ValueError(f"weight: expected {x.shape[1]} columns as x has, got {weight.shape[1]}")
+    if not weight.numel():
+        raise ValueError(f"weight: expected at least one row and column, got shape {tuple(weight.shape)}")
+    _checks.parameter_dtype("weight", weight, x)
+    _checks.bias("bias", bias, weight.shape[0], x)
+    _checks.finite(weight_scale=weight_scale, bias_scale=bias_scale)
+    _checks.epilogue(negative_slope, pixel_norm, eps, "inside")

@@ -14,7 +14,7 @@ from torch import Tensor
 from pggan_fast import reference
 from pggan_fast.backends import forced, layout
 from pggan_fast.ops import _autocast, _checks
-from pggan_fast.ops._autograd import as_edge, needs_reference, wanted
+from pggan_fast.ops._autograd import needs_reference, wanted
 from pggan_fast.ops._register import register
 from pggan_fast.ops.conv import input_grad, weight_grad
 from pggan_fast.ops.fade_in import fade_in_backward
@@ -82,8 +82,7 @@ def to_rgb_fade_in(
             bias_scale_low=bias_scale_low,
             bias_scale_high=bias_scale_high,
         )
-    edges = as_edge(w_low), as_edge(b_low), as_edge(w_high), as_edge(b_high)
-    return _forward(x_low, x_high, *edges, a, *scales, chosen)
+    return _forward(x_low, x_high, w_low, b_low, w_high, b_high, a, *scales, chosen)
 
 
 def _fake(x_low: Tensor, x_high: Tensor, w_low: Tensor, b_low: Tensor | None, w_high: Tensor, *rest: Any) -> Tensor:
@@ -102,16 +101,14 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
     split = fade_in_backward(dy, alpha, True, ctx.backend)
     dx: list[Tensor | None] = []
     dparameters: list[Tensor | None] = []
+    needs = wanted(ctx, *range(6), data=2)
     for i, (x, w) in enumerate(((x_low, w_low), (x_high, w_high))):
         weight_scale, bias_scale = ctx.scales[i], ctx.scales[2 + i]
-        need_x = wanted(ctx, i, weight=False)
-        dx.append(input_grad(split[i], w, weight_scale, "none", ctx.backend) if need_x else None)
-        need_w = wanted(ctx, 2 + 2 * i)
-        dparameters.append(weight_grad(x, split[i], weight_scale, "none", w, ctx.backend) if need_w else None)
-        dtype = ctx.bias_dtypes[i]
-        need_b = dtype is not None and wanted(ctx, 3 + 2 * i)
+        dx.append(input_grad(split[i], w, weight_scale, "none", ctx.backend) if needs[i] else None)
+        dparameters.append(weight_grad(x, split[i], weight_scale, "none", w, ctx.backend) if needs[2 + 2 * i] else None)
         wide = split[i].to(layout.accumulator(dy.dtype))
-        dparameters.append((wide.sum(dim=(0, 2, 3)) * bias_scale).to(dtype) if need_b else None)
+        db = (wide.sum(dim=(0, 2, 3)) * bias_scale).to(ctx.bias_dtypes[i]) if needs[3 + 2 * i] else None
+        dparameters.append(db)
     return *dx, *dparameters, *(None,) * 6
 
 

@@ -122,6 +122,17 @@ def test_gradients_flow_as_ever() -> None:
     assert all((a is None and b is None) or torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
+def test_where_gradients_are_wanted_nothing_is_kept(transforms: list[Tensor]) -> None:
+    G = generator()
+    with pggan_fast.frozen(G):
+        G(Z).sum().backward()
+        assert not transforms
+        with torch.no_grad():
+            for p in G.parameters():
+                p.mul_(0.5)  # a training step, of which the next one takes no notice
+        G(Z).sum().backward()
+
+
 @torch.no_grad()
 def test_nested_blocks_and_other_threads(transforms: list[Tensor]) -> None:
     G = generator()

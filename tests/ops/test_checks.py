@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import warnings
+import weakref
 from typing import Any
 
 import grid
+import numpy as np
 import pytest
 import torch
 
 from pggan_fast import ops
-from pggan_fast.ops import Scaled
+from pggan_fast.ops import Scaled, _checks
 
 T = torch.zeros
 
@@ -212,3 +215,97 @@ def test_a_table_row_without_the_error_would_fail() -> None:
     """The table's test on good input: it does not raise."""
     with pytest.raises(pytest.fail.Exception):
         test_bad_input_is_named(("pixel_norm", "eps", 1e-6, ValueError, ("eps",)), None)
+
+
+CHANGES: list[tuple[str, str, Any]] = [
+    # After the good call has passed, one that equals it but for this must be checked anew
+    ("scaled_conv2d", "negative_slope", True),  # equal to 1.0, and of the same hash
+    ("scaled_conv2d", "weight_scale", np.float32(0.5)),  # no Python float
+    ("scaled_conv2d", "weight_scale", math.nan),
+    ("scaled_conv2d", "bias", T(4).double()),
+    ("scaled_conv2d", "bias", T(4, device="meta")),
+    ("scaled_conv2d", "weight", T(4, 3, 3, 3).to_sparse()),
+    ("scaled_conv2d", "weight", np.zeros((4, 3, 3, 3), np.float32)),
+    ("scaled_conv2d", "x", T(2, 3, 4, 4).int()),
+    ("scaled_conv2d", "resample", ["none"]),  # cannot be hashed
+    ("bias_act", "x", T(2, 4, 4)),
+    ("bias_act", "scale", True),
+    ("scaled_linear", "eps", math.inf),
+    ("fade_in", "low", T(2, 3, 2, 2).half()),
+    ("minibatch_stddev", "unbiased", 0),
+    ("minibatch_stddev", "group_size", 4.0),
+]
+
+
+@pytest.mark.parametrize(("op", "name", "value"), CHANGES)
+def test_a_call_that_passed_lets_no_other_pass(op: str, name: str, value: Any) -> None:
+    arguments = good(op)
+    if op == "scaled_conv2d":
+        arguments["negative_slope"] = 1.0
+    if op == "bias_act":
+        arguments["scale"] = 1.0
+    getattr(ops, op)(**arguments)
+    getattr(ops, op)(**arguments)
+    with pytest.raises((TypeError, ValueError), match=name if name != "resample" else "resample: expected one of"):
+        getattr(ops, op)(**{**arguments, name: value})
+
+
+def test_a_check_runs_once_per_signature_and_keeps_no_tensor() -> None:
+    runs: list[tuple[Any, ...]] = []
+    check = _checks.once(tensors=2)(lambda *args: runs.append(args[2:]))
+    x, b = T(2, 3), T(3)
+    alive = [weakref.ref(x), weakref.ref(b)]
+    for scalar in (1.0, 1.0, True, 1, "1"):
+        check(x, b, scalar)
+    assert runs == [(1.0,), (True,), (1,), ("1",)]
+    for other in (T(2, 4), T(2, 3).double(), T(2, 3, device="meta"), torch.nn.Parameter(T(2, 3))):
+        check(other, None, 1.0)
+        check(other, None, 1.0)
+    assert len(runs) == 8
+    del x, b
+    assert [r() for r in alive] == [None, None]
+
+
+def test_a_check_that_failed_runs_again() -> None:
+    runs = []
+
+    @_checks.once(tensors=1)
+    def check(x: torch.Tensor) -> None:
+        runs.append(x)
+        raise ValueError
+
+    for _ in range(2):
+        with pytest.raises(ValueError):
+            check(T(2))
+    assert len(runs) == 2
+
+
+def test_signatures_take_a_bounded_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_checks, "_MOST_SIGNATURES", 3)
+    runs: list[float] = []
+    check = _checks.once(tensors=1)(lambda x, scalar: runs.append(scalar))
+    for scalar in (0.0, 1.0, 2.0, 3.0, 0.0, 3.0):
+        check(T(2), scalar)
+    assert runs == [0.0, 1.0, 2.0, 3.0, 0.0]
+
+
+class Named(torch.Tensor):
+    pass
+
+
+def test_subclasses_and_traced_sizes_are_checked_every_time() -> None:
+    runs = []
+    check = _checks.once(tensors=1)(lambda x: runs.append(x.shape))
+    for _ in range(2):
+        check(T(2).as_subclass(Named))
+    assert len(runs) == 2
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        check(x)
+        return x * 2
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(2):
+            torch.jit.trace(f, T(2), check_trace=False)
+    assert len(runs) == 4

@@ -120,7 +120,7 @@ def test_the_eager_function_and_the_dispatcher_agree(name: str) -> None:
     for sample in samples(drawer("nchw", torch.float32))[name]:
         tensors = [t for t in sample if isinstance(t, Tensor) and t.requires_grad]
         results = []
-        for run in (_register._function[name].apply, _register._overload[name]):
+        for run in (_register._eager[name], _register._overload[name]):
             out = run(*sample)
             outs = [o for o in (out if isinstance(out, tuple) else (out,)) if o is not None and o.is_floating_point()]
             grads = torch.autograd.grad([o.sin().sum() for o in outs], tensors, allow_unused=True)

@@ -134,6 +134,24 @@ def test_forward_mode_is_not_lost(name: str) -> None:
     torch.testing.assert_close(*tangents)
 
 
+@pytest.mark.parametrize("leaked", [0, 1, 2], ids=["x", "weight", "bias"])
+def test_tensors_that_outlive_torch_func(leaked: int, tensors: tuple[Tensor, Tensor, Tensor]) -> None:
+    """torch.func's wrappers are plain tensors to Python, have no memory, and say that they require gradients."""
+    leaf, out = tensors[leaked].requires_grad_(), []
+
+    def scalar(t: Tensor) -> Tensor:
+        out.append(t)
+        return t.sum()
+
+    torch.func.grad(scalar)(leaf)
+    inputs = [out[0] if i == leaked else t for i, t in enumerate(tensors)]
+    results = [torch.autograd.grad(f(*inputs).sin().sum(), leaf)[0] for f in (ours, plain)]
+    torch.testing.assert_close(*results)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(*inputs), ours(*tensors))
+        torch.testing.assert_close(ops.bias_act(inputs[0]), tensors[0])
+
+
 def test_per_sample_gradients(tensors: tuple[Tensor, Tensor, Tensor]) -> None:
     x, w, b = tensors
     per_sample = [

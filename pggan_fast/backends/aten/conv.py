@@ -55,7 +55,9 @@ def _wide(weight: Tensor) -> Tensor:
 
 
 def _compute_format(x: Tensor) -> Tensor:
-    channels_last = layout.is_channels_last(x) and x.shape[2] * x.shape[3] > FEW_PIXELS
+    if x.is_contiguous():
+        return x
+    channels_last = x.shape[2] * x.shape[3] > FEW_PIXELS
     return layout.dense(x, channels_last)
 
 
@@ -65,6 +67,8 @@ def conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) 
     if k == 3 and resample != "none" and _sums_pay(x, resample):
         return layout.conform(_strided_conv(_compute_format(x), weight, scale, resample, adjoint), x)
     w = (_wide(weight) * scale if scale != 1.0 else weight).to(x.dtype)
+    if resample == "none":
+        return layout.conform(_plain_conv(_compute_format(x), w, adjoint), x)
     # Resampling commutes with a 1x1 convolution: it is done on the smaller image there.
     first, last = ("down", "up") if k == 1 else ("up", "down")
     resampled = _RESAMPLE[resample](x) if resample == first else x
@@ -84,11 +88,13 @@ def _sums_pay(x: Tensor, resample: str) -> bool:
 def _plain_conv(x: Tensor, w: Tensor, adjoint: bool) -> Tensor:
     k = w.shape[2]
     if k == 1 and x.shape[2] == x.shape[3] == 1:  # a dense layer
-        matrix = w[:, :, 0, 0]
-        return (x[:, :, 0, 0] @ (matrix if adjoint else matrix.t()))[:, :, None, None]
+        matrix = w.view(w.shape[:2])
+        y = x.view(x.shape[:2]) @ (matrix if adjoint else matrix.t())
+        return y.view(*y.shape, 1, 1)
     if adjoint:  # as eager's backward does it: its sums round less than conv_transpose2d's
-        n, _, h, width = x.shape
-        shape_only = layout.empty((n, w.shape[1], h, width), x, layout.is_channels_last(x))
+        n, c, h, width = x.shape
+        square = c == w.shape[1]
+        shape_only = x if square else layout.empty((n, w.shape[1], h, width), x, layout.is_channels_last(x))
         return _convolution_backward(x, shape_only, w, 1, (True, False))[0]
     return F.conv2d(x, w, padding=k // 2)
 
@@ -101,6 +107,12 @@ def _strided_conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoin
         return F.conv_transpose2d(x, s, stride=2, padding=1)
     s = _summed(_wide(weight), scale * 0.25, adjoint, adjoint, memory_format).to(x.dtype)
     return F.conv2d(x, s, stride=2, padding=1)
+
+
+def gradients(x: Tensor, dy: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """(dx, dw) of `conv2d(x, weight, padding=k // 2)` by one call; all of one dtype."""
+    dx, dw = _convolution_backward(_compute_format(dy), _compute_format(x), weight, 1, (True, True))
+    return layout.conform(dx, dy), dw.contiguous()
 
 
 @implement("aten", "conv_weight_grad")
@@ -151,7 +163,8 @@ def _pointwise_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str) -
         x = down2(x)
     rows = dy.permute(0, 2, 3, 1).reshape(-1, dy.shape[1])  # [pixels, C]
     columns = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # [pixels, Cin]
-    return _product_over_pixels(rows, columns)[:, :, None, None].contiguous().mul_(scale)
+    dw = _product_over_pixels(rows, columns).contiguous()
+    return (dw if scale == 1.0 else dw.mul_(scale)).view(*dw.shape, 1, 1)
 
 
 def _product_over_pixels(rows: Tensor, columns: Tensor) -> Tensor:
