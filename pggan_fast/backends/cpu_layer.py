@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pggan_fast.backends import aten, cpu, tiled
 from pggan_fast.backends.aten.layer import Result, in_two_passes
-from pggan_fast.backends.registry import first, implement
+from pggan_fast.backends.registry import implement
 
 
 def _unsupported(x: Tensor, k: int) -> str | None:
@@ -53,27 +53,6 @@ def conv_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, k: int,
 
 implement("aten+cpu", "conv", supports=cpu.unsupported)(aten.conv.conv)
 implement("aten+cpu", "conv_weight_grad", supports=cpu.unsupported)(aten.conv.conv_weight_grad)
-
-
-def _unsupported_gradients(x: Tensor, dy: Tensor, weight: Tensor, scale: float, resample: str) -> str | None:
-    if (reason := cpu.unsupported(x)) is not None:
-        return reason
-    if resample != "none" or scale != 1.0 or x.dtype != weight.dtype:
-        return "torch's convolution has no such gradients"
-    if not x.numel():
-        return "there is nothing to convolve"
-    k, dtype = weight.shape[2], weight.dtype
-    parts = {"conv": (dy, weight, scale, resample, True), "conv_weight_grad": (x, dy, scale, resample, k, dtype)}
-    own = [op for op, args in parts.items() if first(op, None, "cpu", args).run is not _TORCHS[op]]
-    return f"it is for where torch's convolution runs, which it does not for {' and '.join(own)}" if own else None
-
-
-_TORCHS = {"conv": aten.conv.conv, "conv_weight_grad": aten.conv.conv_weight_grad}
-
-
-@implement("aten+cpu", "conv_gradients", supports=_unsupported_gradients)
-def conv_gradients(x: Tensor, dy: Tensor, weight: Tensor, scale: float, resample: str) -> tuple[Tensor, Tensor]:
-    return aten.conv.gradients(x, dy, weight)
 
 
 def _unsupported_layer(x: Tensor, weight: Tensor, *others: Any) -> str | None:

@@ -226,11 +226,6 @@ def ranked(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]
     return sorted(candidates, key=lambda c: _rank(c, args))
 
 
-def first(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> Implementation:
-    """What the choice begins with, before any check."""
-    return next(c for c in ranked(op, backend, device_type, args) if c.reason is None).found
-
-
 def _rank(candidate: Candidate, args: tuple[Any, ...]) -> tuple[int, float]:
     if candidate.seconds is not None:
         return (0 if candidate.best else 1), candidate.seconds

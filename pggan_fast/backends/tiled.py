@@ -19,7 +19,7 @@ from pggan_fast.backends.precision import exact_matmul
 
 RESAMPLES = {"none": 0, "up": 1, "down": 2}
 LEAST_CHANNELS = 8  # below, half of a vector's lanes are idle
-LEAST_PIXELS = 512  # of all samples: fewer do not pay for transforming the weights, but with resampling
+NARROW = 32  # channels up to which the weights' transform counts for nothing
 LEAST_PLANES = 128  # channels of planes, which are copied to rows and back
 MOST_LANES = 16  # of a vector, on any instruction set
 MOST_WEIGHTS = 32 << 20  # bytes of transformed weights
@@ -35,8 +35,9 @@ def rule(x: Tensor, channels: int, resample: str) -> str | None:
         return None
     if min(h, w) == 1 and x.dtype in (torch.float32, torch.bfloat16):
         return "of one row half of every tile would be idle"
-    if n * h * w < LEAST_PIXELS:
-        return f"less than {LEAST_PIXELS} pixels do not pay for transforming the weights"
+    most = max(x.shape[1], channels)
+    if most > NARROW and n * h * w < most:
+        return f"so few pixels do not pay for transforming the weights: {n * h * w}, less than channels"
     if not layout.is_channels_last(x) and few < LEAST_PLANES:
         return f"planes would be copied to rows and back, which pays from {LEAST_PLANES} channels on"
     return None

@@ -65,27 +65,13 @@ def _dispatching_kernel(name: str) -> Callable[..., Any]:
     def kernel(*args: Any) -> Any:
         inputs, backend, x = args[:-1], args[-1], args[0]
         device = "cpu" if x.is_cpu else x.device.type
-        return _outside_autocast(registry.choose(name, backend or None, device, inputs), device, inputs)
+        run = registry.choose(name, backend or None, device, inputs)
+        if torch.is_autocast_enabled(device):  # the public op has chosen the dtypes: products inside keep them
+            with torch.autocast(device, enabled=False):
+                return run(*inputs)
+        return run(*inputs)
 
     return kernel
-
-
-def _outside_autocast(run: Callable[..., Any], device: str, inputs: tuple[Any, ...]) -> Any:
-    if torch.is_autocast_enabled(device):  # the public op has chosen the dtypes: products inside keep them
-        with torch.autocast(device, enabled=False):
-            return run(*inputs)
-    return run(*inputs)
-
-
-def run_fused(op: str, backend: str, *inputs: Any) -> Any:
-    """What a backend's one kernel in place of several ops returns, where nothing is recorded, traced or intercepted;
-    None where there is no such kernel for these arguments: the caller runs the ops."""
-    x = inputs[0]
-    if needs_dispatcher(x) or (torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs)):
-        return None
-    device = "cpu" if x.is_cpu else x.device.type
-    run = registry.fused(op, backend or None, device, inputs)
-    return None if run is None else _outside_autocast(run, device, inputs)
 
 
 def _tensors(overload: Any) -> list[bool]:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pggan_fast.backends import layout, registry
+from pggan_fast.backends import layout
 from pggan_fast.ops._autograd import wanted
-from pggan_fast.ops._register import register, run_fused
+from pggan_fast.ops._register import register
 
 ADJOINT = {"none": ("none", 1.0), "up": ("down", 4.0), "down": ("up", 0.25)}
 
@@ -104,20 +104,5 @@ def gradients(
     need_weight: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of `conv(x, weight, scale, resample, False)` in x and weight, those needed."""
-    if need_x and need_weight:
-        both: tuple[Tensor, Tensor] | None = run_fused("conv_gradients", backend, x, dy, weight, scale, resample)
-        if both is not None:
-            return both
-        return _gradients_in_parts(x, dy, weight, scale, resample, backend)
     dx = input_grad(dy, weight, scale, resample, backend) if need_x else None
     return dx, weight_grad(x, dy, scale, resample, weight, backend) if need_weight else None
-
-
-def _gradients_in_parts(
-    x: Tensor, dy: Tensor, weight: Tensor, scale: float, resample: str, backend: str
-) -> tuple[Tensor, Tensor]:
-    dx = input_grad(dy, weight, scale, resample, backend)
-    return dx, weight_grad(x, dy, scale, resample, weight, backend)
-
-
-registry.PARTS["conv_gradients"] = _gradients_in_parts

@@ -273,11 +273,13 @@ def test_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = {
         "few channels in": (x[:, :7], 64),
         "few channels out": (x, 7),
-        "few pixels": (x[:1, :, :8], 64),
+        "few pixels": (x[:1, :, :2, :8], 64),
         "rows": (x.reshape(4, 64, 1, 256).contiguous(memory_format=torch.channels_last), 64),
         "planes": (x.contiguous(), 64),
     }
     assert not [why for why, (image, channels) in refused.items() if tiled.rule(image, channels, "none") is None]
+    narrow = x[:1, :32, :1, :2].contiguous(memory_format=torch.channels_last)
+    assert tiled.rule(narrow.expand(1, 32, 2, 2), 32, "none") is None
     for multiplies in (False, True):
         monkeypatch.setattr(cpu.native, "multiplies_bfloat16", multiplies)
         assert tiled.conv_rule(x, 64, "up") is None

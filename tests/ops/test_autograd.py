@@ -40,10 +40,9 @@ class Critic:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
-    """How often each internal op ran; `+bias` counts the epilogues' backward passes that were asked for db, and both
-    gradients of a convolution in one call count as the two ops."""
+    """How often each internal op ran; `+bias` counts the epilogues' backward passes that were asked for db."""
     counter: Counter[str] = Counter()
-    real, real_fused = registry.choose, registry.fused
+    real = registry.choose
 
     def choose(op: str, backend: str | None, device: str, args: tuple[Any, ...]) -> Callable[..., Any]:
         counter[op] += 1
@@ -51,16 +50,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
             counter[op + "+bias"] += 1
         return real(op, backend, device, args)
 
-    def fused(op: str, *args: Any) -> Callable[..., Any] | None:
-        before = counter.copy()
-        run = real_fused(op, *args)
-        counter.clear()  # of what its self-check ran, once
-        counter.update(before)
-        counter.update(["conv", "conv_weight_grad"] if run is not None and op == "conv_gradients" else [])
-        return run
-
     monkeypatch.setattr(registry, "choose", choose)
-    monkeypatch.setattr(registry, "fused", fused)
     return counter
 
 

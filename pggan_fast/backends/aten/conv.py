@@ -109,12 +109,6 @@ def _strided_conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoin
     return F.conv2d(x, s, stride=2, padding=1)
 
 
-def gradients(x: Tensor, dy: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(dx, dw) of `conv2d(x, weight, padding=k // 2)` by one call; all of one dtype."""
-    dx, dw = _convolution_backward(_compute_format(dy), _compute_format(x), weight, 1, (True, True))
-    return layout.conform(dx, dy), dw.contiguous()
-
-
 @implement("aten", "conv_weight_grad")
 def conv_weight_grad(
     x: Tensor,
