@@ -54,7 +54,8 @@ INTERPRET := TRITON_INTERPRET=1 $(RUN) -m pytest -n auto tests/kernels tests/ops
 
 # The CUDA kernels on the host, in a process of their own too; where there is no nvcc all of it skips.
 EMULATE := PGGAN_TEST_EMULATOR=1 $(RUN) -m pytest -n auto tests/emulator tests/ops --ignore=tests/ops/test_derivatives.py
-REST := $(RUN) -m pytest --ignore=tests/kernels --ignore=tests/emulator
+# A file stays with one process: what it builds or caches is its own.
+REST := $(RUN) -m pytest -n auto --dist loadfile --ignore=tests/kernels --ignore=tests/emulator
 
 test: lint $(CUDA_STAMP)
 	$(INTERPRET) -m 'not slow' $(PYTEST_ARGS)

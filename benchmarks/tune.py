@@ -77,6 +77,7 @@ class Tuning:
     changes: list[Change] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     known: int = 0  # had a measurement
+    single: int = 0  # have one way only
     left: int = 0  # were not reached
 
     def run(self) -> None:
@@ -117,6 +118,7 @@ class Tuning:
         usual = usual_way(call.op, args)
         before = (registry.measured(call.op, args) or {"best": usual})["best"]
         if len(runs) == 1:
+            self.single += 1
             return
         seconds = _seconds(runs, args, self.device)
         best = min(seconds, key=lambda way: seconds[way])

@@ -15,7 +15,7 @@ from pggan_fast.ops import no_weight_grads
 from pggan_fast.warmup import warm_up
 
 if TYPE_CHECKING:
-    from pggan_fast import inference
+    from pggan_fast import inference, models, training
 
 __version__ = "0.1.0"
 
@@ -26,16 +26,18 @@ __all__ = [
     "explain",
     "frozen",
     "inference",
+    "models",
     "nn",
     "no_weight_grads",
     "ops",
+    "training",
     "use_backend",
     "warm_up",
 ]
 
 
 def __getattr__(name: str) -> ModuleType:
-    """`pggan_fast.inference`, which needs the networks, is imported when it is first asked for."""
-    if name == "inference":
-        return importlib.import_module("pggan_fast.inference")
+    """What needs the networks is imported when it is first asked for."""
+    if name in ("inference", "models", "training"):
+        return importlib.import_module(f"pggan_fast.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pggan_fast import ops, reference
-from pggan_fast.backends import BACKENDS, BackendUnavailable, registry, selfcheck, unavailable
+from pggan_fast.backends import BACKENDS, BackendUnavailable, selfcheck, unavailable
 
 Call = Callable[..., Tensor]
 LAYER: dict[str, Any] = {"weight_scale": 0.5, "negative_slope": 0.25}
@@ -171,8 +171,3 @@ def _seconds(run: Callable[[], Any], device: torch.device) -> float:
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)
     return statistics.median(times)
-
-
-def kinds_of(device: torch.device) -> list[str]:
-    """The backends that the automatic choice looks at on a device."""
-    return sorted({way.rpartition("+")[2] for way in registry.ways_for(None, device.type)}, key=BACKENDS.index)

@@ -31,13 +31,19 @@ class Explanation(tuple[Choice, ...]):
     def __str__(self) -> str:
         return "\n".join(_lines(self)) or "no op of pggan_fast ran: plain PyTorch computes this"
 
+    __repr__ = __str__
+
 
 def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
-    """Run `function(*args, **kwargs)`, an op or a module, and say who computed each op of it and why no other did.
+    """Run `function(*args, **kwargs)`, an op, a module or any function of them, and say who computed each op of it and
+    why no other did.
 
-    Where the result requires grad the backward pass is run and explained too; `.grad` is left alone. Numbers do not
-    matter, so small random inputs of the right sizes, dtypes and strides do. Raises what the call raises.
+    Where the result requires grad the backward pass is run and explained too, to all leaves of its graph; `.grad` is
+    left alone. Numbers do not matter, so random inputs of the right sizes, dtypes and strides do. Raises TypeError
+    where `function` cannot be called, and what the call raises.
     """
+    if not callable(function):
+        raise TypeError(f"function: expected an op, a module or a function, got {type(function).__name__}")
     seen: dict[tuple[str, str], tuple[str, str | None, tuple[Any, ...]]] = {}
     counts: dict[tuple[str, str], int] = {}
 
@@ -48,17 +54,27 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
 
     with registry.recording(note):
         result = function(*args, **kwargs)
-        _backward(function, result, args, kwargs)
+        _backward(result)
     return Explanation(_choice(name, counts[name, b], *seen[name, b]) for name, b in seen)
 
 
-def _backward(function: Callable[..., Any], result: Any, args: Any, kwargs: Any) -> None:
-    outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor) and t.requires_grad]
-    inputs = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.requires_grad]
-    if isinstance(function, torch.nn.Module):
-        inputs += [p for p in function.parameters() if p.requires_grad]
-    if outputs and inputs:
-        torch.autograd.grad(outputs, inputs, [torch.ones_like(t) for t in outputs], allow_unused=True)
+def _backward(result: Any) -> None:
+    outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor) and t.grad_fn is not None]
+    if outputs and (leaves := _leaves([t.grad_fn for t in outputs])):
+        torch.autograd.grad(outputs, leaves, [torch.ones_like(t) for t in outputs], allow_unused=True)
+
+
+def _leaves(nodes: list[Any]) -> list[Tensor]:
+    """The tensors whose `.grad` a backward pass from these nodes of the graph would add to."""
+    seen, found = set(nodes), {}
+    while nodes:
+        node = nodes.pop()
+        if hasattr(node, "variable"):
+            found[id(node.variable)] = node.variable
+        new = {following for following, _ in node.next_functions if following is not None} - seen
+        seen |= new
+        nodes += new
+    return list(found.values())
 
 
 def _forms(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -75,7 +91,17 @@ def _choice(call: str, calls: int, op: str, backend: str | None, values: tuple[A
     return Choice(call, calls, reasons)
 
 
+LEGEND = "C@P: C channels, P pixels of all images, counted up to a power of two; nchw: planes, else channels_last"
+
+
 def _lines(choices: tuple[Choice, ...]) -> Iterator[str]:
+    if len(choices) > 1:
+        counts: dict[str, int] = {}
+        for choice in choices:
+            counts[choice.way] = counts.get(choice.way, 0) + choice.calls
+        ways = ", ".join(f"{way} {count}" for way, count in sorted(counts.items(), key=lambda item: -item[1]))
+        yield f"{sum(counts.values())} calls: {ways}"
+        yield LEGEND
     width = max((len(way) for choice in choices for way in choice.reasons), default=0)
     for choice in choices:
         yield choice.call + (f"  ({choice.calls} times)" if choice.calls > 1 else "")

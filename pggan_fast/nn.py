@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.modules import module as torch_module
 
 from pggan_fast import ops, reference
-from pggan_fast.backends import layout
+from pggan_fast.backends import forced, layout
 from pggan_fast.ops import _checks
 from pggan_fast.ops._autograd import needs_reference
 
@@ -27,6 +27,7 @@ class _Scaled(torch.nn.Module):
     ) -> None:
         super().__init__()
         _checks.finite(gain=gain, bias_scale=bias_scale)
+        forced.check(backend)
         self.weight = torch.nn.Parameter(torch.randn(shape))
         self.register_parameter("bias", torch.nn.Parameter(torch.zeros(bias_size)) if bias_size else None)
         self.weight_scale = gain / math.sqrt(math.prod(shape[1:]))

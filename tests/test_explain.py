@@ -51,9 +51,16 @@ def test_an_op_and_its_backward_pass() -> None:
     }
     assert w.grad is None
     text = str(found)
+    assert repr(found) == text
+    head, legend, *_ = text.splitlines()
+    assert head == "4 calls: cpu 4"
+    assert legend.startswith("C@P: C channels")
     assert "  cpu       runs" in text
     assert "  aten+cpu  does not: the static rule" in text
-    assert text.startswith("scaled_conv2d_forward float32 x=16@512 weight=8x16x3x3 resample=down slope")
+    assert "\nscaled_conv2d_forward float32 x=16@512 weight=8x16x3x3 resample=down slope" in text
+    by_function = pggan_fast.explain(lambda: ops.scaled_conv2d(x, w, resample="down", **LAYER))
+    assert by_function == found  # the backward pass too, to leaves that are no arguments
+    assert x.grad is None
 
 
 def test_the_reasons_of_those_that_do_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +140,8 @@ def test_what_is_not_ours_and_what_raises() -> None:
     with pytest.raises(ValueError, match="weight: expected 3 input channels"):
         pggan_fast.explain(ops.scaled_conv2d, torch.ones(1, 3, 2, 2), torch.ones(1, 2, 3, 3), weight_scale=1.0)
     assert not registry._recorders
+    with pytest.raises(TypeError, match="function: expected an op, a module or a function, got int"):
+        pggan_fast.explain(3)  # type: ignore[arg-type]
     if registry.unavailable("triton"):
         with pytest.raises(BackendUnavailable):
             pggan_fast.explain(ops.pixel_norm, torch.ones(1, 2), backend="triton")

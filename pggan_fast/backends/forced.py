@@ -17,7 +17,7 @@ class _Forced:
 
 @contextlib.contextmanager
 def use_backend(name: str | None) -> Iterator[None]:
-    """Within this context, ops and layers that name no backend run by `name`; None is the automatic choice.
+    """Within this context, ops and layers that name no backend run by `name`; None or "auto": the automatic choice.
 
     A `backend=` of the op or layer wins over it, and it wins over PGGAN_FAST_BACKEND. Backward passes run by the
     backend of their forward pass, inside the context or after it. It holds for all threads of the process; contexts may
@@ -25,13 +25,18 @@ def use_backend(name: str | None) -> Iterator[None]:
     loaded only where pggan_fast was imported. Raises ValueError for an unknown name; a backend that cannot run raises
     BackendUnavailable at the first op.
     """
-    if name is not None and name not in BACKENDS:
-        raise ValueError(f"name: expected None or one of {', '.join(BACKENDS)}, got {name!r}")
-    before, _Forced.backend = _Forced.backend, name or ""
+    check(name, "name")
+    before, _Forced.backend = _Forced.backend, "" if name in (None, "auto") else name
     try:
         yield
     finally:
         _Forced.backend = before
+
+
+def check(backend: str | None, argument: str = "backend") -> None:
+    """Raise ValueError where an argument is no backend's name."""
+    if backend not in (None, "auto", *BACKENDS):
+        raise ValueError(f"{argument}: expected None, auto or one of {', '.join(BACKENDS)}, got {backend!r}")
 
 
 def named(backend: str | None) -> str:
@@ -41,7 +46,8 @@ def named(backend: str | None) -> str:
     """
     if backend is not None:
         if backend not in BACKENDS:
-            raise ValueError(f"backend: expected None or one of {', '.join(BACKENDS)}, got {backend!r}")
+            check(backend)
+            return ""
         return backend
     if _Forced.backend is not None:
         return _Forced.backend

@@ -275,14 +275,18 @@ def fused(op: str, backend: str | None, device_type: str, args: tuple[Any, ...])
 
 def _fused(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> Callable[..., Any] | None:
     for candidate in ranked(op, backend, device_type, args):
-        if candidate.reason is None and (backend is not None or _replaces_parts(candidate, op, args)):
+        if candidate.reason is None and backend is not None:
             return candidate.found.run
+        if candidate.reason is None and _beats_parts(candidate, args):
+            candidate = candidate._replace(reason=_distrust(candidate, op, args))
+            if candidate.reason is None:
+                return candidate.found.run
+            _fell_back(candidate, op)
     return None
 
 
-def _replaces_parts(candidate: Candidate, op: str, args: tuple[Any, ...]) -> bool:
-    faster = candidate.found.rule(*args) is None if candidate.seconds is None else candidate.best
-    return faster and _distrust(candidate, op, args) is None
+def _beats_parts(candidate: Candidate, args: tuple[Any, ...]) -> bool:
+    return candidate.found.rule(*args) is None if candidate.seconds is None else candidate.best
 
 
 def _fell_back(candidate: Candidate, op: str) -> None:
@@ -292,7 +296,7 @@ def _fell_back(candidate: Candidate, op: str) -> None:
     why = f"{op} runs on a slower backend " + (f"because {name!r} is unavailable" if missing else f"than {name!r}")
     message = f"pggan_fast: {why}: {candidate.reason}"
     if settings.strict():
-        raise BackendUnavailable(message)
+        raise BackendUnavailable(f"{message} (an error under PGGAN_FAST_STRICT=1)")
     cause = name, "" if missing else op
     if cause not in _WARNED:
         _WARNED.add(cause)
@@ -342,7 +346,7 @@ def reasons(op: str, backend: str | None, device_type: str, args: tuple[Any, ...
             reason = _slower(candidate, args)
         elif reason is None and backend is None:
             reason = _distrust(candidate, op, args)
-            if reason is None and op in PARTS and not _replaces_parts(candidate, op, args):
+            if reason is None and op in PARTS and not _beats_parts(candidate, args):
                 reason = _slower(candidate, args)
         taken = taken or reason is None
         yield candidate.way, reason

@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     module, _ = COMMANDS[name]
     command = _parse(importlib.import_module(module).Command, name, rest)
     try:
-        _check_environment()
+        if name != "info":  # which tells of it
+            _check_environment()
         status = command.run()
     except UsageError as error:
         _fail(str(error))

@@ -63,10 +63,10 @@ def _examined(device: torch.device, dtype: torch.dtype) -> list[Finding]:
 
 def _remedies(device: torch.device) -> list[str]:
     """What is missing or not as it could be, each with what would change that."""
-    from pggan_fast import diagnosis, settings
+    from pggan_fast import settings
     from pggan_fast.backends import cpu, registry, report, tables
 
-    reasons = [(name, registry.unavailable(name)) for name in diagnosis.kinds_of(device)]
+    reasons = [(name, registry.unavailable(name)) for name in registry.BACKENDS]
     found = [f"backend {name}: {reason}" for name, reason in reasons if reason is not None]
     if device.type == "cpu" and cpu.native is not None and cpu.serial_reason:
         found.append(cpu.serial_reason)
@@ -85,6 +85,7 @@ def _print(device: torch.device, found: dict[str, list[Finding]], remedies: list
 
     screen = console()
     screen.print(f"{report.device_name(device)} ({device})", highlight=False)
+    screen.print("error as a part of what is allowed, and the time of all of it at a tiny size", highlight=False)
     screen.print(_table(device, found, screen.is_terminal))
     said: set[str] = set()
     for name, findings in found.items():

@@ -68,6 +68,7 @@ def _tuning(device: torch.device) -> dict[str, Any]:
         "measured": len(known["ways"]),
         "plans": len(known["plans"]),
         "checked": len(known["checks"]),
+        "unwritable": tables.unwritable(),
         "ignored": str(caught[0].message) if caught else None,
     }
 
@@ -107,7 +108,11 @@ def _lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"  {name:<12}  {what}; {tool['for']}")
     tuning = found["tuning"]
     lines += ["", f"cache folder    {found['cache']}", f"table           {tuning['table']}"]
-    lines.append(f"                {tuning['measured']} measured, {tuning['checked']} checked; {tuning['fingerprint']}")
+    measured = f"{tuning['measured']} calls measured (fingerprint {tuning['fingerprint']})"
+    lines.append(f"                {measured if tuning['measured'] else 'nothing measured: pggan-fast tune'}")
+    lines.append(f"                {tuning['checked']} kinds of calls checked against the reference")
+    if tuning["unwritable"]:
+        lines.append(f"                {tuning['unwritable']}")
     if tuning["ignored"]:
         lines.append(f"                {tuning['ignored']}")
     lines += ["", "environment variables"]

@@ -121,6 +121,7 @@ def _summary(tuning: Tuning, screen: Console) -> None:
     for text in tuning.wrong:
         screen.print(f"WRONG, left out: {text}", markup=False, highlight=False, soft_wrap=True)
     counts = [f"{len(tuning.changes)} measured", f"{len(moved)} of them run another way now"]
+    counts += [f"{tuning.single} have one way only"] if tuning.single else []
     counts += [f"{tuning.known} measured before (--again measures them again)"] if tuning.known else []
     counts += [f"{tuning.left} not reached in {tuning.budget_s:g} s: run it again"] if tuning.left else []
     screen.print("; ".join(counts), soft_wrap=True, highlight=False)

@@ -62,7 +62,10 @@ def _check(x: Tensor, group_size: int, grouping: str, unbiased: bool, eps: float
         raise ValueError(f"group_size: expected an integer >= 1, got {group_size!r}")
     group = min(group_size, x.shape[0]) if x.shape[0] else group_size
     if x.shape[0] % group:
-        raise ValueError(f"x: expected a batch that group_size {group_size} divides, got {x.shape[0]} samples")
+        raise ValueError(
+            f"x: expected a batch that group_size {group_size} divides, or at most {group_size} samples, got "
+            f"{x.shape[0]}; drop the last batch of an epoch (drop_last=True), or choose another group size"
+        )
     if not isinstance(unbiased, bool):
         raise TypeError(f"unbiased: expected True or False, got {unbiased!r}")
     if x.shape[0] and not x.numel():

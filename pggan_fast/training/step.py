@@ -97,6 +97,8 @@ def frozen_parameters(module: nn.Module) -> Iterator[None]:
 
 
 def _precision(device: torch.device, autocast: torch.dtype | None) -> AbstractContextManager[Any]:
+    if autocast not in (None, torch.float16, torch.bfloat16):
+        raise ValueError(f"autocast: expected torch.float16, torch.bfloat16 or None, got {autocast!r}")
     return nullcontext() if autocast is None else torch.autocast(device.type, autocast)
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pggan_fast import BackendUnavailable, ops, use_backend
-from pggan_fast.backends import BACKENDS, ops_of, registry
+from pggan_fast import BackendUnavailable, nn, ops, use_backend
+from pggan_fast.backends import BACKENDS, ops_of, registry, selfcheck
 from pggan_fast.ops import _register
 
 NO_CPU = "the native module pggan_fast._cpu is missing (no compiler); install one"
@@ -196,7 +196,7 @@ def test_a_context_ends_with_an_error_in_it(ran: list[str]) -> None:
         raise KeyError
     layer()
     assert len(ran) == 1
-    with pytest.raises(ValueError, match=r"name: expected None or one of .* got 'cudnn'"), use_backend("cudnn"):
+    with pytest.raises(ValueError, match=r"name: expected None, auto or one of .* got 'cudnn'"), use_backend("cudnn"):
         pass
 
 
@@ -209,3 +209,35 @@ def test_a_compiled_function_follows_the_context(ran: list[str]) -> None:
         with use_backend(name):
             run(x)
     assert ran == ["aten", "aten"]
+
+
+def test_auto_is_the_automatic_choice_by_name(ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGGAN_FAST_BACKEND", "reference")
+    layer(backend="auto")
+    with use_backend("auto"):
+        layer()
+    assert len(ran) == 2
+    layer()
+    assert len(ran) == 2
+
+
+def test_a_layer_checks_its_backend_when_it_is_made() -> None:
+    for make in (lambda b: nn.ScaledConv2d(3, 4, backend=b), lambda b: nn.ScaledLinear(3, 4, backend=b)):
+        make("auto")
+        with pytest.raises(ValueError, match=r"backend: expected None, auto or one of .* got 'gpu'"):
+            make("gpu")
+
+
+def test_a_fused_op_that_fails_its_check_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    if registry.unavailable("cpu"):
+        pytest.skip(str(registry.unavailable("cpu")))
+    row = registry._TABLE["cpu", "generator_stage"]
+    wrong = row._replace(run=lambda *args: row.run(*args) * 1.01)
+    monkeypatch.setitem(registry._TABLE, ("cpu", "generator_stage"), wrong)
+    monkeypatch.setattr(selfcheck, "build", lambda way: "another")
+    monkeypatch.setattr(registry, "_WARNED", set())
+    conv = nn.ScaledConv2d(16, 16).requires_grad_(False)
+    x = torch.randn(1, 16, 4, 4).contiguous(memory_format=torch.channels_last)
+    with pytest.warns(RuntimeWarning, match="generator_stage runs on a slower backend than 'cpu': its self-check"):
+        ops.generator_stage(x, conv.scaled, conv.scaled)
+    selfcheck.forget()

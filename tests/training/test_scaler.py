@@ -166,3 +166,11 @@ def test_half_parameters_are_refused_as_torch_refuses_them(which: str) -> None:
     pair = tuple(network.half() for network in networks(None, "cpu"))
     with pytest.raises(ValueError, match="Attempting to unscale FP16 gradients"):
         stepped(which, pair, Data.draw(0, "cpu").to(torch.float16), scaler=scaler_of(1.0))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("autocast", [True, "float16", torch.float32])
+def test_what_is_no_half_dtype_is_named(autocast: object) -> None:
+    G, D = Generator(8, latent_dim=4, fmap_base=16), Discriminator(8, fmap_base=16)
+    adam = torch.optim.Adam(D.parameters())
+    with pytest.raises(ValueError, match=r"autocast: expected torch\.float16, torch\.bfloat16 or None, got"):
+        d_step(G, D, adam, torch.randn(2, 3, 8, 8), torch.randn(2, 4), autocast=autocast)
