@@ -21,7 +21,7 @@ from pggan_fast.benchmarks.tune_plans import tune_plans
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pggan_fast import ops
+from pggan_fast import ops, use_backend
 from pggan_fast.backends import layout, registry, selfcheck, signature, tables
 from pggan_fast.models import Discriminator, Generator
 from pggan_fast.training.losses import g_loss, wgan_gp_d_loss
@@ -82,13 +82,17 @@ class Tuning:
 
     def run(self) -> None:
         """Measure what has no measurement yet, the most work first, until the budget is spent."""
-        end = time.perf_counter() + self.budget_s
+        with use_backend(None):
+            self._run()
+
+    def _run(self) -> None:
         found = self._calls()
+        end = time.perf_counter() + self.budget_s
         measured = set() if self.again else set(tables.table(self.device)["ways"])
         todo = {name: call for name, call in found.items() if name not in measured}
         self.known = len(found) - len(todo)
         for done, (name, call) in enumerate(sorted(todo.items(), key=lambda item: -item[1].work())):
-            if time.perf_counter() > end:
+            if done and time.perf_counter() > end:
                 self.left = len(todo) - done
                 break
             self.say(name, done, len(todo))
@@ -152,10 +156,9 @@ def ways(op: str, args: tuple[Any, ...]) -> dict[str, Callable[..., Any]]:
 
 def usual_way(op: str, args: tuple[Any, ...]) -> str:
     """Who runs where nothing was measured."""
-    for candidate in registry.ranked(op, None, args[0].device.type, args):
-        if candidate.reason is None and candidate.found.rule(*args) is None:
-            return candidate.way
-    return PARTS
+    possible = {c.way: c.found for c in registry.ranked(op, None, args[0].device.type, args) if c.reason is None}
+    order = registry.ways_for(None, args[0].device.type)
+    return next((way for way in order if way in possible and possible[way].rule(*args) is None), PARTS)
 
 
 # The calls

@@ -37,4 +37,7 @@ def cache_folder() -> Path:
     given = os.environ.get("PGGAN_FAST_CACHE")
     if given:
         return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pggan_fast"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pggan_fast"
+    except RuntimeError:  # a user without a home: nothing is kept
+        return Path(os.devnull) / "pggan_fast"

@@ -69,9 +69,11 @@ def isa() -> str | None:
 
 def set_isa(name: str) -> None:
     """Use the kernels compiled for one instruction set; ValueError names those that can run here."""
+    from pggan_fast.backends import selfcheck
+
     native.set_isa(name)
-    tables.forget()
-    forget()
+    for forgotten in (tables.forget, selfcheck.forget, forget):
+        forgotten()
 
 
 backend_status("cpu", why_missing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import ClassVar
 
 from pggan_fast import settings
 from pggan_fast.backends.registry import BACKENDS
@@ -12,7 +13,8 @@ from pggan_fast.backends.registry import BACKENDS
 class _Forced:
     """Process-wide, as torch.compile guards on an attribute and on nothing per thread: a graph is made per backend."""
 
-    backend: str | None = None  # None: no context is open; "": the automatic choice
+    backend: str | None = None  # of the last context that is open, None: none is; "": the automatic choice
+    contexts: ClassVar[list[list[str]]] = []  # one name each; by identity, as threads may end them in any order
 
 
 @contextlib.contextmanager
@@ -26,11 +28,14 @@ def use_backend(name: str | None) -> Iterator[None]:
     BackendUnavailable at the first op.
     """
     check(name, "name")
-    before, _Forced.backend = _Forced.backend, "" if name in (None, "auto") else name
+    mine = ["" if name is None or name == "auto" else name]
+    _Forced.contexts.append(mine)
+    _Forced.backend = mine[0]
     try:
         yield
     finally:
-        _Forced.backend = before
+        _Forced.contexts[:] = [context for context in _Forced.contexts if context is not mine]
+        _Forced.backend = _Forced.contexts[-1][0] if _Forced.contexts else None
 
 
 def check(backend: str | None, argument: str = "backend") -> None:

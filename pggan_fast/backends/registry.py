@@ -7,6 +7,7 @@ way is a backend's name, or "aten+cpu": torch's convolution with the epilogue of
 from __future__ import annotations
 
 import inspect
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,13 +68,15 @@ class _Watched(dict[Any, Any]):
         _memo.clear()
 
 
-_memo: dict[Any, Callable[..., Any]] = {}
+_memo: dict[Any, Any] = {}
+_ASK: Any = object()  # no choice has been made
 _TABLE: dict[tuple[str, str], Implementation] = _Watched()
 _NAMES: dict[str, list[str]] = {}
 _UNAVAILABLE: dict[str, Callable[[], str | None]] = _Watched()
 # Ops of several layers -> what runs them one by one: the arguments and `backend`
 PARTS: dict[str, Callable[..., Any]] = {}
 _WARNED: set[tuple[str, str]] = set()
+_quiet = threading.local()  # .on: of this thread recorders see nothing
 _recorders: list[Callable[[str, str | None, tuple[Any, ...]], None]] = []
 
 
@@ -168,17 +171,22 @@ def choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]
     only ways that have agreed with the reference here. Leaving out a faster one for want of an installation, because of
     a Limit or of a failed check warns once, or raises under PGGAN_FAST_STRICT=1.
     """
-    for recorder in _recorders:
-        recorder(op, backend, args)
+    if _recorders:
+        _record(op, backend, args)
     key = _key(op, backend, device_type, args)
-    found = _memo.get(key)
+    found: Callable[..., Any] | None = _memo.get(key)
     if found is None:
         found, final = _choose(op, backend, device_type, args)
-        if final:  # a fallback is looked at again: the warning may become an error
-            if len(_memo) >= MEMO_SIZE:
-                _memo.clear()
-            _memo[key] = found
+        _keep(key, found, final)
     return found
+
+
+def _keep(key: Any, found: Any, final: bool) -> None:
+    """A fallback is looked at again: its warning may become an error."""
+    if final:
+        if len(_memo) >= MEMO_SIZE:
+            _memo.clear()
+        _memo[key] = found
 
 
 def _key(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -216,7 +224,8 @@ def ranked(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]
     """
     ways = [way for way in ways_for(backend, device_type) if (way, op) in _TABLE]
     entry = measured(op, args) if len(ways) > 1 or op in PARTS else None
-    seconds, best = ({}, None) if entry is None else (entry["seconds"], entry["best"])
+    known = entry is not None and ((entry["best"], op) in _TABLE or (entry["best"] == "parts" and op in PARTS))
+    seconds, best = (entry["seconds"], entry["best"]) if entry is not None and known else ({}, None)
     candidates = []
     for way in ways:
         found = _TABLE[way, op]
@@ -265,24 +274,30 @@ def _cannot(candidate: Candidate) -> bool:
 
 def fused(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> Callable[..., Any] | None:
     """The function that runs `op`, an op of several layers, as one kernel; None: the caller runs its parts."""
-    for recorder in _recorders:
-        recorder(op, backend, args)
+    if _recorders:
+        _record(op, backend, args)
     key = _key(op, backend, device_type, args)
-    if key not in _memo:
-        _memo[key] = _fused(op, backend, device_type, args)  # type: ignore[assignment]
-    return _memo[key]
+    found: Callable[..., Any] | None = _memo.get(key, _ASK)
+    if found is _ASK:
+        found, final = _fused(op, backend, device_type, args)
+        _keep(key, found, final)
+    return found
 
 
-def _fused(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> Callable[..., Any] | None:
+def _fused(
+    op: str, backend: str | None, device_type: str, args: tuple[Any, ...]
+) -> tuple[Callable[..., Any] | None, bool]:
+    final = True
     for candidate in ranked(op, backend, device_type, args):
         if candidate.reason is None and backend is not None:
-            return candidate.found.run
+            return candidate.found.run, True
         if candidate.reason is None and _beats_parts(candidate, args):
             candidate = candidate._replace(reason=_distrust(candidate, op, args))
             if candidate.reason is None:
-                return candidate.found.run
+                return candidate.found.run, final
+            final = False
             _fell_back(candidate, op)
-    return None
+    return None, final
 
 
 def _beats_parts(candidate: Candidate, args: tuple[Any, ...]) -> bool:
@@ -313,7 +328,7 @@ def _outside() -> int:
 
 @contextmanager
 def recording(recorder: Callable[[str, str | None, tuple[Any, ...]], None]) -> Iterator[None]:
-    """Within this context `recorder(op, backend, args)` sees every internal op that runs."""
+    """Within this context `recorder(op, backend, args)` sees every internal op that runs, in any thread."""
     _recorders.append(recorder)
     try:
         yield
@@ -321,15 +336,20 @@ def recording(recorder: Callable[[str, str | None, tuple[Any, ...]], None]) -> I
         _recorders.remove(recorder)
 
 
+def _record(op: str, backend: str | None, args: tuple[Any, ...]) -> None:
+    if not getattr(_quiet, "on", False):
+        for recorder in tuple(_recorders):
+            recorder(op, backend, args)
+
+
 @contextmanager
 def unrecorded() -> Iterator[None]:
-    """Within this context recorders see nothing: a check's own calls are not the user's."""
-    held = _recorders[:]
-    _recorders.clear()
+    """Within this context recorders see nothing of this thread: a check's own calls are not the user's."""
+    before, _quiet.on = getattr(_quiet, "on", False), True
     try:
         yield
     finally:
-        _recorders[:] = held
+        _quiet.on = before
 
 
 def forget() -> None:

@@ -41,13 +41,39 @@ def bucket(op: str, names: Sequence[str], args: Sequence[Any], device: torch.dev
     """
     x = args[0]
     parts = [op, str(x.dtype).removeprefix("torch."), *_fields(names, args)]
-    if x.dtype == torch.float32 and reduced_products(x.device if device is None else device):
+    if reduced_products(x.device if device is None else device, x.dtype):
         parts.append("reduced")
     return " ".join(parts)
 
 
-def reduced_products(device: torch.device) -> bool:
-    """Whether torch's settings allow float32 convolutions of less precision there, as ours make use of."""
+def kind(names: Sequence[str], args: Sequence[Any]) -> str:
+    """The name of a self-check: exact sizes, and of floats only what takes another way through a kernel."""
+    x = args[0]
+    return " ".join([*_exact(names, args), *(["reduced"] if reduced_products(x.device, x.dtype) else [])])
+
+
+def _exact(names: Sequence[str], args: Sequence[Any], prefix: str = "") -> Iterator[str]:
+    for name, arg in zip(names, args, strict=True):
+        if isinstance(arg, Tensor):
+            rows = arg.ndim == 4 and is_channels_last(arg)
+            yield f"{prefix}{name}={_short(arg.dtype)}:{'x'.join(map(str, arg.shape))}{':rows' if rows else ''}"
+        elif isinstance(arg, tuple):
+            yield from _exact(getattr(arg, "_fields", [""] * len(arg)), arg, f"{prefix}{name}.")
+        elif isinstance(arg, float):
+            if name == "slope":
+                yield f"slope={arg if arg in (0.0, 1.0) else 'leaky'}"
+        elif arg is not None:
+            yield f"{prefix}{name}={_short(arg)}"
+
+
+def _short(value: Any) -> str:
+    return str(value).removeprefix("torch.")
+
+
+def reduced_products(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch's settings allow products of less than float32 there, as ours make use of."""
+    if dtype == torch.float64:
+        return False
     return precision.conv_fp32() == "tf32" if device.type == "cuda" else not precision.exact_matmul()
 
 
@@ -76,4 +102,5 @@ def _tensor(name: str, t: Tensor) -> str:
         return dtype + "x".join(map(str, t.shape))
     n, c, h, w = t.shape
     pixels = 1 << max(0, n * h * w - 1).bit_length()  # up to the next power of two
-    return f"{dtype}{c}@{pixels}" + ("" if is_channels_last(t) or h == w == 1 or c == 1 else ":nchw")
+    row = ":row" if min(h, w) == 1 < max(h, w) else ""
+    return f"{dtype}{c}@{pixels}{row}" + ("" if is_channels_last(t) or h == w == 1 or c == 1 else ":nchw")

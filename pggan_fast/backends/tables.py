@@ -110,7 +110,7 @@ def load(key: Mapping[str, str]) -> Table:
         return _read(path, key)
     except (FileNotFoundError, NotADirectoryError):
         pass
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         _report(path, error)
     return _empty()
 
@@ -142,12 +142,18 @@ def _read(path: Path, key: Mapping[str, str]) -> Table:
 
 
 def _is_seconds(value: Any) -> bool:
-    return type(value) in (int, float) and 0.0 < value < float("inf")
+    return type(value) in (int, float) and 0.0 < value < 1e9
 
 
 def _is_way(entry: Any) -> bool:
     seconds = entry.get("seconds") if isinstance(entry, dict) else None
-    return isinstance(seconds, dict) and entry.get("best") in seconds and all(map(_is_seconds, seconds.values()))
+    best = entry.get("best") if isinstance(entry, dict) else None
+    return (
+        isinstance(seconds, dict)
+        and isinstance(best, str)
+        and best in seconds
+        and all(map(_is_seconds, seconds.values()))
+    )
 
 
 def _is_plan(entry: Any) -> bool:
@@ -171,12 +177,13 @@ def _joined(first: Table, second: Table) -> Table:
     return {section: {**first[section], **second[section]} for section in SECTIONS}
 
 
-def add(device: torch.device, section: str, entries: Mapping[str, Any]) -> Path:
-    """Add `entries` to the user's file of `device`. Raises OSError where it cannot be written; then nothing changed."""
+def add(device: torch.device, section: str, entries: Mapping[str, Any], wait: bool = True) -> Path:
+    """Add `entries` to the user's file of `device`. Raises OSError where it cannot be written, or without `wait` where
+    another process is writing; then nothing changed."""
     key = device_key(device)
     path = path_of(key)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _lock, _exclusive(path):
+    with _lock, _exclusive(path, wait):
         known = load(key)
         known[section].update(entries)
         _replace(path, {"schema": SCHEMA, "key": key, **known})
@@ -188,10 +195,10 @@ def remember(device: torch.device, section: str, entries: Mapping[str, Any]) -> 
     """`add` for what is easily found again: in a cache that cannot be written or read it holds for this process."""
     table(device)[section].update(entries)
     path = path_of(device_key(device))
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         if path.exists():
             _read(path, device_key(device))  # leave a damaged file to the user's eyes
-        add(device, section, entries)
+        add(device, section, entries, wait=False)
 
 
 def unwritable() -> str | None:
@@ -206,7 +213,7 @@ def unwritable() -> str | None:
 
 
 @contextlib.contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
+def _exclusive(path: Path, wait: bool) -> Iterator[None]:
     """One writer at a time, of all processes; where the system has no such locks, of this process."""
     try:
         import fcntl
@@ -214,8 +221,11 @@ def _exclusive(path: Path) -> Iterator[None]:
         yield
         return
     with open(path.with_suffix(".lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # the system gives it up when the file closes or the process ends
-        yield
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing it is not enough: a child that was forked meanwhile has it too
 
 
 def _replace(path: Path, data: Mapping[str, Any]) -> None:
@@ -227,3 +237,13 @@ def _replace(path: Path, data: Mapping[str, Any]) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _renew_lock() -> None:
+    """In a forked child: the thread that held it is not there."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)

@@ -76,6 +76,10 @@ class Command:
             value = getattr(self, option)
             if value is not None and not 0 < value < math.inf:  # NaN fails too
                 raise UsageError(f"--{option}: got {value}, expected a positive number")
+        if self.threads is not None and self.threads > 1024:
+            raise UsageError(f"--threads: got {self.threads}, expected at most 1024")
+        if self.batch is not None and self.batch > 4 and self.batch % 4:
+            raise UsageError(f"--batch: got {self.batch}, expected at most 4, or a multiple of the stddev's group of 4")
 
 
 def _watched(tuning: Tuning, screen: Console) -> None:

@@ -58,13 +58,12 @@ def _check(x: Tensor, group_size: int, grouping: str, unbiased: bool, eps: float
     _checks.finite(eps=eps)
     if eps < 0.0:
         raise ValueError(f"eps: expected a number >= 0, got {eps}")
-    if not isinstance(group_size, int) or group_size < 1:
-        raise ValueError(f"group_size: expected an integer >= 1, got {group_size!r}")
+    _checks.counts(1, group_size=group_size)
     group = min(group_size, x.shape[0]) if x.shape[0] else group_size
     if x.shape[0] % group:
         raise ValueError(
             f"x: expected a batch that group_size {group_size} divides, or at most {group_size} samples, got "
-            f"{x.shape[0]}; drop the last batch of an epoch (drop_last=True), or choose another group size"
+            f"{x.shape[0]} samples; drop the last batch of an epoch (drop_last=True), or choose another group size"
         )
     if not isinstance(unbiased, bool):
         raise TypeError(f"unbiased: expected True or False, got {unbiased!r}")

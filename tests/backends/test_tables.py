@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import pggan_fast
-from pggan_fast.backends import registry, tables
+from pggan_fast.backends import registry, signature, tables
 
 CPU = torch.device("cpu")
 ENTRY = {"best": "cpu", "seconds": {"cpu": 1.0, "aten": 2.0}}
@@ -78,6 +78,9 @@ SPOILT: dict[str, Callable[[str], str]] = {
     "a section missing": lambda text: text.replace('"plans"', '"parts"'),
     "a list": lambda text: re.sub(r'"ways": {.*}', '"ways": []}', text, flags=re.S),
     "best unknown": lambda text: text.replace('"best": "cpu"', '"best": "gpu"'),
+    "deep": lambda text: "[" * 100000,
+    "best a list": lambda text: text.replace('"best": "cpu"', '"best": ["cpu"]'),
+    "huge": lambda text: text.replace("1.0", "1" + "0" * 400),
     "infinite": lambda text: text.replace("1.0", "Infinity"),
     "text": lambda text: text.replace("1.0", '"fast"'),
     "not UTF-8": lambda text: text + "\xff",
@@ -196,3 +199,61 @@ def test_a_cache_below_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert tables.table(CPU)["checks"] == {"a": {"build": "1"}}
     with pytest.raises(OSError, match=r"directory|exists"):
         tables.add(CPU, "ways", {"a": ENTRY})
+
+
+def test_a_check_does_not_wait_for_a_writer_and_tune_does(cache: Path) -> None:
+    tables.add(CPU, "ways", {"a": ENTRY})
+    (lock,) = cache.glob("*.lock")
+    code = (
+        "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); "
+        "time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        tables.remember(CPU, "checks", {"b": {"build": "1"}})  # returns
+        holder.kill()
+    assert "b" in tables.table(CPU)["checks"]
+    tables.forget()
+    assert "b" not in tables.table(CPU)["checks"]
+    tables.add(CPU, "ways", {"b": ENTRY})
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_forked_beside_a_lock_is_not_blocked() -> None:
+    """The thread that holds it is not there in the child."""
+    code = (
+        "import os, threading, torch\nfrom pggan_fast.backends import selfcheck, tables\n"
+        "torch.set_num_threads(1)\nheld, go = threading.Event(), threading.Event()\n"
+        "def hold():\n    with tables._lock, selfcheck._lock:\n        held.set(); go.wait()\n"
+        "threading.Thread(target=hold, daemon=True).start(); held.wait()\npid = os.fork()\n"
+        "if not pid:\n    with tables._lock, selfcheck._lock:\n        os._exit(0)\n"
+        "status = os.waitpid(pid, 0)[1]; go.set(); raise SystemExit(status)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_a_user_without_a_home_keeps_nothing_and_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("PGGAN_FAST_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tables.remember(CPU, "checks", {"a": {"build": "1"}})
+    assert "a" in tables.table(CPU)["checks"]
+    assert tables.unwritable() is not None
+    with pytest.raises(OSError, match="irectory"):
+        tables.add(CPU, "ways", {"a": ENTRY})
+
+
+@pytest.mark.parametrize("best", ["gpu", "parts"])
+def test_an_entry_whose_winner_is_no_way_here_is_passed_over(best: str) -> None:
+    x = torch.randn(1, 3, 4, 4)
+    name = signature.bucket("fade_reals", registry.names_of("fade_reals"), (x, torch.tensor(0.5)))
+    tables.add(CPU, "ways", {name: {"best": best, "seconds": {best: 1.0, "aten": 2.0}}})
+    registry.forget()
+    first = registry.ranked("fade_reals", None, "cpu", (x, torch.tensor(0.5)))[0]
+    assert (first.way, first.seconds) == ("cpu", None)

@@ -108,7 +108,7 @@ def test_the_budget_stops_it_with_the_most_work_done(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(tune.time, "perf_counter", lambda: float(next(ticks)))
     large = tune.Call("fade_reals", (torch.empty(64, 3, 256, 256, device="meta"), torch.empty((), device="meta")))
     said: list[tuple[str, int, int]] = []
-    tuning = tuned(monkeypatch, small("conv"), large, small(), budget_s=1.5, say=lambda *what: said.append(what))
+    tuning = tuned(monkeypatch, small("conv"), large, small(), budget_s=0.5, say=lambda *what: said.append(what))
     assert tuning.left == 2
     assert [(text.split()[0], done, total) for text, done, total in said] == [("fade_reals", 0, 3)]
 
@@ -145,6 +145,17 @@ def test_an_op_of_several_layers_competes_with_its_parts(
     clock["parts"] = 9.0
     tuned(monkeypatch, stage, again=True)
     assert registry.fused("generator_stage", None, "cpu", args) is registry._TABLE["cpu", "generator_stage"].run
+
+
+def test_the_environment_does_not_choose_what_is_measured(
+    monkeypatch: pytest.MonkeyPatch, clock: dict[str, float]
+) -> None:
+    monkeypatch.setenv("PGGAN_FAST_BACKEND", "reference")
+    tuning = tune.Tuning(CPU, [torch.float32], [8], batch=2, budget_s=0.0)
+    monkeypatch.setattr(tune, "GROSS", {torch.float32: float("inf")})
+    tuning.run()
+    assert tuning.left > 20
+    assert len(tuning.changes) == 1  # one at least, however small the budget
 
 
 def test_a_real_clock_measures_a_real_network(monkeypatch: pytest.MonkeyPatch) -> None:

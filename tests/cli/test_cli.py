@@ -65,6 +65,8 @@ def test_every_command_has_help(name, capsys):
         (["tune", "--resolution"], "--resolution: got none"),
         (["tune", "--dtype"], "--dtype: got none"),
         (["tune", "--budget", "0"], "--budget: got 0.0, expected a positive number"),
+        (["tune", "--batch", "6"], "--batch: got 6, expected at most 4, or a multiple"),
+        (["tune", "--threads", "1000000"], "--threads: got 1000000, expected at most 1024"),
         (["tune", "--device", "cuda:99"], "--device: got 'cuda:99'"),
         (["doctor", "--device", "abacus"], "--device: got 'abacus'"),
         (["doctor", "--dtype"], "--dtype: got none"),

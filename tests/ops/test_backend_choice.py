@@ -241,3 +241,16 @@ def test_a_fused_op_that_fails_its_check_says_so(monkeypatch: pytest.MonkeyPatch
     with pytest.warns(RuntimeWarning, match="generator_stage runs on a slower backend than 'cpu': its self-check"):
         ops.generator_stage(x, conv.scaled, conv.scaled)
     selfcheck.forget()
+
+
+def test_contexts_that_end_in_another_order_leave_nothing(ran: list[str]) -> None:
+    """As those of two threads may."""
+    first, second = use_backend("aten"), use_backend("reference")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    layer()
+    assert ran == []
+    second.__exit__(None, None, None)
+    layer()
+    assert ran[0] != "aten"
