@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import pggan_fast
+from pggan_fast import settings
 
 PACKAGE = Path(pggan_fast.__file__).parent
 ADDRESS = re.compile(r"\.data_ptr\(\)")
@@ -60,3 +61,11 @@ def test_arrows_point_one_way(part: str) -> None:
             assert not re.search(rf"^\s*from pggan_fast(\.| import ){above}\b", text, re.M), (
                 f"{path.name} imports {above}"
             )
+
+
+def test_every_environment_variable_stands_in_the_readme() -> None:
+    readme = Path(__file__).parents[1] / "README.md"
+    rows = re.findall(r"^\| `(PGGAN_FAST_\w+)` \| (.*) \|$", readme.read_text(), re.M)
+    assert dict(rows) == settings.VARIABLES
+    read = {name for path in python_files() for name in re.findall(r"PGGAN_FAST_[A-Z_]*[A-Z]", path.read_text())}
+    assert read <= set(settings.VARIABLES)
