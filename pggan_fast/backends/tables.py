@@ -32,6 +32,7 @@ import torch
 from pggan_fast import settings
 
 SCHEMA = 2
+KEY = ("device", "capability", "threads", "torch", "triton", "pggan_fast")
 SECTIONS = ("ways", "plans", "checks")
 SHIPPED = Path(__file__).resolve().parent / "tuned"
 Key = dict[str, str]
@@ -72,7 +73,7 @@ def device_key(device: torch.device) -> Key:
 
 
 def path_of(key: Mapping[str, str]) -> Path:
-    name = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(key.values())).strip("-").lower()
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(key[part] for part in KEY)).strip("-").lower()
     return settings.cache_folder() / f"{name}.json"
 
 
