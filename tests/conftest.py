@@ -11,8 +11,10 @@ import hypothesis
 import pytest
 import torch
 from allocators import wrap_allocators
+from choices import forget_choices
 from torch import Tensor
 
+from pggan_fast.backends import registry
 from pggan_fast.backends.triton import availability
 
 if availability.interpreted():  # Triton's interpreter is wrong for bfloat16
@@ -47,6 +49,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PGGAN_FAST_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def fresh_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Nothing measured, checked, warned of or chosen before, and an empty cache folder of the test's own."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("PGGAN_FAST_CACHE", str(folder))
+    monkeypatch.setattr(registry, "_WARNED", set())
+    forget_choices()
+    yield folder
+    forget_choices()
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,17 +13,10 @@ from pggan_fast import BackendUnavailable, nn, ops
 from pggan_fast.backends import cpu, registry, selfcheck, signature, tables
 from pggan_fast.models import Discriminator, Generator
 
-pytestmark = pytest.mark.skipif(cpu.native is None, reason=f"no native kernels: {cpu.why_missing()}")
-
-
-@pytest.fixture(autouse=True)
-def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("PGGAN_FAST_CACHE", str(tmp_path))
-    for forget in (tables.forget, registry.forget, selfcheck.forget):
-        forget()
-    yield
-    for forget in (tables.forget, registry.forget):
-        forget()
+pytestmark = [
+    pytest.mark.skipif(cpu.native is None, reason=f"no native kernels: {cpu.why_missing()}"),
+    pytest.mark.usefixtures("fresh_choices"),
+]
 
 
 def rows(*shape: int, **options: Any) -> torch.Tensor:

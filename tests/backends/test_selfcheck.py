@@ -8,13 +8,13 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from choices import forget_choices
 from torch import Tensor
 
 from pggan_fast import BackendUnavailable, nn, ops
@@ -22,21 +22,13 @@ from pggan_fast.backends import cpu, registry, selfcheck, signature, tables
 from pggan_fast.models import Discriminator, Generator
 from pggan_fast.training.losses import g_loss, wgan_gp_d_loss
 
-pytestmark = pytest.mark.skipif(cpu.native is None, reason=f"no native kernels: {cpu.why_missing()}")
+pytestmark = [
+    pytest.mark.skipif(cpu.native is None, reason=f"no native kernels: {cpu.why_missing()}"),
+    pytest.mark.usefixtures("fresh_choices"),
+]
 
 CPU = torch.device("cpu")
 Run = Callable[..., Any]
-
-
-@pytest.fixture(autouse=True)
-def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("PGGAN_FAST_CACHE", str(tmp_path))
-    monkeypatch.setattr(registry, "_WARNED", set())
-    for forget in (tables.forget, registry.forget, selfcheck.forget):
-        forget()
-    yield
-    for forget in (tables.forget, registry.forget, selfcheck.forget):
-        forget()
 
 
 @pytest.fixture
@@ -129,8 +121,7 @@ def test_each_kind_of_call_is_checked_once_per_device(checks: list[str]) -> None
     ops.fade_reals(x.contiguous(memory_format=torch.channels_last), 0.25)
     ops.fade_reals(x.half(), 0.25)
     assert len(checks) == 3
-    for forget in (tables.forget, registry.forget, selfcheck.forget):  # another process
-        forget()
+    forget_choices()  # as another process
     ops.fade_reals(x, 0.25)
     assert len(checks) == 3
     for entry in tables.table(CPU)["checks"].values():
@@ -166,8 +157,7 @@ def test_a_damaged_verdict_is_checked_again(checks: list[str]) -> None:
     for entry in data["checks"].values():
         entry["build"] = 3
     path.write_text(json.dumps(data))
-    for forget in (tables.forget, registry.forget):
-        forget()
+    forget_choices()
     with pytest.warns(RuntimeWarning, match="section 'checks' is damaged"):
         ops.fade_reals(torch.randn(2, 3, 8, 8), 0.25)
     assert len(checks) == 2
@@ -318,7 +308,6 @@ def test_composed_ops_are_checked_too(checks: list[str], monkeypatch: pytest.Mon
     right = ops.generator_stage(x, conv.scaled, conv.scaled)
     assert "generator_stage" in checks
     replace(monkeypatch, "generator_stage", off_by(1e-3))
-    for forget in (tables.forget, selfcheck.forget):
-        forget()
+    forget_choices()
     monkeypatch.setattr(selfcheck, "build", lambda way: "another")
     torch.testing.assert_close(ops.generator_stage(x, conv.scaled, conv.scaled), right, rtol=1e-5, atol=1e-5)

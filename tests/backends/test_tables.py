@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,13 +23,8 @@ ENTRY = {"best": "cpu", "seconds": {"cpu": 1.0, "aten": 2.0}}
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("PGGAN_FAST_CACHE", str(tmp_path / "cache"))
-    tables.forget()
-    registry.forget()
-    yield tmp_path / "cache"
-    tables.forget()
-    registry.forget()
+def cache(fresh_choices: Path) -> Path:
+    return fresh_choices
 
 
 def files(folder: Path) -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,14 @@ import torch
 from pggan_fast.benchmarks import tune
 
 from pggan_fast import cli
-from pggan_fast.backends import cpu, registry, selfcheck, signature, tables
+from pggan_fast.backends import cpu, registry, signature, tables
 
-pytestmark = pytest.mark.skipif(cpu.native is None, reason=f"no native kernels: {cpu.why_missing()}")
+pytestmark = [
+    pytest.mark.skipif(cpu.native is None, reason=f"no native kernels: {cpu.why_missing()}"),
+    pytest.mark.usefixtures("fresh_choices"),
+]
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("PGGAN_FAST_CACHE", str(tmp_path))
-    for forget in (tables.forget, registry.forget, selfcheck.forget):
-        forget()
-    yield
-    for forget in (tables.forget, registry.forget):
-        forget()
 
 
 @pytest.fixture
