@@ -15,6 +15,7 @@ import triton.language as tl
 from triton_bf16 import apply, faults, narrow, widen
 
 from pggan_fast import BackendUnavailable, ops
+from pggan_fast.backends import registry
 from pggan_fast.backends.triton import availability
 
 TESTS = Path(__file__).parents[1]
@@ -88,5 +89,6 @@ def test_the_interpreter_unmended_refuses_bfloat16(monkeypatch) -> None:
     x, w = torch.randn(1, 3, 4, 4).bfloat16(), torch.randn(2, 3, 3, 3)
     assert ops.scaled_conv2d(x, w, weight_scale=0.2, backend="triton").isfinite().all()
     monkeypatch.setattr(availability, "interpreter_knows_bfloat16", False)
+    registry.forget()
     with pytest.raises(BackendUnavailable, match="interpreter is wrong for bfloat16"):
         ops.scaled_conv2d(x, w, weight_scale=0.2, backend="triton")
