@@ -135,12 +135,8 @@ def test_layers_print_what_they_are() -> None:
 
 def test_the_backend_of_a_layer_reaches_the_op() -> None:
     x = torch.randn(2, 3, 4, 4)
-    layers = [
-        nn.ScaledConv2d(3, 4, backend="cudnn"),
-        nn.PixelNorm(backend="cudnn"),
-        nn.MinibatchStdDev(backend="cudnn"),
-    ]
-    for layer in layers:
+    for layer in (nn.ScaledConv2d(3, 4), nn.PixelNorm(), nn.MinibatchStdDev()):
+        layer.backend = "cudnn"
         with pytest.raises(ValueError, match=r"backend: .*cudnn"):
             layer(x)
 
