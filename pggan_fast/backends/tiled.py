@@ -36,7 +36,7 @@ def rule(x: Tensor, channels: int, resample: str) -> str | None:
     if min(h, w) == 1 and x.dtype in (torch.float32, torch.bfloat16):
         return "of one row half of every tile would be idle"
     most = max(x.shape[1], channels)
-    if most > NARROW and 2 * n * h * w < most:
+    if most > NARROW and n * h * w < most:
         return f"so few pixels do not pay for transforming the weights: {n * h * w} for {most} channels"
     if not layout.is_channels_last(x) and few < LEAST_PLANES:
         return f"planes would be copied to rows and back, which pays from {LEAST_PLANES} channels on"
