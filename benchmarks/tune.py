@@ -28,9 +28,8 @@ from pggan_fast.training.losses import g_loss, wgan_gp_d_loss
 
 # Six roundings of the products' type, TF32's being float16's: how far a way may be from torch's own result
 GROSS = {torch.float32: 6e-3, torch.float16: 6e-3, torch.bfloat16: 5e-2}
-CLEARLY = (
-    0.92  # of the seconds of the static rule's choice: within it, that stays, as calls in a network find other caches
-)
+# Of the seconds of the static rule's choice: within it, that stays, as calls in a network find other caches
+CLEARLY = 0.92
 CALL_SECONDS = 0.4  # spent on one call at most, but for three rounds
 PLANNED = ("conv", "conv_weight_grad", "scaled_conv2d_forward")  # by Triton, in tiles of several sizes
 PARTS = "parts"  # the way of an op of several layers that runs them one by one
@@ -47,8 +46,8 @@ class Call(NamedTuple):
 
     def work(self) -> int:
         """Products, about: what is most worth measuring."""
-        images = [t.numel() for t in self.args if isinstance(t, Tensor) and t.ndim == 4]
-        return max(images, default=0) * max(t.shape[1] for t in self.args if isinstance(t, Tensor) and t.ndim == 4)
+        images = [t for t in self.args if isinstance(t, Tensor) and t.ndim == 4]
+        return max(t.numel() for t in images) * max(t.shape[1] for t in images)
 
 
 class Change(NamedTuple):
@@ -194,7 +193,7 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace == "pggan_fast":
-            self.found.append(Call(func._opname, _mapped(tuple(args[:-1]), lambda t: t.detach())))
+            self.found.append(Call(func._opname, selfcheck.mapped(tuple(args[:-1]), lambda t: t.detach())))
         return func(*args, **(kwargs or {}))
 
 
@@ -225,15 +224,6 @@ def _rows(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 # Running them
 
 
-def _mapped(args: Any, tensor: Callable[[Tensor], Any]) -> Any:
-    if isinstance(args, Tensor):
-        return tensor(args)
-    if isinstance(args, tuple):
-        values = [_mapped(value, tensor) for value in args]
-        return type(args)(*values) if hasattr(args, "_fields") else tuple(values)
-    return args
-
-
 def _drawn(args: tuple[Any, ...], device: torch.device) -> tuple[Any, ...]:
     """Random numbers in the form of each tensor; never zero, as some of them divide."""
 
@@ -245,7 +235,7 @@ def _drawn(args: tuple[Any, ...], device: torch.device) -> tuple[Any, ...]:
         channels_last = t.ndim == 4 and layout.is_channels_last(t)
         return numbers.to(t.dtype).contiguous(memory_format=layout.memory_format(channels_last))
 
-    return tuple(_mapped(args, draw))
+    return tuple(selfcheck.mapped(args, draw))
 
 
 def _floats(results: Any) -> list[Tensor]:

@@ -15,7 +15,7 @@ import torch
 
 import pggan_fast
 from pggan_fast import settings
-from pggan_fast.backends import precision, registry
+from pggan_fast.backends import precision, registry, tables
 
 PACKAGE = Path(pggan_fast.__file__).resolve().parent
 # Compilers and build tools: what each is for.
@@ -34,7 +34,7 @@ def default_device() -> torch.device:
 def machine(device: torch.device) -> dict[str, Any]:
     """The machine that numbers were taken on."""
     facts: dict[str, Any] = {
-        "cpu": _cpu_name(),
+        "cpu": tables.cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_bytes": _memory_bytes(),
@@ -51,7 +51,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else tables.cpu_name()
 
 
 def versions() -> dict[str, str | None]:
@@ -144,15 +144,6 @@ def _output(command: list[str]) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _memory_bytes() -> int | None:

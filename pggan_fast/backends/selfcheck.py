@@ -203,23 +203,26 @@ def _drawn(name: str, arg: Any, rng: torch.Generator) -> Any:
     return numbers.to(arg.dtype).contiguous(memory_format=form)
 
 
-def _mapped(args: Any, tensor: Callable[[Tensor], Tensor], dtype: Callable[[torch.dtype], torch.dtype]) -> Any:
+def mapped(
+    args: Any, tensor: Callable[[Tensor], Any], dtype: Callable[[torch.dtype], torch.dtype] = lambda d: d
+) -> Any:
+    """Arguments of an op with every tensor and dtype replaced, those of its layers too."""
     if isinstance(args, Tensor):
         return tensor(args)
     if isinstance(args, torch.dtype):
         return dtype(args)
     if isinstance(args, tuple):
-        values = [_mapped(value, tensor, dtype) for value in args]
+        values = [mapped(value, tensor, dtype) for value in args]
         return type(args)(*values) if hasattr(args, "_fields") else tuple(values)
     return args
 
 
 def _moved(args: Any, device: torch.device) -> Any:
-    return _mapped(args, lambda t: t.to(device), lambda d: d)
+    return mapped(args, lambda t: t.to(device))
 
 
 def _widened(args: Any) -> Any:
-    return _mapped(args, lambda t: t.double() if t.is_floating_point() else t, lambda d: torch.float64)
+    return mapped(args, lambda t: t.double() if t.is_floating_point() else t, lambda d: torch.float64)
 
 
 @functools.cache

@@ -41,7 +41,7 @@ def bucket(op: str, names: Sequence[str], args: Sequence[Any], device: torch.dev
     `device`: where the tensors would be, if they are on another one.
     """
     x = args[0]
-    parts = [op, str(x.dtype).removeprefix("torch."), *_fields(names, args)]
+    parts = [op, _short(x.dtype), *_fields(names, args)]
     if reduced_products(x.device if device is None else device, x.dtype):
         parts.append("reduced")
     return " ".join(parts)
@@ -89,7 +89,7 @@ def _fields(names: Sequence[str], args: Sequence[Any], prefix: str = "") -> Iter
             if name == "slope":  # None is linear
                 yield name
         elif arg is not None:
-            yield f"{name}={str(arg).removeprefix('torch.')}"
+            yield f"{name}={_short(arg)}"
 
 
 def is_image(name: str, tensor: Tensor) -> bool:
@@ -98,7 +98,7 @@ def is_image(name: str, tensor: Tensor) -> bool:
 
 
 def _tensor(name: str, t: Tensor) -> str:
-    dtype = "" if t.dtype == torch.float32 else str(t.dtype).removeprefix("torch.") + ":"
+    dtype = "" if t.dtype == torch.float32 else _short(t.dtype) + ":"
     if not is_image(name, t):
         return dtype + "x".join(map(str, t.shape))
     n, c, h, w = t.shape
