@@ -1,4 +1,5 @@
-"""The package's two ways to allocate outputs, wrapped: layout.empty under each of its names, and Tensor.new_empty."""
+"""The package's ways to allocate outputs, wrapped: layout.empty and layout.allocate under each of their names, and
+Tensor.new_empty."""
 
 from __future__ import annotations
 
@@ -15,19 +16,20 @@ from pggan_fast.backends import layout
 
 def wrap_allocators(patch: pytest.MonkeyPatch, allocated: Callable[[Tensor], Any]) -> None:
     """Until `patch` is undone, `allocated` gets every output before the package does."""
-    real_empty, real_new_empty = layout.empty, torch.Tensor.new_empty
 
-    def empty(*args: Any, **options: Any) -> Tensor:
-        t = real_empty(*args, **options)
-        allocated(t)
-        return t
+    def told(real: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def allocate(*args: Any, **options: Any) -> Tensor:
+            t = real(*args, **options)
+            allocated(t)
+            return t
 
-    def new_empty(self: Tensor, *args: Any, **options: Any) -> Tensor:
-        t = real_new_empty(self, *args, **options)
-        allocated(t)
-        return t
+        return allocate
 
-    for name, module in list(sys.modules.items()):
-        if name.startswith("pggan_fast") and getattr(module, "empty", None) is real_empty:
-            patch.setattr(module, "empty", empty)
-    patch.setattr(torch.Tensor, "new_empty", new_empty)
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith("pggan_fast")]
+    for name in ("empty", "allocate"):
+        real = getattr(layout, name)
+        wrapped = told(real)
+        for module in modules:
+            if getattr(module, name, None) is real:
+                patch.setattr(module, name, wrapped)
+    patch.setattr(torch.Tensor, "new_empty", told(torch.Tensor.new_empty))

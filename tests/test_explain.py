@@ -92,7 +92,7 @@ def test_a_measurement_is_told() -> None:
 
 def test_a_failed_check_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     row = registry._TABLE["cpu", "fade_reals"]
-    wrong = row._replace(run=lambda image, alpha: row.run(image, alpha) + 1)
+    wrong = row._replace(run=lambda image, alpha: row.run(image, alpha) + 1, plan=None)
     monkeypatch.setitem(registry._TABLE, ("cpu", "fade_reals"), wrong)
     monkeypatch.setattr(registry, "_WARNED", set())
     with pytest.warns(RuntimeWarning, match="self-check"):

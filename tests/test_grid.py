@@ -61,6 +61,7 @@ def test_allocations_are_poisoned_wherever_a_backend_makes_them() -> None:
     like = torch.zeros(1)
     assert layout.empty((1, 2, 2, 2), like, True).isnan().all()
     assert native.empty((1, 2, 2, 2), like, True).isnan().all()
+    assert native.allocate(layout.output((1, 2, 2, 2), like, True), like).isnan().all()
     assert like.new_empty(3).isnan().all()
     assert layout.empty((1, 1, 2, 2), like, True, torch.uint8).eq(0xA5).all()
 
@@ -89,7 +90,9 @@ OPTIONS = {"negative_slope": 0.2, "pixel_norm": "after_act", "eps": 0.25}
 def check_with(monkeypatch: pytest.MonkeyPatch, op: str, run: Any) -> None:
     """The grid's check of bias_act with one internal op of the backend "aten" replaced."""
     right = registry._TABLE["aten", op]
-    monkeypatch.setitem(registry._TABLE, ("aten", op), right._replace(run=lambda *args: run(right.run, *args)))
+    monkeypatch.setitem(
+        registry._TABLE, ("aten", op), right._replace(run=lambda *args: run(right.run, *args), plan=None)
+    )
     grid.check("bias_act", INPUTS, OPTIONS, "aten", data=["x"], seed=0)
 
 

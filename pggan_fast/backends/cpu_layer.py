@@ -7,13 +7,14 @@ four.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pggan_fast.backends import aten, cpu, tiled
-from pggan_fast.backends.aten.layer import Result, in_two_passes
+from pggan_fast.backends.aten.layer import Result
+from pggan_fast.backends.precision import split_scale
 from pggan_fast.backends.registry import implement
 
 
@@ -33,9 +34,7 @@ def _conv_rule(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: 
     return tiled.conv_rule(x, weight.shape[1] if adjoint else weight.shape[0], resample)
 
 
-@implement("cpu", "conv", supports=_unsupported_conv, rule=_conv_rule)
-def conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
-    return tiled.conv(x, weight, scale, resample, adjoint)
+implement("cpu", "conv", supports=_unsupported_conv, rule=_conv_rule, plan=tiled.conv_plan)(tiled.conv)
 
 
 def _unsupported_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, k: int, *others: Any) -> str | None:
@@ -46,11 +45,13 @@ def _weight_grad_rule(x: Tensor, dy: Tensor, scale: float, resample: str, *other
     return tiled.rule(x, dy.shape[1], resample)
 
 
-@implement("cpu", "conv_weight_grad", supports=_unsupported_weight_grad, rule=_weight_grad_rule)
-def conv_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, k: int, dtype: torch.dtype) -> Tensor:
-    return tiled.weight_grad(x, dy, scale, resample, dtype)
-
-
+implement(
+    "cpu",
+    "conv_weight_grad",
+    supports=_unsupported_weight_grad,
+    rule=_weight_grad_rule,
+    plan=tiled.weight_grad_plan,
+)(tiled.weight_grad)
 implement("aten+cpu", "conv", supports=cpu.unsupported)(aten.conv.conv)
 implement("aten+cpu", "conv_weight_grad", supports=cpu.unsupported)(aten.conv.conv_weight_grad)
 
@@ -65,30 +66,55 @@ def _layer_rule(
     return tiled.conv_rule(x, weight.shape[0], "none" if resample == "pool" else resample)
 
 
-@implement("cpu", "scaled_conv2d_forward", supports=_unsupported_layer, rule=_layer_rule)
+def _layer_plan(
+    x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str,
+    slope: float | None, norm: str, eps: float, eps_mode: str,
+) -> Callable[..., Result]:  # fmt: skip
+    args = x, weight, bias, weight_scale, bias_scale, resample, slope, norm, eps, eps_mode
+    if resample == "pool":
+        return _in_two_passes(tiled.conv_plan, *args)
+    run = tiled.layer_plan(*args)
+    return lambda x, weight, bias, *_: (*run(x, weight, bias), None)
+
+
+@implement("cpu", "scaled_conv2d_forward", supports=_unsupported_layer, rule=_layer_rule, plan=_layer_plan)
 def scaled_conv2d_forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str,
     slope: float | None, norm: str, eps: float, eps_mode: str,
 ) -> Result:  # fmt: skip
-    options = slope, norm, eps, eps_mode
-    if resample == "pool":
-        return in_two_passes(tiled.conv, _epilogue, x, weight, bias, weight_scale, bias_scale, resample, *options)
-    return *tiled.layer(x, weight, bias, weight_scale, bias_scale, resample, *options), None
+    args = x, weight, bias, weight_scale, bias_scale, resample, slope, norm, eps, eps_mode
+    return _layer_plan(*args)(*args)
 
 
-@implement("aten+cpu", "scaled_conv2d_forward", supports=cpu.unsupported)
+def _plan_by_torch(*args: Any) -> Callable[..., Result]:
+    return _in_two_passes(aten.conv.conv_plan, *args)
+
+
+@implement("aten+cpu", "scaled_conv2d_forward", supports=cpu.unsupported, plan=_plan_by_torch)
 def scaled_conv2d_forward_by_torch(
     x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str,
     slope: float | None, norm: str, eps: float, eps_mode: str,
 ) -> Result:  # fmt: skip
-    options = slope, norm, eps, eps_mode
-    return in_two_passes(aten.conv.conv, _epilogue, x, weight, bias, weight_scale, bias_scale, resample, *options)
+    args = x, weight, bias, weight_scale, bias_scale, resample, slope, norm, eps, eps_mode
+    return _plan_by_torch(*args)(*args)
 
 
-def _epilogue(
-    u: Tensor, bias: Tensor | None, scale: float, bias_scale: float, slope: float | None, norm: str, eps: float,
-    eps_mode: str, pool: bool,
-) -> Result:  # fmt: skip
-    if pool:
-        return cpu.ops.bias_act_forward(u, bias, scale, bias_scale, slope, norm, eps, eps_mode, True)
-    return *cpu.ops.bias_act_inplace(u, bias, scale, bias_scale, slope, norm, eps, eps_mode), None
+def _in_two_passes(
+    conv_plan: Callable[..., Callable[..., Tensor]], x: Tensor, weight: Tensor, bias: Tensor | None,
+    weight_scale: float, bias_scale: float, resample: str, slope: float | None, norm: str, eps: float, eps_mode: str,
+) -> Callable[..., Result]:  # fmt: skip
+    """A convolution, over whose output the epilogue writes, or which it pools."""
+    on_weight, on_epilogue = split_scale(weight_scale, x.dtype)
+    pool = resample == "pool"
+    convolve = conv_plan(x, weight, on_weight, "none" if pool else resample, False)
+    epilogue: Callable[..., Result] | None = None  # planned for the convolution's first output
+
+    def run(x: Tensor, weight: Tensor, bias: Tensor | None, *_: Any) -> Result:
+        nonlocal epilogue
+        u = convolve(x, weight)
+        if epilogue is None:
+            then = slope, norm, eps, eps_mode, pool
+            epilogue = cpu.ops.bias_act_forward_plan(u, bias, on_epilogue, bias_scale, *then, inplace=not pool)
+        return epilogue(u, bias)
+
+    return run

@@ -79,6 +79,11 @@ def unfrozen(weight: Tensor) -> Tensor:
     return weight
 
 
+def any_frozen() -> bool:
+    """Whether this thread is in a block in which some weights are frozen."""
+    return bool(_frozen.kept)
+
+
 def is_frozen(weight: Tensor) -> bool:
     return id(weight) in _frozen.kept
 

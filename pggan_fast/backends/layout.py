@@ -6,7 +6,9 @@ depend on how a tensor came to be. A tensor in neither format (sliced, expanded)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,6 +36,37 @@ def empty(shape: Sequence[int], like: Tensor, channels_last: bool, dtype: torch.
     if type(t) is Tensor and t.is_cpu:
         use_large_pages(t)
     return t
+
+
+class Output(NamedTuple):
+    """Of a kind of outputs, all that allocating one takes: see `output` and `allocate`."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+    large: bool  # whether large pages pay
+
+
+def output(shape: Sequence[int], like: Tensor, channels_last: bool, dtype: torch.dtype | None = None) -> Output:
+    """What `empty` allocates for these arguments, to be allocated many times."""
+    dtype = dtype or like.dtype
+    _, c, h, w = shape
+    large = like.is_cpu and math.prod(shape) * dtype.itemsize >= 2 * LARGE_PAGE
+    return Output(tuple(shape), _strides(c, h, w, channels_last), dtype, large)
+
+
+def allocate(kind: Output, like: Tensor) -> Tensor:
+    """An uninitialised output on the device of `like`, in half the time of `empty`."""
+    t = like.new_empty_strided(kind.shape, kind.strides, dtype=kind.dtype)
+    if kind.large:
+        use_large_pages(t)
+    return t
+
+
+def _strides(c: int, h: int, w: int, channels_last: bool) -> tuple[int, int, int, int]:
+    if channels_last and c != 1 and not h == w == 1:  # else ambiguous
+        return h * w * c, 1, w * c, c
+    return c * h * w, h * w, w, 1
 
 
 def dense(x: Tensor, channels_last: bool) -> Tensor:
@@ -65,8 +98,8 @@ def output_shape(x: Tensor, weight: Tensor, resample: str, adjoint: bool) -> tup
 def conform(y: Tensor, like: Tensor) -> Tensor:
     """`y` with the strides promised for results of `like`: itself where it has them, else a copy."""
     _, c, h, w = y.shape
-    channels_last = not like.is_contiguous() and c != 1 and not (h == 1 and w == 1)
-    strides = (h * w * c, 1, w * c, c) if channels_last else (c * h * w, h * w, w, 1)
+    channels_last = is_channels_last(like)
+    strides = _strides(c, h, w, channels_last)
     if y.stride() == strides:
         return y
     if not torch.compiler.is_compiling() and y.nbytes < 2 * LARGE_PAGE:  # half the time of the two calls below

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pggan_fast.backends.layout import accumulator, contiguous, dense, empty, is_channels_last
+from pggan_fast.backends.layout import accumulator, allocate, contiguous, dense, empty, is_channels_last, output
 from pggan_fast.backends.registry import Limit, implement
 
 # The codes of csrc/kernels.h
@@ -45,11 +45,6 @@ def unsupported_backward(
     return None
 
 
-def norm_factor(u: Tensor, n: int, h: int, w: int, norm: str) -> Tensor | None:
-    """r [N, 1, H, W] in the accumulator's dtype, where there is a norm."""
-    return None if norm == "none" else empty((n, 1, h, w), u, False, accumulator(u.dtype))
-
-
 def _parameters(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     return weight.contiguous(), contiguous(bias)
 
@@ -77,7 +72,8 @@ class NativeOps:
 
         for op in OPS:
             supports = both(LIMITS[op]) if op in LIMITS else unsupported
-            implement(backend, op, supports=supports)(getattr(self, op))
+            plan = getattr(self, f"{op}_plan", None)
+            implement(backend, op, supports=supports, plan=plan)(getattr(self, op))
 
     def _call_summing(self, name: str, like: Tensor, *args: Any) -> None:
         workspace = None
@@ -85,61 +81,82 @@ class NativeOps:
             workspace = like.new_empty(self._call(f"{name}_workspace", *args, None), dtype=torch.float32)
         self._call(name, *args, workspace)
 
-    def _epilogue(
-        self, u: Tensor, y: Tensor, r: Tensor | None, mask: Tensor | None, shape: tuple[int, ...], channels_last: bool,
-        pool: bool, bias: Tensor | None, scale: float, bias_scale: float, slope: float | None, norm: str,
-        eps: float, eps_mode: str,
-    ) -> None:  # fmt: skip
-        bias = contiguous(bias)
-        self._call(
-            "bias_act_forward", u, bias, y, r, mask, DTYPES[u.dtype], 0 if bias is None else DTYPES[bias.dtype],
-            *shape, channels_last, pool, scale, bias_scale, 1.0 if slope is None else slope, NORMS[norm], eps,
-            eps_mode == "inside",
-        )  # fmt: skip
-
     def bias_act_forward(
         self, u: Tensor, bias: Tensor | None, scale: float, bias_scale: float, slope: float | None, norm: str,
         eps: float, eps_mode: str, pool: bool,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
-        channels_last = is_channels_last(u)
-        n, c, h, w = shape = u.shape
-        u = dense(u, channels_last)
-        y = empty((n, c, h // 2, w // 2) if pool else shape, u, channels_last)
-        r = norm_factor(u, n, h, w, norm)
-        mask = empty((n, (c + 7) // 8, h, w), u, channels_last, torch.uint8) if pool and slope is not None else None
-        self._epilogue(u, y, r, mask, shape, channels_last, pool, bias, scale, bias_scale, slope, norm, eps, eps_mode)
-        return y, r, mask
+        args = u, bias, scale, bias_scale, slope, norm, eps, eps_mode, pool
+        results: tuple[Tensor, Tensor | None, Tensor | None] = self.bias_act_forward_plan(*args)(*args)
+        return results
 
     def bias_act_inplace(
         self, u: Tensor, bias: Tensor | None, scale: float, bias_scale: float, slope: float | None, norm: str,
         eps: float, eps_mode: str,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         """bias_act_forward without pooling, written over u where u [N, C, H, W] is dense: (y, r or None)."""
-        channels_last = is_channels_last(u)
-        n, _, h, w = shape = u.shape
-        y = dense(u, channels_last)
-        r = norm_factor(u, n, h, w, norm)
-        self._epilogue(y, y, r, None, shape, channels_last, False, bias, scale, bias_scale, slope, norm, eps, eps_mode)
+        args = u, bias, scale, bias_scale, slope, norm, eps, eps_mode, False
+        y, r, _ = self.bias_act_forward_plan(*args, inplace=True)(*args)
         return y, r
+
+    def bias_act_forward_plan(
+        self, u: Tensor, bias: Tensor | None, scale: float, bias_scale: float, slope: float | None, norm: str,
+        eps: float, eps_mode: str, pool: bool, *, inplace: bool = False,
+    ) -> Callable[..., Any]:  # fmt: skip
+        """`inplace`: what is returned writes y over u where that is dense; not with `pool`."""
+        channels_last = is_channels_last(u)
+        n, c, h, w = u.shape
+        out = output((n, c, h // 2, w // 2) if pool else u.shape, u, channels_last)
+        factor = None if norm == "none" else output((n, 1, h, w), u, False, accumulator(u.dtype))
+        bits = output((n, (c + 7) // 8, h, w), u, channels_last, torch.uint8) if pool and slope is not None else None
+        constants = (
+            DTYPES[u.dtype], 0 if bias is None else DTYPES[bias.dtype], n, c, h, w, channels_last, pool, scale,
+            bias_scale, 1.0 if slope is None else slope, NORMS[norm], eps, eps_mode == "inside",
+        )  # fmt: skip
+
+        def run(u: Tensor, bias: Tensor | None, *_: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
+            u = dense(u, channels_last)
+            y = u if inplace else allocate(out, u)
+            r = None if factor is None else allocate(factor, u)
+            mask = None if bits is None else allocate(bits, u)
+            self._call("bias_act_forward", u, contiguous(bias), y, r, mask, *constants)
+            return y, r, mask
+
+        return run
 
     def bias_act_backward(
         self, dy: Tensor, dr: Tensor | None, y: Tensor, r: Tensor | None, mask: Tensor | None, scale: float,
         bias_scale: float, slope: float | None, norm: str, eps: float, eps_mode: str, pool: bool, need_bias: bool,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        args = dy, dr, y, r, mask, scale, bias_scale, slope, norm, eps, eps_mode, pool, need_bias
+        results: tuple[Tensor, Tensor | None] = self.bias_act_backward_plan(*args)(*args)
+        return results
+
+    def bias_act_backward_plan(
+        self, dy: Tensor, dr: Tensor | None, y: Tensor, r: Tensor | None, mask: Tensor | None, scale: float,
+        bias_scale: float, slope: float | None, norm: str, eps: float, eps_mode: str, pool: bool, need_bias: bool,
+    ) -> Callable[..., Any]:  # fmt: skip
         channels_last = is_channels_last(y)
         n, c, h, w = y.shape
         if pool:
             h, w = 2 * h, 2 * w
-        du = empty((n, c, h, w), y, channels_last)
-        db = dy.new_empty(c, dtype=accumulator(dy.dtype)) if need_bias else None
-        y_read = None if mask is not None or pool else dense(y, channels_last)
-        self._call_summing(
-            "bias_act_backward", dy, dense(dy, channels_last), contiguous(dr), y_read,
-            contiguous(r), None if mask is None else dense(mask, channels_last), du, db,
+        out = output((n, c, h, w), y, channels_last)
+        wide = accumulator(dy.dtype)
+        constants = (
             DTYPES[dy.dtype], n, c, h, w, channels_last, pool, scale, bias_scale, 1.0 if slope is None else slope,
             NORMS[norm], eps, eps_mode == "inside",
         )  # fmt: skip
-        return du, db
+
+        def run(dy: Tensor, dr: Tensor | None, y: Tensor, r: Tensor | None, mask: Tensor | None, *_: Any) -> Any:
+            du = allocate(out, y)
+            db = dy.new_empty(c, dtype=wide) if need_bias else None
+            self._call_summing(
+                "bias_act_backward", dy, dense(dy, channels_last), contiguous(dr),
+                None if pool or mask is not None else dense(y, channels_last), contiguous(r),
+                None if mask is None else dense(mask, channels_last), du, db, *constants,
+            )  # fmt: skip
+            return du, db
+
+        return run
 
     def masked_pool(self, g: Tensor, mask: Tensor | None, scale: float, slope: float | None) -> Tensor:
         channels_last = is_channels_last(g)

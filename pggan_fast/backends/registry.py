@@ -44,6 +44,11 @@ class Implementation(NamedTuple):
     run: Callable[..., Any]
     supports: Callable[..., str | None]
     rule: Callable[..., str | None]  # why the automatic choice leaves it alone where nothing was measured
+    plan: Callable[..., Callable[..., Any]] | None = None
+
+    def planned(self, args: tuple[Any, ...]) -> Callable[..., Any]:
+        """`run`, or what does the same for calls of this signature with less work on the host."""
+        return self.run if self.plan is None else self.plan(*args)
 
 
 class Candidate(NamedTuple):
@@ -56,23 +61,34 @@ class Candidate(NamedTuple):
     best: bool
 
 
+class Chosen(NamedTuple):
+    """What a choice came to."""
+
+    run: Callable[..., Any]
+    way: str
+
+
 class _Watched(dict[Any, Any]):
     """A table whose changes make all choices anew."""
 
     def __setitem__(self, key: Any, value: Any) -> None:
         super().__setitem__(key, value)
-        _memo.clear()
+        forget()
 
     def __delitem__(self, key: Any) -> None:
         super().__delitem__(key)
-        _memo.clear()
+        forget()
 
 
 _memo: dict[Any, Any] = {}
+again: dict[Any, Callable[..., Any]] = {}  # what ops/_again.py has learned
 _ASK: Any = object()  # no choice has been made
 _TABLE: dict[tuple[str, str], Implementation] = _Watched()
 _NAMES: dict[str, list[str]] = {}
 _UNAVAILABLE: dict[str, Callable[[], str | None]] = _Watched()
+# Ways that make both gradients of a convolution at once, of (x, dy, weight, scale, resample): what does it for such
+# arguments, or None
+TOGETHER: dict[str, Callable[..., Callable[..., tuple[Any, Any]] | None]] = {}
 # Ops of several layers -> what runs them one by one: the arguments and `backend`
 PARTS: dict[str, Callable[..., Any]] = {}
 _WARNED: set[tuple[str, str]] = set()
@@ -86,23 +102,30 @@ def implement(
     *,
     supports: Callable[..., str | None] | None = None,
     rule: Callable[..., str | None] | None = None,
+    plan: Callable[..., Callable[..., Any]] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as the implementation of the internal op `op` by `way`.
 
     `supports(*args)` returns None where it can run these arguments, else the reason why not. `rule(*args)`, of a way
     that is not always the fastest, returns None where the automatic choice takes it unmeasured, else why it does not.
+    `plan(*args)` returns a function that does what the decorated one does for all arguments of the same shapes,
+    strides, types and options, and that keeps none of these tensors.
     """
 
     def add(run: Callable[..., Any]) -> Callable[..., Any]:
         if (way, op) in _TABLE:
             raise ValueError(f"{way} already implements {op}")
-        _TABLE[way, op] = Implementation(run, supports or (lambda *args: None), rule or (lambda *args: None))
+        _TABLE[way, op] = Implementation(run, supports or _nothing_against, rule or _nothing_against, plan)
         parameters = inspect.signature(run).parameters.values()
         if all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters):
             _NAMES.setdefault(op, [p.name for p in parameters])
         return run
 
     return add
+
+
+def _nothing_against(*args: Any) -> None:
+    return None
 
 
 def unmeasured(*args: Any) -> str | None:
@@ -163,8 +186,8 @@ def no_cuda_build() -> str | None:
     return None
 
 
-def choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> Callable[..., Any]:
-    """The function that runs `op` on these arguments.
+def choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> Chosen:
+    """What runs `op` on these arguments.
 
     An explicit `backend` either runs or raises BackendUnavailable. The automatic choice (None) takes the way that was
     measured to be fastest on the device, else the first of the device's preference whose rule takes the arguments, and
@@ -174,10 +197,16 @@ def choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]
     if _recorders:
         _record(op, backend, args)
     key = _key(op, backend, device_type, args)
-    found: Callable[..., Any] | None = _memo.get(key)
+    found: Chosen | None = _memo.get(key)
     if found is None:
         found, final = _choose(op, backend, device_type, args)
         _keep(key, found, final)
+    return found
+
+
+def known(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> Chosen | None:
+    """What `choose` decided for such arguments; None where it has to look again."""
+    found: Chosen | None = _memo.get(_key(op, backend, device_type, args))
     return found
 
 
@@ -193,7 +222,7 @@ def _key(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) 
     return op, backend, device_type, args[0].device, signature.key(args), signature.switches(device_type)
 
 
-def _choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> tuple[Callable[..., Any], bool]:
+def _choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> tuple[Chosen, bool]:
     if backend is not None:
         return _explicit(op, backend, device_type, args), True
     final = True
@@ -201,18 +230,18 @@ def _choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...
         if candidate.reason is None:
             candidate = candidate._replace(reason=_distrust(candidate, op, args))
         if candidate.reason is None:
-            return candidate.found.run, final
+            return Chosen(candidate.found.planned(args), candidate.way), final
         if _costs_speed(candidate, args):
             final = False
             _fell_back(candidate, op)
     raise BackendUnavailable(f"no backend can run {op} on device {device_type!r} for these arguments")
 
 
-def _explicit(op: str, backend: str, device_type: str, args: tuple[Any, ...]) -> Callable[..., Any]:
+def _explicit(op: str, backend: str, device_type: str, args: tuple[Any, ...]) -> Chosen:
     candidates = ranked(op, backend, device_type, args)
     chosen = next((c for c in candidates if c.reason is None), None)
     if chosen is not None:
-        return chosen.found.run
+        return Chosen(chosen.found.planned(args), chosen.way)
     reason = unavailable(backend) or (candidates[0].reason if candidates else f"it does not implement {op}")
     raise BackendUnavailable(f"backend={backend!r} cannot run {op}: {reason}")
 
@@ -336,6 +365,10 @@ def recording(recorder: Callable[[str, str | None, tuple[Any, ...]], None]) -> I
         _recorders.remove(recorder)
 
 
+def is_recorded() -> bool:
+    return bool(_recorders)
+
+
 def _record(op: str, backend: str | None, args: tuple[Any, ...]) -> None:
     if not getattr(_quiet, "on", False):
         for recorder in tuple(_recorders):
@@ -355,6 +388,7 @@ def unrecorded() -> Iterator[None]:
 def forget() -> None:
     """Make all choices anew: tables were tuned, or an instruction set was chosen."""
     _memo.clear()
+    again.clear()
 
 
 def reasons(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> Iterator[tuple[str, str | None]]:

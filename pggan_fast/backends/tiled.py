@@ -6,6 +6,7 @@ Without resampling Winograd's F(2x2, 3x3), 16 products for 4 pixels in place of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from pggan_fast.backends import cpu, layout
 from pggan_fast.backends.frozen import is_frozen, prepared
 from pggan_fast.backends.launch import launch
-from pggan_fast.backends.native import NORMS, norm_factor
+from pggan_fast.backends.native import NORMS
 from pggan_fast.backends.precision import exact_matmul
 
 RESAMPLES = {"none": 0, "up": 1, "down": 2}
@@ -59,7 +60,7 @@ def large_tiles(x: Tensor, channels: int) -> bool:
 
 def conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
     """`scale * conv2d(x, weight, padding=1)` with resampling, or with `adjoint` of the flipped transpose."""
-    return _layer(x, weight, None, scale, 1.0, resample, adjoint, None, "none", 0.0, "inside")[0]
+    return conv_plan(x, weight, scale, resample, adjoint)(x, weight)
 
 
 def layer(
@@ -67,25 +68,45 @@ def layer(
     slope: float | None, norm: str, eps: float, eps_mode: str,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """(y, factor of the norm or None) of scaled_conv2d, but for "pool"."""
-    return _layer(x, weight, bias, weight_scale, bias_scale, resample, False, slope, norm, eps, eps_mode)
+    args = x, weight, bias, weight_scale, bias_scale, resample, slope, norm, eps, eps_mode
+    return layer_plan(*args)(*args)
 
 
-def _layer(
+def weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, k: int, dtype: torch.dtype) -> Tensor:
+    """The gradient of `conv(x, weight, scale, resample, False)` in weight [C, Cin, 3, 3], in `dtype`."""
+    return weight_grad_plan(x, dy, scale, resample, k, dtype)(x, dy)
+
+
+def conv_plan(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Callable[..., Tensor]:
+    """What runs `conv` for such arguments, of (x, weight)."""
+    run = layer_plan(x, weight, None, scale, 1.0, resample, None, "none", 0.0, "inside", adjoint=adjoint)
+    return lambda x, weight, *_: run(x, weight, None)[0]
+
+
+def layer_plan(
     x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str,
-    adjoint: bool, slope: float | None, norm: str, eps: float, eps_mode: str,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    rows = layout.dense(x, True)
-    y = layout.empty(layout.output_shape(x, weight, resample, adjoint), x, True)
-    n, _, h, w = y.shape
-    r = norm_factor(x, n, h, w, norm)
-    bias = layout.contiguous(bias)
-    u = transformed(x, weight, weight_scale, resample, adjoint)
-    launch(
-        cpu.native.tiled_conv, rows, layout.contiguous(weight), u, bias, y, r,
+    slope: float | None, norm: str, eps: float, eps_mode: str, *, adjoint: bool = False,
+) -> Callable[..., tuple[Tensor, Tensor | None]]:  # fmt: skip
+    """What runs `layer` for such arguments, of (x, weight, bias); with `adjoint` by the flipped transpose."""
+    shape = n, _, h, w = layout.output_shape(x, weight, resample, adjoint)
+    out = layout.output(shape, x, True)
+    factor = None if norm == "none" else layout.output((n, 1, h, w), x, False, layout.accumulator(x.dtype))
+    constants = (
         *_config(x, weight, bias, weight_scale, resample, adjoint), bias_scale, 1.0 if slope is None else slope,
         NORMS[norm], eps, eps_mode == "inside",
     )  # fmt: skip
-    return layout.conform(y, x), r
+
+    def run(x: Tensor, weight: Tensor, bias: Tensor | None, *_: Any) -> tuple[Tensor, Tensor | None]:
+        y = layout.allocate(out, x)
+        r = None if factor is None else layout.allocate(factor, x)
+        u = transformed(x, weight, weight_scale, resample, adjoint)
+        launch(
+            cpu.native.tiled_conv, layout.dense(x, True), layout.contiguous(weight), u, layout.contiguous(bias), y, r,
+            *constants,
+        )  # fmt: skip
+        return layout.conform(y, x), r
+
+    return run
 
 
 def _config(
@@ -118,12 +139,20 @@ def transformed(x: Tensor, weight: Tensor, weight_scale: float, resample: str, a
     return prepared(weight, key, transform)
 
 
-def weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, dtype: torch.dtype) -> Tensor:
-    """The gradient of `conv(x, weight, scale, resample, False)` in weight [C, Cin, 3, 3], in `dtype`."""
+def weight_grad_plan(
+    x: Tensor, dy: Tensor, scale: float, resample: str, k: int, dtype: torch.dtype
+) -> Callable[..., Tensor]:
+    """What runs `weight_grad` for such arguments, of (x, dy)."""
     c = dy.shape[1]
-    dw = layout.empty((c, x.shape[1], 3, 3), x, False, dtype)
-    launch(
-        cpu.native.tiled_conv_weight_grad, layout.dense(x, True), layout.dense(dy, True), dw, cpu.DTYPES[x.dtype],
-        cpu.DTYPES[dtype], *x.shape, c, RESAMPLES[resample], large_tiles(x, c), scale,
+    out = layout.output((c, x.shape[1], 3, 3), x, False, dtype)
+    constants = (
+        cpu.DTYPES[x.dtype], cpu.DTYPES[dtype], *x.shape, c, RESAMPLES[resample], large_tiles(x, c), scale,
     )  # fmt: skip
-    return dw
+
+    def run(x: Tensor, dy: Tensor, *_: Any) -> Tensor:
+        dw = layout.allocate(out, x)
+        native = cpu.native.tiled_conv_weight_grad
+        launch(native, layout.dense(x, True), layout.dense(dy, True), dw, *constants)
+        return dw
+
+    return run

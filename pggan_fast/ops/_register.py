@@ -17,7 +17,7 @@ from torch import Tensor
 from pggan_fast.backends import registry
 
 NAMESPACE = "pggan_fast"
-_PLAIN = (Tensor, torch.nn.Parameter)
+PLAIN = (Tensor, torch.nn.Parameter)
 _dispatch_modes, _transforms_active = torch._C._len_torch_dispatch_stack, torch._C._are_functorch_transforms_active
 _is_wrapped, _is_batched = torch._C._functorch.is_functorch_wrapped_tensor, torch._C._functorch.is_legacy_batchedtensor
 _library = torch.library.Library(NAMESPACE, "DEF")
@@ -43,35 +43,45 @@ def register(
     torch.library.register_fake(f"{NAMESPACE}::{name}", lambda *args: fake(*args[:-1]), lib=_library)
     setup = _remembering(overload, setup)
     _library.impl(name, _autograd_kernel(name, overload, setup, backward), "Autograd", with_keyset=True)
-    eager = _eager_function(name, overload, kernel, setup, backward)
-    _overload[name], _eager[name] = overload, eager
-    return _caller(overload, kernel, eager)
+    _overload[name], _eager[name] = overload, _eager_function(name, overload, setup, backward)
+    return _caller(name, overload, kernel, _eager[name])
 
 
-def _caller(overload: Any, kernel: Callable[..., Any], eager: Callable[..., Any]) -> Callable[..., Any]:
+def eager(name: str) -> Callable[..., Any]:
+    """The op `name` in plain eager mode, with its node: takes its arguments, then what runs it."""
+    return _eager[name]
+
+
+def _caller(name: str, overload: Any, kernel: Callable[..., Any], eager: Callable[..., Any]) -> Callable[..., Any]:
     grad_enabled, any_requires_grad = torch.is_grad_enabled, torch._C._any_requires_grad
 
     def call(*args: Any) -> Any:
         if needs_dispatcher(args[0]):
             return overload(*args)
         if grad_enabled() and any_requires_grad(*args):
-            return eager(*args)
+            return eager(*args, _chosen(name, args))
         return kernel(*args)
 
     return call
 
 
-def _dispatching_kernel(name: str) -> Callable[..., Any]:
-    def kernel(*args: Any) -> Any:
-        inputs, backend, x = args[:-1], args[-1], args[0]
-        device = "cpu" if x.is_cpu else x.device.type
-        run = registry.choose(name, backend or None, device, inputs)
-        if torch.is_autocast_enabled(device):  # the public op has chosen the dtypes: products inside keep them
-            with torch.autocast(device, enabled=False):
-                return run(*inputs)
-        return run(*inputs)
+def _chosen(name: str, args: tuple[Any, ...]) -> Callable[..., Any]:
+    """What runs the op on these arguments, less `backend`."""
+    x = args[0]
+    device = "cpu" if x.is_cpu else x.device.type
+    run = registry.choose(name, args[-1] or None, device, args[:-1]).run
+    if not torch.is_autocast_enabled(device):
+        return run
 
-    return kernel
+    def outside_autocast(*inputs: Any) -> Any:  # the public op has chosen the dtypes: products inside keep them
+        with torch.autocast(device, enabled=False):
+            return run(*inputs)
+
+    return outside_autocast
+
+
+def _dispatching_kernel(name: str) -> Callable[..., Any]:
+    return lambda *args: _chosen(name, args)(*args[:-1])
 
 
 def _tensors(overload: Any) -> list[bool]:
@@ -94,28 +104,38 @@ def _remembering(overload: Any, setup: Callable[..., None]) -> Callable[..., Non
 
 
 def _eager_function(
-    name: str, overload: Any, kernel: Callable[..., Any], setup: Callable[..., None], backward: Callable[..., Any]
+    name: str, overload: Any, setup: Callable[..., None], backward: Callable[..., Any]
 ) -> Callable[..., Any]:
+    """The op with its node, on its arguments and then what runs it (see `_chosen`)."""
     tensors = len(_tensors(overload))
 
-    def forward(ctx: Any, *args: Any) -> Any:
-        out = kernel(*args)
+    def forward(ctx: Any, *args_and_run: Any) -> Any:
+        args, run = args_and_run[:-1], args_and_run[-1]
+        out = run(*args[:-1])
         setup(ctx, args, out)
         return out
 
-    function: Any = type(
-        name, (torch.autograd.Function,), {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    )
+    function = _node(name, forward, backward)
     # What Function.apply calls once it has looked at every argument, also at those that are no tensors: 3 us
     apply = super(torch.autograd.Function, function).apply
 
-    def eager(*args: Any) -> Any:
-        for tensor in args[:tensors]:
+    def eager(*args_and_run: Any) -> Any:
+        for tensor in args_and_run[:tensors]:
             if tensor is not None and _is_wrapped(tensor):  # leaked from torch.func, which is over
-                return overload(*args)
-        return apply(*args)
+                return overload(*args_and_run[:-1])
+        return apply(*args_and_run)
 
     return eager
+
+
+def _node(name: str, forward: Callable[..., Any], backward: Callable[..., Any]) -> Any:
+    """An autograd.Function whose `forward` has one argument more than `backward` has gradients."""
+
+    def backward_of_all(ctx: Any, *grads: Any) -> Any:
+        return *backward(ctx, *grads), None
+
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward_of_all)}
+    return type(name, (torch.autograd.Function,), methods)
 
 
 def _autograd_kernel(
@@ -131,14 +151,7 @@ def _autograd_kernel(
         setup(ctx, args, out)
         return out
 
-    def backward_of_dispatched(ctx: Any, *grads: Any) -> Any:
-        return *backward(ctx, *grads), None
-
-    function: Any = type(
-        f"{name}_dispatched",
-        (torch.autograd.Function,),
-        {"forward": staticmethod(forward), "backward": staticmethod(backward_of_dispatched)},
-    )
+    function = _node(f"{name}_dispatched", forward, backward)
 
     def kernel(keyset: Any, *args: Any) -> Any:
         if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args):
@@ -155,7 +168,7 @@ def needs_dispatcher(x: Tensor) -> bool:
         torch.compiler.is_compiling()
         or _dispatch_modes() > 0
         or _transforms_active()
-        or type(x) not in _PLAIN
+        or type(x) not in PLAIN
         or x.is_meta
         or x.is_neg()
         or _is_wrapped(x)

@@ -9,12 +9,15 @@ Each is linear in x and in w. The adjoint in x is again a `conv` with flipped, t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pggan_fast.backends import layout
+from pggan_fast.backends.registry import TOGETHER, Chosen
+from pggan_fast.ops._again import known
 from pggan_fast.ops._autograd import wanted
 from pggan_fast.ops._register import register
 
@@ -57,8 +60,12 @@ def input_grad(
     dy: Tensor, weight: Tensor, scale: float, resample: str, backend: str, *, adjoint: bool = False
 ) -> Tensor:
     """The gradient of `conv(x, weight, scale, resample, adjoint)` in x."""
+    return conv(*_input_grad_args(dy, weight, scale, resample, adjoint), backend)
+
+
+def _input_grad_args(dy: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> tuple[Any, ...]:
     other, factor = ADJOINT[resample]
-    return conv(dy, weight, scale * factor, other, not adjoint, backend)
+    return dy, weight, scale * factor, other, not adjoint
 
 
 def _weight_grad_fake(x: Tensor, dy: Tensor, scale: float, resample: str, k: int, dtype: torch.dtype) -> Tensor:
@@ -106,3 +113,31 @@ def gradients(
     """The gradients of `conv(x, weight, scale, resample, False)` in x and weight, those needed."""
     dx = input_grad(dy, weight, scale, resample, backend) if need_x else None
     return dx, weight_grad(x, dy, scale, resample, weight, backend) if need_weight else None
+
+
+def known_gradients(
+    x: Tensor,
+    dy: Tensor,
+    weight: Tensor,
+    scale: float,
+    resample: str,
+    backend: str,
+    need_x: bool,
+    need_weight: bool,
+) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor | None, Tensor | None]] | None:
+    """What `gradients` ran for such arguments, of (x, dy, weight); None where it has to be chosen again."""
+    on_x = _input_grad_args(dy, weight, scale, resample, False)
+    on_weight = x, dy, scale, resample, weight.shape[2], weight.dtype
+    for_x = known("conv", on_x, backend) if need_x else _NOTHING
+    for_weight = known("conv_weight_grad", on_weight, backend) if need_weight else _NOTHING
+    if for_x is None or for_weight is None:
+        return None
+    if for_x.way == for_weight.way and for_x.way in TOGETHER:
+        both = TOGETHER[for_x.way](x, dy, weight, scale, resample)
+        if both is not None:
+            return both
+    run_x, x_scalars, run_weight, weight_scalars = for_x.run, on_x[2:], for_weight.run, on_weight[2:]
+    return lambda x, dy, weight: (run_x(dy, weight, *x_scalars), run_weight(x, dy, *weight_scalars))
+
+
+_NOTHING = Chosen(lambda *args: None, "nothing")

@@ -5,6 +5,7 @@ y = pixel_norm(leaky_relu(weight_scale * conv2d(x, weight) + bias_scale * bias))
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,10 +17,11 @@ from pggan_fast.backends import forced, layout
 from pggan_fast.backends.frozen import unfrozen
 from pggan_fast.backends.precision import split_scale_backward
 from pggan_fast.ops import _autocast, _checks
+from pggan_fast.ops._again import Again, AgainOp, known
 from pggan_fast.ops._autograd import needs_reference, wanted
 from pggan_fast.ops._register import register
 from pggan_fast.ops.bias_act import activation_apart, bias_act_backward, forward_fake
-from pggan_fast.ops.conv import gradients
+from pggan_fast.ops.conv import gradients, known_gradients
 
 
 def scaled_conv2d(
@@ -55,6 +57,10 @@ def scaled_conv2d(
     Source: Karras et al. 2017, sections 4.1 and 4.2; with fewer products: csrc/cpu/forms.h for the
         CPU, exact 4x4 stride-2 forms elsewhere.
     """
+    args = x, weight, bias, weight_scale, bias_scale, resample, negative_slope, pixel_norm, eps, eps_mode
+    if (out := _again(args, backend)) is not None:
+        y: Tensor = out[0]
+        return y
     x = _autocast.lowered(x)
     weight, bias = _autocast.parameter(weight, x), _autocast.parameter(bias, x)
     _check(x, weight, bias, weight_scale, bias_scale, resample, negative_slope, pixel_norm, eps, eps_mode)
@@ -72,7 +78,10 @@ def scaled_conv2d(
             eps=eps,
             eps_mode=eps_mode,
         )
-    return apply(x, weight, bias, weight_scale, bias_scale, resample, negative_slope, pixel_norm, eps, eps_mode, chosen)
+    y = apply(x, weight, bias, weight_scale, bias_scale, resample, negative_slope, pixel_norm, eps, eps_mode, chosen)
+    if one_node(resample, negative_slope, pixel_norm):
+        _again.learn_choice(args, args, chosen)
+    return y
 
 
 @_checks.once(tensors=3)
@@ -99,6 +108,14 @@ def _check(
         _checks.even("x", x, f'resample="{resample}"')
 
 
+_again = AgainOp("scaled_conv2d", "scaled_conv2d_forward", tensors=3)
+
+
+def one_node(resample: str, slope: float | None, norm: str) -> bool:
+    """Whether a layer is one call of the registered op."""
+    return norm == "none" or (resample != "pool" and not activation_apart(slope, norm))
+
+
 def apply(
     x: Tensor,
     weight: Tensor,
@@ -114,7 +131,7 @@ def apply(
 ) -> Tensor:
     """The registered op on checked arguments, less r and mask."""
     weight = unfrozen(weight)
-    if norm == "none" or (resample != "pool" and not activation_apart(slope, norm)):
+    if one_node(resample, slope, norm):
         return scaled_conv2d_forward(
             x, weight, bias, weight_scale, bias_scale, resample, slope, norm, eps, eps_mode, backend
         )[0]
@@ -157,18 +174,49 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
 def _backward(ctx: Any, dy: Tensor | None, dr: Tensor | None, dmask: None) -> tuple[Any, ...]:
     if dy is None and dr is None:  # the primal chain of a gradient penalty: nothing flows back
         return (None,) * 11
-    x, weight, y, r, mask = ctx.saved_tensors
-    bias_dtype, weight_scale, bias_scale, resample, slope, norm, eps, eps_mode, backend = ctx.config
+    x, weight, *saved = ctx.saved_tensors
+    bias_dtype, *config, backend = ctx.config
+    dy = torch.zeros_like(saved[0]) if dy is None else dy
+    # y, r and mask are what x and weight made of them
+    args = dy, x, weight, *config, *wanted(ctx, 0, 1, 2)
+    plain = type(saved[0]) is Tensor and not torch.compiler.is_compiling()
+    simple = plain and dr is None and not torch.is_grad_enabled()
+    run = _backward_again.find(args, backend) if simple else None
+    dx, dw, db = _gradients(args, dr, saved, backend, simple) if run is None else run(dy, x, weight, *saved)
+    return dx, dw, db if db is None or db.dtype == bias_dtype else db.to(bias_dtype), *(None,) * 8
+
+
+_backward_again = Again("scaled_conv2d_backward", tensors=3)
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+def _gradients(args: tuple[Any, ...], dr: Tensor | None, saved: list[Any], backend: str, simple: bool) -> Gradients:
+    """(dx, dw, db), those needed. `simple`: without dr, and nobody differentiates them again."""
+    dy, x, weight, weight_scale, bias_scale, resample, slope, norm, eps, eps_mode, *needs = args
+    need_x, need_weight, need_bias = needs
     on_weight, on_epilogue = split_scale_backward(weight_scale, x.dtype)
-    need_x, need_weight, need_bias = wanted(ctx, 0, 1, 2)
-    dy = torch.zeros_like(y) if dy is None else dy
     pool = resample == "pool"
-    du, db = bias_act_backward(
-        dy, dr, y, r, mask, on_epilogue, bias_scale, slope, norm, eps, eps_mode, pool, need_bias, backend
-    )
-    inner = "none" if pool else resample
-    dx, dw = gradients(x, du, weight, on_weight, inner, backend, need_x, need_weight)
-    return dx, dw, None if db is None else db.to(bias_dtype), *(None,) * 8
+    epilogue = dy, dr, *saved, on_epilogue, bias_scale, slope, norm, eps, eps_mode, pool, need_bias
+    du, db = bias_act_backward(*epilogue, backend)
+    conv = x, du, weight, on_weight, "none" if pool else resample, backend, need_x, need_weight
+    dx, dw = gradients(*conv)
+    if simple:
+        _backward_again.learn(args, backend, _joined(epilogue, conv, backend))
+    return dx, dw, db
+
+
+def _joined(epilogue: tuple[Any, ...], conv: tuple[Any, ...], backend: str) -> Callable[..., Gradients] | None:
+    """What runs for these, for other tensors of the same kinds; None where it has to be chosen every time."""
+    chosen, run_conv = known("bias_act_backward", epilogue, backend), known_gradients(*conv)
+    if chosen is None or run_conv is None:
+        return None
+    run_epilogue, scalars = chosen.run, epilogue[5:]
+
+    def run(dy: Tensor, x: Tensor, weight: Tensor, y: Tensor, r: Tensor | None, mask: Tensor | None) -> Gradients:
+        du, db = run_epilogue(dy, None, y, r, mask, *scalars)
+        return *run_conv(x, du, weight), db
+
+    return run
 
 
 scaled_conv2d_forward = register(

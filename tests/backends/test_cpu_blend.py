@@ -31,7 +31,8 @@ ISAS = cpu.describe()["isas"]
 
 @pytest.fixture(autouse=True)
 def poisoned_outputs(monkeypatch):
-    monkeypatch.setattr(native, "empty", poisoned(native.empty))
+    for allocator in ("empty", "allocate"):
+        monkeypatch.setattr(native, allocator, poisoned(getattr(native, allocator)))
     before = cpu.describe()["isa"]
     yield
     cpu.set_isa(before)

@@ -102,9 +102,9 @@ def tiled_convs() -> list[Tensor]:
     up, down = random_tensor(64, 48, 3, 3), random_tensor(48, 64, 3, 3)
     ways = [tiled.conv(small, up, 0.1, way, False) for way in ("none", "up")]
     ways += [tiled.conv(large, up, 0.1, "none", True), tiled.conv(large, down, 0.1, "down", False)]
-    gradients = [tiled.weight_grad(small, large, 0.1, "up", up.dtype)]
-    gradients += [tiled.weight_grad(large, small, 0.1, "down", up.dtype)]
-    gradients += [tiled.weight_grad(large, large, 0.1, "none", up.dtype)]
+    gradients = [tiled.weight_grad(small, large, 0.1, "up", 3, up.dtype)]
+    gradients += [tiled.weight_grad(large, small, 0.1, "down", 3, up.dtype)]
+    gradients += [tiled.weight_grad(large, large, 0.1, "none", 3, up.dtype)]
     return [*ways, *gradients]
 
 

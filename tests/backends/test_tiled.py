@@ -45,7 +45,7 @@ def three_directions(x: Tensor, w: Tensor, dy: Tensor, resample: str) -> list[Te
     """The input gradient is the other resampling with the adjoint's weights: of "up" 4 "down", of "down" "up" / 4."""
     other, factor = {"none": ("none", 1.0), "up": ("down", 4.0), "down": ("up", 0.25)}[resample]
     y, dx = tiled.conv(x, w, SCALE, resample, False), tiled.conv(dy, w, SCALE * factor, other, True)
-    return [y, dx, tiled.weight_grad(x, dy, SCALE, resample, w.dtype)]
+    return [y, dx, tiled.weight_grad(x, dy, SCALE, resample, 3, w.dtype)]
 
 
 def convolved(x: Tensor, w: Tensor, resample: str) -> Tensor:
@@ -140,7 +140,7 @@ def test_float32_parameters_beside_half_images(dtype: torch.dtype, poison: None)
 def test_the_weight_gradient_of_no_pixels_is_zero(resample: str, shape: tuple[int, ...], poison: None) -> None:
     n, c, h, w = shape
     x, _, dy = problem((n, c, 24, h, w), resample, torch.float32)
-    assert not tiled.weight_grad(x, dy, SCALE, resample, torch.float32).any()
+    assert not tiled.weight_grad(x, dy, SCALE, resample, 3, torch.float32).any()
 
 
 @pytest.mark.parametrize("isa", cpu.native.isas() if cpu.native else [])

@@ -63,15 +63,15 @@ def test_the_calls_are_those_of_training_and_sampling() -> None:
 def test_the_fastest_way_runs_from_then_on(monkeypatch: pytest.MonkeyPatch, clock: dict[str, float]) -> None:
     call = small()
     args = drawn(call)
-    assert registry.choose(call.op, None, "cpu", args) is registry._TABLE["cpu", call.op].run
+    assert registry.choose(call.op, None, "cpu", args).way == "cpu"
     tuning = tuned(monkeypatch, call)
     (change,) = tuning.changes
     assert (change.before, change.best, change.gain) == ("cpu", "aten", 3.0)
-    assert registry.choose(call.op, None, "cpu", args) is registry._TABLE["aten", call.op].run
-    assert registry.choose(call.op, "cpu", "cpu", args) is registry._TABLE["aten+cpu", call.op].run  # of its two ways
+    assert registry.choose(call.op, None, "cpu", args).way == "aten"
+    assert registry.choose(call.op, "cpu", "cpu", args).way == "aten+cpu"  # of its two ways
     tables.forget()
     registry.forget()
-    assert registry.choose(call.op, None, "cpu", args) is registry._TABLE["aten", call.op].run
+    assert registry.choose(call.op, None, "cpu", args).way == "aten"
     assert signature.bucket(call.op, registry.names_of(call.op), args) == change.name
 
 
@@ -114,7 +114,7 @@ def test_a_wrong_way_is_never_timed(wrong: str, monkeypatch: pytest.MonkeyPatch,
     def run(x: torch.Tensor, *args: Any) -> torch.Tensor:
         return right.run(x, *args) * (1.0 if wrong == "size" and x.shape[2] < 16 else 1.1)
 
-    monkeypatch.setitem(registry._TABLE, ("cpu", "conv"), right._replace(run=run))
+    monkeypatch.setitem(registry._TABLE, ("cpu", "conv"), right._replace(run=run, plan=None))
     tuning = tuned(monkeypatch, small("conv"), small("conv", "up"))
     assert len(tuning.wrong) == (2 if wrong == "size" else 0)
     assert all("cpu conv float32" in text and "off by 0.1" in text for text in tuning.wrong)

@@ -77,7 +77,7 @@ def test_a_fault_is_seen(
 ) -> None:
     for way in ("cpu", "aten+cpu"):
         if (row := registry._TABLE.get((way, op))) is not None:
-            monkeypatch.setitem(registry._TABLE, (way, op), row._replace(run=fault(row.run)))
+            monkeypatch.setitem(registry._TABLE, (way, op), row._replace(run=fault(row.run), plan=None))
     status, out = run(capsys, "--dtype", "float32")
     assert status == 1
     assert f"WRONG {case} by cpu, float32: " in out

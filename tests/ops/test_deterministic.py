@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import pggan_fast
 from pggan_fast.backends import layout, registry
+from pggan_fast.ops import _again
 
 names = pytest.mark.parametrize("name", OPS)
 backends = pytest.mark.parametrize("backend", ["aten"] if grid.SLOW_MOTION else ["reference", "aten", "cpu"])
@@ -147,17 +148,18 @@ def called_by(f: Callable[[], Any]) -> set[str]:
     found: set[str] = set()
     real = registry.choose
 
-    def choose(*args: Any) -> Callable[..., Any]:
-        run = real(*args)
+    def choose(*args: Any) -> registry.Chosen:
+        run, way = real(*args)
 
         def watched(*inputs: Any) -> Any:
             with Called(found):
                 return run(*inputs)
 
-        return watched
+        return registry.Chosen(watched, way)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "choose", choose)
+        patch.setattr(_again, "_intercepted", lambda: True)  # every call chooses
         with Called(found):
             f()
         f()
@@ -174,7 +176,7 @@ def test_nothing_is_called_that_would_raise_on_a_cuda_device(name: str, backend:
 
 def test_a_call_that_would_raise_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     aten = registry._TABLE["aten", "fade_reals"]
-    spoiled = aten._replace(run=lambda image, alpha: aten.run(image.cumsum(0), alpha))
+    spoiled = aten._replace(run=lambda image, alpha: aten.run(image.cumsum(0), alpha), plan=None)
     monkeypatch.setitem(registry._TABLE, ("aten", "fade_reals"), spoiled)
     assert called_by(lambda: results("fade_reals", "aten", enlarged=1)) & FORBIDDEN == {"cumsum"}
 

@@ -121,7 +121,8 @@ def test_the_eager_function_and_the_dispatcher_agree(name: str) -> None:
         tensors = [t for t in sample if isinstance(t, Tensor) and t.requires_grad]
         results = []
         for run in (_register._eager[name], _register._overload[name]):
-            out = run(*sample)
+            chosen = (_register._chosen(name, sample),) if run is _register._eager[name] else ()
+            out = run(*sample, *chosen)
             outs = [o for o in (out if isinstance(out, tuple) else (out,)) if o is not None and o.is_floating_point()]
             grads = torch.autograd.grad([o.sin().sum() for o in outs], tensors, allow_unused=True)
             results.append([*outs, *grads])
@@ -137,7 +138,7 @@ def test_a_fake_with_wrong_strides_is_caught(monkeypatch: pytest.MonkeyPatch, ba
 
     key = backend, "fade_reals"
     right = registry._TABLE[key]
-    wrong = right._replace(run=lambda *args: right.run(*args).contiguous(memory_format=torch.channels_last))
+    wrong = right._replace(run=lambda *args: right.run(*args).contiguous(memory_format=torch.channels_last), plan=None)
     monkeypatch.setitem(registry._TABLE, key, wrong)
     sample = (torch.randn(2, 3, 4, 6, requires_grad=True), torch.tensor(0.25), backend)
     with pytest.raises(Exception, match=r"(?i)stride"):

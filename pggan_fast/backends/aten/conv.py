@@ -8,13 +8,14 @@ Resampling convolutions run as one 4x4 stride-2 convolution: with S(w) the 3x3 k
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pggan_fast.backends import layout
-from pggan_fast.backends.registry import implement
+from pggan_fast.backends.registry import TOGETHER, implement
 from pggan_fast.reference import down2, up2
 
 # oneDNN at or below this many pixels an image prefers NCHW: with channels_last activations and contiguous weights it
@@ -61,7 +62,26 @@ def _compute_format(x: Tensor) -> Tensor:
     return layout.dense(x, channels_last)
 
 
-@implement("aten", "conv")
+def conv_plan(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Callable[..., Tensor]:
+    """What convolves such x with such weights: the plain one without a second look at them."""
+    k = weight.shape[2]
+    if resample != "none" or scale != 1.0 or weight.dtype != x.dtype or not _computes_as_it_is(x):
+        return lambda x, weight, *_: conv(x, weight, scale, resample, adjoint)
+    if k == 1 and x.shape[2] == x.shape[3] == 1:
+        return lambda x, weight, *_: _plain_conv(x, weight, adjoint)  # a product, in the only format that there is
+    if adjoint:
+        return lambda x, weight, *_: layout.conform(_plain_conv(x, weight, True), x)
+    padding = (k // 2, k // 2)
+    return lambda x, weight, *_: layout.conform(torch.conv2d(x, weight, None, (1, 1), padding), x)
+
+
+def _computes_as_it_is(x: Tensor) -> bool:
+    return x.is_contiguous() or (
+        x.shape[2] * x.shape[3] > FEW_PIXELS and x.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+@implement("aten", "conv", plan=conv_plan)
 def conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
     k = weight.shape[2]
     if k == 3 and resample != "none" and _sums_pay(x, resample):
@@ -148,6 +168,28 @@ def _convolution_backward(
         dy, x, w, None, [stride] * 2, padding, [1, 1], False, [0, 0], 1, [*wanted, False]
     )
     return dx, dw
+
+
+def _gradients_plan(
+    x: Tensor, dy: Tensor, weight: Tensor, scale: float, resample: str
+) -> Callable[..., tuple[Tensor, Tensor]] | None:
+    """(dx, dw) of a plain 3x3 convolution by one call of torch, with the bits that two have: of few pixels, torch looks
+    at the arguments for longer than it computes."""
+    few = x.shape[0] * x.shape[2] * x.shape[3] <= FEW_PIXELS_HALF
+    plain = resample == "none" and scale == 1.0 and weight.shape[2] == 3 and weight.dtype == x.dtype
+    if not (plain and few and x.numel()):
+        return None
+    as_they_are = _computes_as_it_is(x) and _computes_as_it_is(dy)
+
+    def run(x: Tensor, dy: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        rows, drows = (x, dy) if as_they_are else (_compute_format(x), _compute_format(dy))
+        dx, dw = _convolution_backward(drows, rows, weight, 1, (True, True))
+        return layout.conform(dx, dy), dw.contiguous()
+
+    return run
+
+
+TOGETHER["aten"] = TOGETHER["aten+cpu"] = _gradients_plan
 
 
 def _pointwise_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str) -> Tensor:
