@@ -78,27 +78,36 @@ def _stddev(x: Tensor) -> Tensor:
 
 
 def layers(device: torch.device) -> list[Layer]:
-    """The kinds of layers, on 4x4 maps of 8 channels."""
+    """The kinds of layers, on 4x4 maps of 8 channels; a network's trunk also as it runs itself, channels_last."""
 
-    def tensors(*shapes: tuple[int, ...]) -> list[Tensor]:
+    def tensors(*shapes: tuple[int, ...], rows: bool = False) -> list[Tensor]:
         generator = torch.Generator().manual_seed(0)
-        return [torch.randn(s, generator=generator).to(device).requires_grad_() for s in shapes]
+        drawn = [torch.randn(s, generator=generator).to(device) for s in shapes]
+        if rows:
+            drawn[0] = drawn[0].contiguous(memory_format=torch.channels_last)
+        return [t.requires_grad_() for t in drawn]
 
     c, s = CHANNELS, 0.1
     x, b = (1, c, SIZE, SIZE), (c,)
     conv = functools.partial(ops.scaled_conv2d, weight_scale=s)
-    return [
-        Layer(
+    trunk = [
+        (
             "G layer",
             functools.partial(conv, negative_slope=SLOPE, pixel_norm="after_act", eps=EPS),
             lambda x, w, b: _pixel_norm(_lrelu(_conv(x, w, b, s))),
-            tensors(x, (c, c, 3, 3), b),
         ),
-        Layer(
+        (
             "D layer, down",
             functools.partial(conv, negative_slope=SLOPE, resample="down"),
             lambda x, w, b: _lrelu(F.avg_pool2d(_conv(x, w, b, s), 2)),
-            tensors(x, (c, c, 3, 3), b),
+        ),
+    ]
+    formats = (("", False), (", channels_last", True))
+    return [
+        *(
+            Layer(f"{name}{suffix}", ours, eager, tensors(x, (c, c, 3, 3), b, rows=rows))
+            for name, ours, eager in trunk
+            for suffix, rows in formats
         ),
         Layer("to_rgb", conv, lambda x, w, b: _conv(x, w, b, s), tensors(x, (3, c, 1, 1), (3,))),
         Layer(
