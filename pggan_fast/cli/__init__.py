@@ -16,6 +16,10 @@ import tyro
 COMMANDS = {
     "bench": ("pggan_fast.cli.bench", "measure throughput and memory against plain PyTorch on this machine"),
     "tune": ("pggan_fast.cli.tune", "measure which kernels are fastest on this device, and run those from now on"),
+    "fuse": (
+        "pggan_fast.cli.fuse",
+        "run a model of yours on the fused ops; say which parts of it, and why not others",
+    ),
     "doctor": ("pggan_fast.cli.doctor", "check every op of every backend on this machine against the reference"),
     "info": ("pggan_fast.cli.info", "say which backends run here, which do not, why, and what would change that"),
 }

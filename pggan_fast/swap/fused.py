@@ -1,0 +1,180 @@
+"""What `fuse` puts at `module.forward`."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pggan_fast.backends import layout
+from pggan_fast.swap.chain import Chain
+from pggan_fast.swap.guard import Guard
+from pggan_fast.swap.read import Reading
+from pggan_fast.swap.steps import Call, Conv, NotAsRecorded, Stddev
+from pggan_fast.swap.trial import LARGEST, Geometry
+
+
+class Forward:
+    """In place of a module's forward, on the instance alone: pickled and copied with it. Subclasses write `run`.
+
+    `run` raises NotAsRecorded for arguments that it cannot take, before anything with an effect was called; then, and
+    where the modules have changed since, the class's own forward runs.
+    """
+
+    pattern = ""  # what the report says
+    strict = False  # raise NotAsRecorded in place of running the original
+    varying: tuple[str, ...] = ()  # attributes of the module that `run` reads in each call: they may change
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        modules: Iterable[torch.nn.Module],
+        numbers: dict[tuple[torch.nn.Module, str], float] | None = None,
+    ) -> None:
+        self.module, self._warned = module, False
+        self._guard = Guard((module, *modules), numbers, self.varying)
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    def examples(self, like: Tensor) -> list[tuple[Any, ...]]:
+        """Arguments, random in each call, in dtype and on device of `like`, on which the probe compares `run` with the
+        original; they should reach all that `run` does. At least one of them must be taken by both."""
+        raise NotImplementedError
+
+    def large_example(self, like: Tensor) -> tuple[Any, ...]:
+        """Arguments to measure with, as large as is usual."""
+        return max(self.examples(like), key=lambda args: sum(a.numel() for a in args if isinstance(a, Tensor)))
+
+    def setting(self, case: int | None) -> AbstractContextManager[Any]:
+        """The state in which the module takes its `case`th example; None: the large example."""
+        return nullcontext()
+
+    @property
+    def calls(self) -> list[Call]:
+        """Modules that `run` calls as they are; parts of them may be fused by themselves."""
+        return []
+
+    @property
+    def stale(self) -> bool:
+        """Whether the module was changed since, so that its own forward runs."""
+        return not self._guard.holds()
+
+    def original(self, *args: Any, **kwargs: Any) -> Any:
+        """What the class does."""
+        return type(self.module).forward(self.module, *args, **kwargs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() or self._guard.holds():
+            try:
+                return self.run(*args, **kwargs)
+            except NotAsRecorded:
+                if self.strict:
+                    raise
+                return self.original(*args, **kwargs)
+        if self.strict:
+            raise NotAsRecorded("the module was changed")
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{type(self.module).__name__} was changed after fuse(): its own forward runs; call fuse again "
+                "to have it fast",
+                stacklevel=3,
+            )
+        return self.original(*args, **kwargs)
+
+    def replica(self) -> torch.nn.Module:
+        """torch.nn.DataParallel's copy of the module, which runs its own forward: our steps hold the parameters of the
+        module that was copied."""
+        copy: torch.nn.Module = type(self.module)._replicate_for_data_parallel(self.module)
+        for name in ("forward", "_replicate_for_data_parallel"):
+            vars(copy).pop(name, None)
+        return copy
+
+    def install(self) -> None:
+        vars(self.module).update(forward=self, _replicate_for_data_parallel=self.replica)
+
+    def remove(self) -> None:
+        for name in ("forward", "_replicate_for_data_parallel"):
+            vars(self.module).pop(name, None)
+
+
+class Fused(Forward):
+    """Of a module that is a chain with one tensor in and one out, for inputs of one or both ranks."""
+
+    def __init__(self, module: torch.nn.Module, readings: dict[int, Reading]) -> None:
+        modules = [m for reading in readings.values() for m in reading.modules]
+        numbers = {place: number for reading in readings.values() for place, number in reading.numbers.items()}
+        super().__init__(module, modules, numbers)
+        self.chains = {rank: Chain(reading.steps) for rank, reading in readings.items()}
+        self._examples = {rank: reading.shapes for rank, reading in readings.items()}
+        self._shapes = {
+            rank: {geometry.shape for geometry in reading.shapes} if reading.limited else None
+            for rank, reading in readings.items()
+        }
+        self.pattern = " | ".join(dict.fromkeys(map(str, self.chains.values())))
+
+    @property
+    def calls(self) -> list[Call]:
+        return [call for chain in self.chains.values() for call in chain.calls]
+
+    def examples(self, like: Tensor) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = []
+        for rank, shapes in self._examples.items():
+            batches = (4, 8) if any(isinstance(step, Stddev) for step in self.chains[rank].steps) else (2,)
+            found += [(shapes[0].input(n, like),) for n in batches]
+            found.append((min(shapes[1:] or shapes, key=lambda g: math.prod(g.shape)).input(3, like),))
+        return found
+
+    def large_example(self, like: Tensor) -> tuple[Any, ...]:
+        if 4 not in self.chains or self._shapes[4] is not None:
+            return super().large_example(like)
+        return (Geometry((self._examples[4][0].shape[0], LARGEST, LARGEST)).input(4, like),)
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        x = args[0] if len(args) == 1 and not kwargs else None
+        chain = self.chains.get(x.ndim) if isinstance(x, Tensor) and x.is_floating_point() else None
+        if x is None or chain is None or x.layout is not torch.strided:
+            raise NotAsRecorded("not one dense tensor of a known rank")
+        shapes = self._shapes[x.ndim]
+        if shapes is not None and tuple(x.shape[1:]) not in shapes:
+            raise NotAsRecorded("another size")
+        u = chain(inside(x))
+        y = outside(u, keep=channels_last(x) or chain_channels_last(chain))
+        # Our ops keep their output for backward, PyTorch's products do not: it may be overwritten.
+        return y.clone() if y is u and chain.linear_end and y.requires_grad else y
+
+
+def inside(x: Tensor) -> Tensor:
+    """An argument as it is inside of a region: channels_last if 4-D."""
+    return layout.channels_last(x) if x.ndim == 4 else x
+
+
+def outside(y: Tensor, keep: bool = False) -> Tensor:
+    """A result as the module's own code would give it: contiguous, or channels_last (`keep`) where that went in."""
+    if keep or y.is_contiguous() or torch._C._are_functorch_transforms_active():
+        return y
+    return y.contiguous()
+
+
+def channels_last(x: Tensor) -> bool:
+    """Whether a convolution of x or by x gives channels_last."""
+    if x.ndim != 4 or torch._C._are_functorch_transforms_active():
+        return False
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def chain_channels_last(chain: Chain) -> bool:
+    """Whether weights are channels_last (`model.to(memory_format=torch.channels_last)`), which convolutions follow."""
+    return any(channels_last(step.weight()) for step in chain.steps if isinstance(step, Conv))
+
+
+def installed(m: torch.nn.Module) -> Forward | None:
+    """What `fuse` has put there."""
+    forward = vars(m).get("forward")
+    return forward if isinstance(forward, Forward) else None
