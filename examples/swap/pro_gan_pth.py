@@ -4,7 +4,7 @@ import argparse
 import copy
 
 import torch
-from pggan_fast.benchmarks.peers.akanimax import Discriminator, Generator  # or: from pro_gan_pytorch.networks import ...
+from pggan_fast.benchmarks.peers.akanimax import Discriminator, Generator  # or pro_gan_pytorch
 
 from pggan_fast.data import faces
 

@@ -32,6 +32,10 @@ def fuse(model: torch.nn.Module, *, copy: bool = False, probe: bool = True, time
     by its name. Equalised learning rates, plain convolutions and dense layers, leaky ReLU, pixel norm, nearest
     upsampling, 2x2 means and minibatch statistics are known in all their spellings; anything else runs as before.
 
+    Whole networks of pro_gan_pytorch, pytorch_GAN_zoo, progressive-gan-pytorch (rosinality), pggan-pytorch (nashory),
+    gan-lab, genforce and the WSConv2d tutorial are one replacement, blended levels and all; after one has grown, fuse
+    it again. The generator of pro-gan-pth 3.4, whose first layer is a TypeError on current torch, runs again.
+
     Args:
         model: any module, in any mode, dtype and on any device; also wrapped by DistributedDataParallel or
             DataParallel (whose replicas run the original code). Fuse before torch.compile.

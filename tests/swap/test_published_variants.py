@@ -366,6 +366,17 @@ def test_relatives_are_found_out(name: str) -> None:
     torch.testing.assert_close(call(model, x), expected, rtol=1e-9, atol=1e-9)
 
 
+def test_what_only_has_the_names_is_reported() -> None:
+    """Read as what it is not it raises something: that is a reason, and its parts are fused."""
+    model = wsconv.networks(2, WIDTHS, LATENT)[0]
+    twin = copy.deepcopy(model)
+    twin.initial = torch.nn.Identity()
+    report = pggan_fast.fuse(twin)
+    (row,) = [row for row in report.left if row.name == ""][:1]
+    assert "generator with WSConv2d? StopIteration" in row.reason
+    assert any(row.name == "prog_blocks.0" for row in report.replaced)
+
+
 def test_hooks_inside_go_on_running() -> None:
     model = randomised(akanimax.networks(2, WIDTHS, LATENT)[0])
     seen: list[Any] = []

@@ -16,6 +16,7 @@ from pggan_fast.swap.read import Reading, Unreadable, hooked, left_alone, read
 from pggan_fast.swap.steps import Act, Call, Conv, NotAsRecorded, Stddev, Step
 
 LARGEST = 5e8  # products per image
+_UNLIKE = (AttributeError, LookupError, StopIteration, TypeError, ValueError)  # what other structures raise when read
 Plan = TypeVar("Plan", bound=Generator | Discriminator)
 
 
@@ -36,9 +37,13 @@ class Network(Forward, Generic[Plan]):
             reason = left_alone(m) or hooked(m)
             if reason is not None:
                 raise Unreadable(f"{type(m).__name__} inside of it: {reason}")
-        self.read(model)
-        apart = self.apart(model)
-        super().__init__(model, [m for m in below if m not in apart], self._found)
+        try:
+            self.read(model)
+            apart = self.apart(model)
+            super().__init__(model, [m for m in below if m not in apart], self._found)
+            self.examples(torch.empty(0, device="meta"))
+        except _UNLIKE as error:
+            raise Unreadable(f"a {self.pattern}? {type(error).__name__}: {error}") from error
 
     def read(self, m: Any) -> None:
         raise NotImplementedError
