@@ -41,8 +41,8 @@ def main(arguments=None):
     gen = Generator(DEPTH, latent_size=options.width, widths=widths)
     dis = Discriminator(DEPTH, latent_size=options.width, widths=widths)
     shadow, loss = copy.deepcopy(gen), WganGP(dis)
-    gen_optim = torch.optim.Adam(gen.parameters(), 0.003, (0, 0.99))
-    dis_optim = torch.optim.Adam(dis.parameters(), 0.003, (0, 0.99))
+    gen_optim = torch.optim.Adam(gen.parameters(), 0.003, (0.0, 0.99))
+    dis_optim = torch.optim.Adam(dis.parameters(), 0.003, (0.0, 0.99))
     images, losses = faces(32).float() / 127.5 - 1, []
     for step in range(options.steps):
         real = images[torch.randint(len(images), (options.batch,))]

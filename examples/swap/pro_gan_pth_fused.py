@@ -44,8 +44,8 @@ def main(arguments=None):
     pggan_fast.fuse(gen)
     pggan_fast.fuse(dis)
     shadow, loss = copy.deepcopy(gen), WganGP(dis)
-    gen_optim = torch.optim.Adam(gen.parameters(), 0.003, (0, 0.99))
-    dis_optim = torch.optim.Adam(dis.parameters(), 0.003, (0, 0.99))
+    gen_optim = torch.optim.Adam(gen.parameters(), 0.003, (0.0, 0.99))
+    dis_optim = torch.optim.Adam(dis.parameters(), 0.003, (0.0, 0.99))
     images, losses = faces(32).float() / 127.5 - 1, []
     for step in range(options.steps):
         real = images[torch.randint(len(images), (options.batch,))]

@@ -151,8 +151,25 @@ class Fused(Forward):
 
 
 def inside(x: Tensor) -> Tensor:
-    """An argument as it is inside of a region: channels_last if 4-D."""
-    return layout.channels_last(x) if x.ndim == 4 else x
+    """An argument as it is inside of a region: channels_last if 4-D. Its gradient leaves as the argument came."""
+    if x.ndim != 4 or torch._C._are_functorch_transforms_active():
+        return x
+    if x.is_contiguous() and x.requires_grad and torch.is_grad_enabled():
+        rows: Tensor = _Inside.apply(x)
+        return rows
+    return layout.channels_last(x)
+
+
+class _Inside(torch.autograd.Function):
+    """Into channels_last; the gradient is plainly contiguous, as penalties on it go on with `.view(n, -1)`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return layout.channels_last(x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g.contiguous()
 
 
 def outside(y: Tensor, keep: bool = False) -> Tensor:

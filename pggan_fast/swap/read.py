@@ -49,7 +49,7 @@ class Unreadable(Exception):
 def left_alone(m: torch.nn.Module) -> str | None:
     """Why a module must be called as it is, whatever it computes."""
     kind = type(m)
-    if kind.__module__.startswith("pggan_fast."):
+    if kind.__module__.startswith(("pggan_fast.nn", "pggan_fast.models")):
         return "already pggan_fast"
     if isinstance(m, torch.jit.ScriptModule):
         return "a torch.jit module"

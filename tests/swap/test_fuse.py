@@ -276,3 +276,21 @@ def test_what_is_no_module_is_an_error(function: Callable[[Any], Any]) -> None:
 def test_names_of_the_package() -> None:
     assert pggan_fast.fuse is pggan_fast.swap.fuse
     assert {"fuse", "unfuse", "FuseReport", "swap"} <= set(pggan_fast.__all__)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_gradient_of_an_image_has_the_strides_of_the_original(memory_format: torch.memory_format) -> None:
+    """Penalties go on with `gradient.view(n, -1)`."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.LeakyReLU(0.2), nn.Conv2d(8, 8, 3, padding=1), nn.LeakyReLU(0.2)
+    )
+    x = torch.randn(2, 3, 6, 4).contiguous(memory_format=memory_format).requires_grad_()
+    strides = []
+    for fused in (False, True):
+        if fused:
+            assert fuse(model).replaced
+        y = model(x)
+        (gradient,) = torch.autograd.grad(y, x, torch.ones_like(y), create_graph=True)
+        strides.append((y.stride(), gradient.stride()))
+        gradient.square().sum().backward()
+    assert strides[0] == strides[1]
