@@ -58,4 +58,4 @@ def test_losses_that_part_are_told_and_not_timed(
 
     monkeypatch.setattr(swap, "pair", faulty)
     assert swap.main(["--family", "wsconv", "--resolution", "8", "--rounds", "1"]) == 1
-    assert "losses differ by" in capsys.readouterr().out
+    assert "has a relative error of" in capsys.readouterr().out
