@@ -14,7 +14,7 @@ from pggan_fast.ops import no_weight_grads
 from pggan_fast.warmup import warm_up
 
 if TYPE_CHECKING:
-    from pggan_fast import inference, models, swap, training
+    from pggan_fast import convert, inference, models, networks, swap, training
     from pggan_fast.swap import FuseReport, fuse, unfuse
 
 __version__ = "0.1.0"
@@ -24,11 +24,13 @@ __all__ = [
     "FuseReport",
     "__version__",
     "backends",
+    "convert",
     "explain",
     "frozen",
     "fuse",
     "inference",
     "models",
+    "networks",
     "nn",
     "no_weight_grads",
     "ops",
@@ -42,7 +44,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """What needs the networks or looks into those of others is imported when it is first asked for."""
-    if name in ("inference", "models", "swap", "training"):
+    if name in ("convert", "inference", "models", "networks", "swap", "training"):
         return importlib.import_module(f"pggan_fast.{name}")
     if name in ("FuseReport", "fuse", "unfuse"):
         return getattr(importlib.import_module("pggan_fast.swap"), name)

@@ -170,10 +170,10 @@ class ScaledLinear(_Scaled):
 
 
 class LatentToMap(_Scaled):
-    """G's first layer: dense [N, in_features] -> view [N, C, H, W], bias per channel, leaky ReLU, pixel norm.
+    """G's first layer: dense [N, in_features] -> view [N, C, H, W], bias, leaky ReLU, pixel norm.
 
-    weight [C * H * W, in_features], bias [C] (per channel, not per unit: official). gain sqrt(2) / 4 as the official
-    code has it. With `channels_last` the map leaves in that format.
+    weight [C * H * W, in_features], bias [C] (per channel: official), or [C * H * W] with `unit_bias` (some ports).
+    gain sqrt(2) / 4 as the official code has it. With `channels_last` the map leaves in that format.
     """
 
     def __init__(
@@ -184,28 +184,33 @@ class LatentToMap(_Scaled):
         *,
         gain: float = math.sqrt(2.0) / 4.0,
         negative_slope: float = 0.2,
+        pixel_norm: str = "after_act",
         eps: float = 1e-8,
+        unit_bias: bool = False,
         channels_last: bool = True,
         backend: str | None = None,
     ) -> None:
         _checks.counts(1, in_features=in_features, channels=channels)
         if len(shape) != 2 or min(shape) < 1:
             raise ValueError(f"shape: expected height and width >= 1, got {shape!r}")
-        _checks.epilogue(negative_slope, "after_act", eps, "inside")
-        super().__init__((channels * shape[0] * shape[1], in_features), channels, gain, 1.0, backend)
-        self.shape = (channels, *shape)
-        self.negative_slope, self.eps, self.channels_last = negative_slope, eps, channels_last
+        _checks.epilogue(negative_slope, pixel_norm, eps, "inside")
+        units = channels * shape[0] * shape[1]
+        super().__init__((units, in_features), units if unit_bias else channels, gain, 1.0, backend)
+        self.shape, self.unit_bias = (channels, *shape), unit_bias
+        self.negative_slope, self.pixel_norm, self.eps = negative_slope, pixel_norm, eps
+        self.channels_last = channels_last
 
     def forward(self, x: Tensor) -> Tensor:
-        u = ops.scaled_linear(x, self.weight, weight_scale=self.weight_scale, backend=self.backend)
+        inner, outer = (self.bias, None) if self.unit_bias else (None, self.bias)
+        u = ops.scaled_linear(x, self.weight, inner, weight_scale=self.weight_scale, backend=self.backend)
         u = u.view(-1, *self.shape)
         if self.channels_last:
             u = layout.channels_last(u)
         return ops.bias_act(
             u,
-            self.bias,
+            outer,
             negative_slope=self.negative_slope,
-            pixel_norm="after_act",
+            pixel_norm=self.pixel_norm,
             eps=self.eps,
             backend=self.backend,
         )

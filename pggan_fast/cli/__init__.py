@@ -15,6 +15,7 @@ import tyro
 # Subcommand: (module with a `Command` dataclass whose `run()` returns the exit status, one line of help).
 COMMANDS = {
     "bench": ("pggan_fast.cli.bench", "measure throughput and memory against plain PyTorch on this machine"),
+    "convert": ("pggan_fast.cli.convert", "turn another program's checkpoint into a network file of ours"),
     "tune": ("pggan_fast.cli.tune", "measure which kernels are fastest on this device, and run those from now on"),
     "fuse": (
         "pggan_fast.cli.fuse",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -12,6 +11,7 @@ import tyro
 
 from pggan_fast.cli import UsageError
 from pggan_fast.cli.devices import parse_device
+from pggan_fast.cli.files import check_writable
 
 if TYPE_CHECKING:
     from pggan_fast.benchmarks.providers import Provider
@@ -25,18 +25,6 @@ DEFAULT_PROVIDERS: tuple[ProviderName, ...] = ("auto", "eager", "eager_channels_
 def _option(metavar: str | None = None) -> Any:
     """An option without a default to show."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
-
-
-def _check_file(name: str, path: Path) -> None:
-    """Refuse a path that could not be written."""
-    if path.is_dir():
-        raise UsageError(f"{name}: got the folder {path}, expected a file")
-    if not path.parent.is_dir():
-        raise UsageError(f"{name}: the folder {path.parent} does not exist")
-    try:  # as the report is written: beside the file, then in its place; mode bits do not tell root or /proc
-        tempfile.TemporaryFile(dir=path.parent, prefix=f".{path.name}.").close()
-    except OSError as error:
-        raise UsageError(f"{name}: cannot write in the folder {path.parent}: {error.strerror}") from None
 
 
 @dataclass
@@ -100,7 +88,7 @@ class Command:
         """Everything that could fail after minutes of timing, before them."""
         for name, path in (("--json", self.json), ("--plot", self.plot)):
             if path is not None:
-                _check_file(name, path)
+                check_writable(name, path)
         if self.plot is not None:
             from pggan_fast.benchmarks import plot
 

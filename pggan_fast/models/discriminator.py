@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -20,10 +21,13 @@ class Discriminator(torch.nn.Module):
     minibatch stddev, `conv`, `dense` and the linear `head`. While a level fades in, features are blended.
 
     Args:
+        widen_first: `conv` changes the number of feature maps rather than `conv_down` (official).
         downsample: "down" averages before the bias (official), "pool" after the activation (most PyTorch ports).
         stddev_group: samples per minibatch-stddev group; must divide the batch, or exceed it. torch.compile makes one
             graph for all such batches; torch.export too, but with the reference one for a single group (from a batch
-            of one, with Dim.AUTO) and another for several (stddev_group * Dim("groups")).
+            of one, with Dim.AUTO) and another for several (stddev_group * Dim("groups")). 0: no such layer.
+        stddev_grouping, stddev_unbiased, stddev_eps: see `ops.minibatch_stddev`.
+        fade_from: the lowest level whose fading in shows; below it alpha has no meaning.
         Others: see `Generator`.
     Source: Karras et al. 2017, tables 2 and 3, section 3.
     """
@@ -37,37 +41,62 @@ class Discriminator(torch.nn.Module):
         fmap_base: int = 8192,
         fmap_decay: float = 1.0,
         fmap_max: int = 512,
+        fmaps: Sequence[int] | None = None,
         base_shape: tuple[int, int] = (4, 4),
+        negative_slope: float = 0.2,
+        widen_first: bool = False,
         downsample: str = "down",
         stddev_group: int = 4,
+        stddev_grouping: str = "strided",
+        stddev_unbiased: bool = False,
+        stddev_eps: float = 1e-8,
+        fade_from: int = 8,
         backend: str | None = None,
         channels_last: bool | None = None,
     ) -> None:
         super().__init__()
         _checks.one_of("downsample", downsample, ("down", "pool"))
-        _checks.counts(1, channels=channels, stddev_group=stddev_group)
-        _checks.counts(0, label_dim=label_dim)
-        self.levels = Levels(resolution, tuple(base_shape), fmap_base, fmap_decay, fmap_max)
-        self.label_dim, self.channels = label_dim, channels
+        _checks.one_of("stddev_grouping", stddev_grouping, ("strided", "adjacent"))
+        _checks.counts(1, channels=channels)
+        _checks.counts(0, label_dim=label_dim, stddev_group=stddev_group, fade_from=fade_from)
+        widths = None if fmaps is None else tuple(fmaps)
+        self.levels = Levels(resolution, tuple(base_shape), fmap_base, fmap_decay, fmap_max, widths)
+        self.label_dim, self.channels, self.negative_slope = label_dim, channels, negative_slope
+        self.widen_first, self.downsample, self.fade_from = widen_first, downsample, fade_from
         self.channels_last = backend != "reference" if channels_last is None else channels_last
-        self.stddev = nn.MinibatchStdDev(stddev_group, backend=backend)
+        self.stddev: nn.MinibatchStdDev | None = None
+        if stddev_group:
+            self.stddev = nn.MinibatchStdDev(
+                stddev_group, grouping=stddev_grouping, unbiased=stddev_unbiased, eps=stddev_eps, backend=backend
+            )
+        layer: dict[str, Any] = {"negative_slope": negative_slope, "backend": backend}
         self.blocks, self.from_rgb = torch.nn.ModuleDict(), torch.nn.ModuleDict()
         for r in self.levels.resolutions:
             c = self.levels.channels(r)
-            self.from_rgb[name(r)] = nn.FromRGB(channels, c, backend=backend)
+            self.from_rgb[name(r)] = nn.FromRGB(channels, c, **layer)
             block = torch.nn.ModuleDict()
             if r == 4:
                 units = self.levels.stage_channels(0)
                 inputs = c * self.levels.base_shape[0] * self.levels.base_shape[1]
-                block["conv"] = nn.ScaledConv2d(c + 1, c, negative_slope=0.2, backend=backend)
-                block["dense"] = nn.ScaledLinear(inputs, units, negative_slope=0.2, backend=backend)
+                block["conv"] = nn.ScaledConv2d(c + bool(stddev_group), c, **layer)
+                block["dense"] = nn.ScaledLinear(inputs, units, **layer)
                 block["head"] = nn.ScaledLinear(units, 1 + label_dim, gain=1.0, backend=backend)
             else:
-                block["conv"] = nn.ScaledConv2d(c, c, negative_slope=0.2, backend=backend)
-                block["conv_down"] = nn.ScaledConv2d(
-                    c, self.levels.channels(r // 2), resample=downsample, negative_slope=0.2, backend=backend
-                )
+                lower = self.levels.channels(r // 2)
+                middle = lower if widen_first else c
+                block["conv"] = nn.ScaledConv2d(c, middle, **layer)
+                block["conv_down"] = nn.ScaledConv2d(middle, lower, resample=downsample, **layer)
             self.blocks[name(r)] = block
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments that say what is computed, as JSON has them."""
+        names = ("label_dim", "channels", "negative_slope", "widen_first", "downsample", "fade_from")
+        found = {**self.levels.arguments, **{name: getattr(self, name) for name in names}, "stddev_group": 0}
+        if self.stddev is not None:
+            of = {"group": "group_size", "grouping": "grouping", "unbiased": "unbiased", "eps": "eps"}
+            found |= {f"stddev_{ours}": getattr(self.stddev, theirs) for ours, theirs in of.items()}
+        return found
 
     def forward(self, image: Tensor, *, alpha: float | Tensor = 1.0) -> tuple[Tensor, Tensor | None]:
         """(score [N], label logits [N, label_dim] or None); the level is read off the image's size.
@@ -83,7 +112,7 @@ class Discriminator(torch.nn.Module):
         if self.channels_last:
             image = layout.channels_last(image)
         _checks.network_input("image", image, self.from_rgb[name(r)])
-        fading = fades(alpha) and r > 4
+        fading = fades(alpha) and r > 4 and r >= self.fade_from
         x = image
         for level in reversed([v for v in self.levels.resolutions if 4 < v <= r]):
             block = block_of(self.blocks, level)
@@ -94,7 +123,9 @@ class Discriminator(torch.nn.Module):
         if r == 4:
             x = self.from_rgb[name(r)](image)
         block = block_of(self.blocks, 4)
-        x = block["conv"](self.stddev(x)).flatten(1)  # [N, C * h * w] in NCHW order
+        if self.stddev is not None:
+            x = self.stddev(x)
+        x = block["conv"](x).flatten(1)  # [N, C * h * w] in NCHW order
         out = block["head"](block["dense"](x))
         return out[:, 0], out[:, 1:] if self.label_dim else None
 

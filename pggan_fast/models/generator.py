@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -20,12 +21,20 @@ class Generator(torch.nn.Module):
 
     Args:
         resolution: full (nominal) resolution, a power of two >= 4.
-        latent_dim, label_dim: sizes of z and of the labels; [z, labels] is pixel-normalised as one vector.
+        latent_dim, label_dim: sizes of z and of the labels.
         channels: image channels.
         fmap_base, fmap_decay, fmap_max: the level of resolution 2^k has
             min(fmap_base / 2^((k - 1) * fmap_decay), fmap_max) feature maps.
+        fmaps: instead, D's dense units and then the feature maps of each level.
         base_shape: height and width of the first level; level k has base_shape * 2^k.
         eps: the pixel norms' epsilon.
+        latent_norm: "joined" (official) pixel-normalises [z, labels] as one vector, "z" only z, "both" one after the
+            other, "none" neither.
+        negative_slope: the leaky ReLUs'; 0 is ReLU.
+        pixel_norm: of all layers, "after_act" (official), "before_act" or "none".
+        first_norm: False leaves out the norm after the dense layer alone.
+        unit_bias: the dense layer has a bias per unit rather than per channel.
+        tanh_from: the lowest level whose images pass tanh; None is no level (official).
         backend: None chooses, see `pggan_fast.backends`; "reference" is plain PyTorch. "cuda" convolves at most 64
             channels, so it is named layer by layer: csrc/cuda/README.md shows how.
         channels_last: the memory format inside; None: channels_last unless backend is "reference".
@@ -42,17 +51,30 @@ class Generator(torch.nn.Module):
         fmap_base: int = 8192,
         fmap_decay: float = 1.0,
         fmap_max: int = 512,
+        fmaps: Sequence[int] | None = None,
         base_shape: tuple[int, int] = (4, 4),
         eps: float = 1e-8,
+        latent_norm: str = "joined",
+        negative_slope: float = 0.2,
+        pixel_norm: str = "after_act",
+        first_norm: bool = True,
+        unit_bias: bool = False,
+        tanh_from: int | None = None,
         backend: str | None = None,
         channels_last: bool | None = None,
     ) -> None:
         super().__init__()
         _checks.counts(1, latent_dim=latent_dim, channels=channels)
         _checks.counts(0, label_dim=label_dim)
-        self.levels = Levels(resolution, tuple(base_shape), fmap_base, fmap_decay, fmap_max)
+        _checks.one_of("latent_norm", latent_norm, ("joined", "z", "both", "none"))
+        widths = None if fmaps is None else tuple(fmaps)
+        self.levels = Levels(resolution, tuple(base_shape), fmap_base, fmap_decay, fmap_max, widths)
         self.latent_dim, self.label_dim, self.channels = latent_dim, label_dim, channels
-        self.eps, self.backend = eps, backend
+        self.eps, self.latent_norm, self.negative_slope, self.pixel_norm = eps, latent_norm, negative_slope, pixel_norm
+        self.first_norm, self.unit_bias, self.backend = first_norm, unit_bias, backend
+        if tanh_from is not None and tanh_from not in self.levels.resolutions:
+            raise ValueError(f"tanh_from: expected None or one of {self.levels.resolutions}, got {tanh_from!r}")
+        self.tanh_from = tanh_from
         if channels_last is None:
             channels_last = backend != "reference"
         self.blocks, self.to_rgb = torch.nn.ModuleDict(), torch.nn.ModuleDict()
@@ -62,7 +84,15 @@ class Generator(torch.nn.Module):
             if r == 4:
                 shape = self.levels.base_shape
                 block["dense"] = nn.LatentToMap(
-                    latent_dim + label_dim, c, shape, eps=eps, channels_last=channels_last, backend=backend
+                    latent_dim + label_dim,
+                    c,
+                    shape,
+                    negative_slope=negative_slope,
+                    pixel_norm=pixel_norm if first_norm else "none",
+                    eps=eps,
+                    unit_bias=unit_bias,
+                    channels_last=channels_last,
+                    backend=backend,
                 )
             else:
                 block["conv_up"] = self._layer(self.levels.channels(r // 2), c, "up")
@@ -75,11 +105,18 @@ class Generator(torch.nn.Module):
             cin,
             cout,
             resample=resample,
-            negative_slope=0.2,
-            pixel_norm="after_act",
+            negative_slope=self.negative_slope,
+            pixel_norm=self.pixel_norm,
             eps=self.eps,
             backend=self.backend,
         )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments that say what is computed, as JSON has them."""
+        names = ("eps", "latent_norm", "negative_slope", "pixel_norm", "first_norm", "unit_bias", "tanh_from")
+        sizes = {"latent_dim": self.latent_dim, "label_dim": self.label_dim, "channels": self.channels}
+        return {**self.levels.arguments, **sizes, **{name: getattr(self, name) for name in names}}
 
     def forward(
         self,
@@ -98,12 +135,13 @@ class Generator(torch.nn.Module):
         r = self.levels.checked(self.levels.resolution if resolution is None else resolution)
         _checks.tensor("z", z, (2,))
         _checks.network_input("z", z, block_of(self.blocks, 4)["dense"])
-        x = ops.pixel_norm(self._joined(z, labels), self.eps, backend=self.backend)
+        x = self._joined(z, labels)
         for level in self.levels.resolutions:
             if level == r:
                 break
             x = self._features(level, x)
-        return self._image(r, x, alpha)
+        image = self._image(r, x, alpha)
+        return image if self.tanh_from is None or r < self.tanh_from else torch.tanh(image)
 
     def _features(self, level: int, x: Tensor) -> Tensor:
         block = block_of(self.blocks, level)
@@ -125,10 +163,12 @@ class Generator(torch.nn.Module):
 
     def _joined(self, z: Tensor, labels: Tensor | None) -> Tensor:
         self.check_inputs(z, labels)
-        if labels is None:
-            return z
-        with _autocast.off(z):
-            return torch.cat([z, labels.to(z.dtype)], dim=1)
+        if self.latent_norm in ("z", "both"):
+            z = ops.pixel_norm(z, self.eps, backend=self.backend)
+        if labels is not None:
+            with _autocast.off(z):
+                z = torch.cat([z, labels.to(z.dtype)], dim=1)
+        return ops.pixel_norm(z, self.eps, backend=self.backend) if self.latent_norm in ("joined", "both") else z
 
     def check_inputs(self, z: Tensor, labels: Tensor | None = None) -> None:
         """Raise TypeError or ValueError where `forward` does not take z and labels; the message says what it takes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ class Levels:
     fmap_base: int
     fmap_decay: float
     fmap_max: int
+    fmaps: tuple[int, ...] | None = None  # in place of the formula: stage 0 (D's dense units), then level by level
 
     def __post_init__(self) -> None:
         r = self.resolution
@@ -31,12 +32,23 @@ class Levels:
         if len(self.base_shape) != 2 or min(self.base_shape) < 1:
             raise ValueError(f"base_shape: expected two sizes >= 1, got {self.base_shape!r}")
         _checks.finite(fmap_base=self.fmap_base, fmap_decay=self.fmap_decay)
+        if self.fmaps is not None and len(self.fmaps) != self.count + 1:
+            raise ValueError(
+                f"fmaps: expected {self.count + 1} numbers, D's dense units and then one for each level, "
+                f"got {len(self.fmaps)}"
+            )
         for level in self.resolutions:
             if self.channels(level) < 1:
                 raise ValueError(
                     f"fmap_base, fmap_decay, fmap_max: expected a feature map or more at every level, got "
                     f"{self.channels(level)} at {name(level)}"
                 )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """A network's arguments for these levels, as JSON has them."""
+        sizes = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+        return {k: v for k, v in sizes.items() if v is not None}
 
     @property
     def count(self) -> int:
@@ -51,6 +63,8 @@ class Levels:
         return self.stage_channels(resolution.bit_length() - 2)
 
     def stage_channels(self, stage: int) -> int:
+        if self.fmaps is not None:
+            return self.fmaps[stage]
         return min(int(self.fmap_base / 2.0 ** (stage * self.fmap_decay)), self.fmap_max)
 
     def checked(self, resolution: int) -> int:
