@@ -15,7 +15,7 @@ from pggan_fast.backends import layout
 from pggan_fast.swap.chain import Chain
 from pggan_fast.swap.guard import Guard
 from pggan_fast.swap.read import Reading
-from pggan_fast.swap.steps import Call, Conv, NotAsRecorded, Stddev
+from pggan_fast.swap.steps import Call, Conv, NotAsRecorded, Product, Stddev, View
 from pggan_fast.swap.trial import LARGEST, Geometry
 
 
@@ -132,7 +132,7 @@ class Fused(Forward):
         return found
 
     def large_example(self, like: Tensor) -> tuple[Any, ...]:
-        if 4 not in self.chains or self._shapes[4] is not None:
+        if 4 not in self.chains or self._shapes[4] is not None or not _of_any_size(self.chains[4]):
             return super().large_example(like)
         return (Geometry((self._examples[4][0].shape[0], LARGEST, LARGEST)).input(4, like),)
 
@@ -148,6 +148,11 @@ class Fused(Forward):
         y = outside(u, keep=channels_last(x) or chain_channels_last(chain))
         # Our ops keep their output for backward, PyTorch's products do not: it may be overwritten.
         return y.clone() if y is u and chain.linear_end and y.requires_grad else y
+
+
+def _of_any_size(chain: Chain) -> bool:
+    """Whether larger maps fit too: not where a view or a dense layer has the size of the map in it."""
+    return not any(isinstance(step, (Call, Product, View)) for step in chain.steps)
 
 
 def inside(x: Tensor) -> Tensor:

@@ -46,10 +46,14 @@ class FuseReport:
     def __rich__(self) -> Table:
         timed = any(row.before is not None for row in self.rows)
         headings = ("module", "what it does", "fused", "error", *(("before", "after") if timed else ()), "why not")
-        table = Table(*headings, title=f"{type(self.model).__name__}: {len(self.replaced)} parts fused")
+        table = Table(*headings, title=self._title())
         for row in self.rows:
             table.add_row(*_cells(row, timed))
         return table
+
+    def _title(self) -> str:
+        count = len(self.replaced)
+        return f"{type(self.model).__name__}: {count} part{'s' if count != 1 else ''} fused"
 
     def __str__(self) -> str:
         text = io.StringIO()

@@ -294,3 +294,11 @@ def test_the_gradient_of_an_image_has_the_strides_of_the_original(memory_format:
         strides.append((y.stride(), gradient.stride()))
         gradient.square().sum().backward()
     assert strides[0] == strides[1]
+
+
+def test_a_critics_last_layers_are_measured_at_the_size_that_they_take() -> None:
+    last = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(6 * 16, 1))
+    (row,) = fuse(last, time=True).rows
+    assert row.replaced
+    assert row.before is not None
+    assert row.after is not None
