@@ -16,6 +16,7 @@ import tyro
 COMMANDS = {
     "bench": ("pggan_fast.cli.bench", "measure throughput and memory against plain PyTorch on this machine"),
     "convert": ("pggan_fast.cli.convert", "turn another program's checkpoint into a network file of ours"),
+    "data": ("pggan_fast.cli.data", "make data sets of images of any kind and size; look at them and verify them"),
     "tune": ("pggan_fast.cli.tune", "measure which kernels are fastest on this device, and run those from now on"),
     "fuse": (
         "pggan_fast.cli.fuse",

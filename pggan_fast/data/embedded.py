@@ -8,6 +8,8 @@ from importlib import resources
 import numpy as np
 import torch
 
+from pggan_fast.data.pyramid import shrink
+
 faces_attribution: str = (
     'Procedural avatars, not photographs: DiceBear remix of "Adventurer" by Lisa Wischofsky, licensed under CC BY 4.0'
 )
@@ -20,16 +22,6 @@ RESOLUTIONS = (32, 16, 8, 4)
 def digest(images: np.ndarray) -> str:
     """sha256 of the pixels of uint8 [N, H, W, 3] images, in that order."""
     return hashlib.sha256(np.ascontiguousarray(images, np.uint8).tobytes()).hexdigest()
-
-
-def shrink(images: torch.Tensor, factor: int) -> torch.Tensor:
-    """uint8 [N, C, H, W] -> uint8 [N, C, H/factor, W/factor]: the mean of each box, rounded once, half to even.
-
-    The same as the official dataset tool's chain of 2x2 means, which keeps floats between levels.
-    """
-    n, c, h, w = images.shape
-    boxes = images.to(torch.float32).reshape(n, c, h // factor, factor, w // factor, factor)
-    return boxes.mean(dim=(3, 5)).round().clamp(0, 255).to(torch.uint8)
 
 
 def faces(resolution: int = 32) -> torch.Tensor:
@@ -53,4 +45,4 @@ def faces(resolution: int = 32) -> torch.Tensor:
         np.load(file, allow_pickle=False) as archive,
     ):
         pixels = archive["images"]  # [N, 32, 32, 3]
-    return shrink(torch.from_numpy(pixels).permute(0, 3, 1, 2), 32 // resolution)
+    return shrink(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), 32 // resolution)

@@ -11,6 +11,7 @@ training make an honest held-out set. The art is the DiceBear remix of "Adventur
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import json
 import random
@@ -89,11 +90,11 @@ def draw_faces(count: int, resolution: int, first_seed: int = 0) -> np.ndarray:
         raise ValueError(f"resolution: got {resolution}, expected a divisor of {RENDER_SIZE}")
     try:
         import resvg_py
-        from dicebear import Avatar, Style
+        from dicebear import Avatar
     except ImportError as error:
         raise ImportError(f"drawing faces needs the demo extra: pip install 'pggan_fast[demo]' ({error})") from error
 
-    style = Style(json.loads((resources.files("dicebear_styles") / f"{STYLE}.json").read_text("utf-8")))
+    style = _style()
     factor = RENDER_SIZE // resolution
     faces = np.empty((count, resolution, resolution, 3), np.uint8)
     for i in range(count):
@@ -105,6 +106,13 @@ def draw_faces(count: int, resolution: int, first_seed: int = 0) -> np.ndarray:
         boxes = pixels.reshape(resolution, factor, resolution, factor, 3)
         faces[i] = np.rint(boxes.mean(axis=(1, 3))).astype(np.uint8)
     return faces
+
+
+@functools.cache
+def _style() -> Any:
+    from dicebear import Style
+
+    return Style(json.loads((resources.files("dicebear_styles") / f"{STYLE}.json").read_text("utf-8")))
 
 
 def version_drift() -> list[str]:

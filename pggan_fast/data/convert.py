@@ -1,0 +1,267 @@
+"""Any source to a ZIP in StyleGAN's format: in parallel, the same bytes for any number of workers, and resumable."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from multiprocessing import connection
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import PIL
+
+from pggan_fast.data import labels as label_files
+from pggan_fast.data.errors import DataError, ImageRefused, line
+from pggan_fast.data.images import TRANSFORMS, Transform, encode, fit
+from pggan_fast.data.journal import Done, Journal, name_of
+from pggan_fast.data.labels import Kind, Label
+from pggan_fast.data.sources import Skipped, Source
+
+Say = Callable[[int, int, int], None]  # images looked at, of how many, written
+_CHUNK = 16  # images of one task
+
+
+@dataclass(frozen=True)
+class Options:
+    """How images are converted; all of it goes into the journal's state.
+
+    resolution: (height, width), or None: every image must have the size of the first.
+    transform: see `images.fit`. enlarge: take images that are smaller than the resolution.
+    channels: 3, 1 for grey, or None: as the source is by its kind.
+    background: what shows behind transparent pixels.
+    labels: "auto" (those that the source has), "folders" (each first folder a class) or "none".
+    """
+
+    resolution: tuple[int, int] | None = None
+    transform: Transform = "center-crop"
+    enlarge: bool = False
+    channels: Literal[1, 3] | None = None
+    background: tuple[int, int, int] = (255, 255, 255)
+    labels: Kind = "auto"
+    max_images: int | None = None
+
+    def check(self) -> None:
+        """Raises ValueError."""
+        size = self.resolution
+        if size is not None and (len(size) != 2 or min(size) < 1 or max(size) > 16384):
+            raise ValueError(f"resolution: expected (height, width) from 1 to 16384, got {size!r}")
+        if self.transform not in TRANSFORMS:
+            raise ValueError(f"transform: expected one of {', '.join(TRANSFORMS)}, got {self.transform!r}")
+        if self.transform == "center-crop-wide" and (size is None or size[0] > size[1]):
+            raise ValueError("transform: center-crop-wide wants a resolution that is wider than high")
+        if self.max_images is not None and self.max_images < 1:
+            raise ValueError(f"max_images: expected a number >= 1, got {self.max_images}")
+
+
+@dataclass
+class Summary:
+    """What a conversion did. size: (height, width, channels). resumed: images that a run before had written."""
+
+    dest: Path
+    candidates: int
+    written: int
+    size: tuple[int, int, int]
+    classes: int | None
+    seconds: float
+    resumed: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        return dict(collections.Counter(row.kind for row in self.skipped).most_common())
+
+
+class _Refused(NamedTuple):
+    kind: str
+    why: str
+
+
+_Result = tuple[bytes, tuple[int, ...]] | _Refused
+
+
+def convert(
+    source: Source,
+    dest: Path,
+    options: Options,
+    *,
+    workers: int = 1,
+    strict: bool = False,
+    say: Say = lambda seen, total, written: None,
+) -> Summary:
+    """Write `dest`, replacing what is there in one go. What is no image of the set is skipped and told in the summary.
+
+    What was done is kept beside `dest` when it stops before its end, and gone on with when it runs again.
+    `workers` > 1 are processes of multiprocessing's forkserver, so a script that calls this needs the usual
+    `if __name__ == "__main__":`.
+
+    Raises DataError: no image at all, the first one that is skipped where `strict`, another process at the same
+    `dest`. ValueError: options. OSError: reading the source's list or writing.
+    """
+    options.check()
+    started = time.perf_counter()
+    labels, classes = label_files.of_source(source, options.labels)
+    listed = list(source.skipped)
+    if strict and listed:
+        raise DataError(_strictly(source, listed[0]))
+    channels = options.channels or source.channels
+    about = [source.state(), asdict(options), channels, PIL.__version__]
+    state = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+    with Journal(dest, state) as journal:
+        done, resumed = journal.done, len(journal.done.taken)
+        if strict and done.skipped:  # by a run that was not
+            raise DataError(_strictly(source, done.skipped[0]))
+        numbers = _chunks(done.next, len(source.names))
+        worker = functools.partial(_converted, options=options, channels=channels, labels=labels)
+        with closing(_results(source, worker, numbers, workers)) as results:
+            for chunk, found in results:
+                if _full(done, options):
+                    break
+                taken, pngs, skipped, size = _sorted(source, chunk, found, done, options)
+                if strict and skipped:
+                    journal.discard()
+                    raise DataError(_strictly(source, skipped[0]))
+                journal.add(chunk.stop, taken, pngs, skipped, size)
+                say(chunk.stop, len(source.names), len(done.taken))
+        if not done.taken:
+            journal.discard()
+            raise DataError(_nothing(source, [*listed, *done.skipped]))
+        of_taken = [labels[i] for i in done.taken] if labels is not None else [None] * len(done.taken)
+        names = [name_of(i) for i in range(len(of_taken))]
+        journal.finish(label_files.write(names, of_taken, classes), label_files.FILE)
+    assert done.size is not None
+    height, width, *_ = done.size
+    vectors = label_files.table(of_taken)
+    count = None if vectors is None else vectors.shape[1] if vectors.ndim == 2 else len(set(vectors.tolist()))
+    skipped = [*listed, *done.skipped]
+    seconds = time.perf_counter() - started
+    return Summary(dest, len(source.names), len(names), (height, width, channels), count, seconds, resumed, skipped)
+
+
+def _full(done: Done, options: Options) -> bool:
+    return options.max_images is not None and len(done.taken) >= options.max_images
+
+
+def _strictly(source: Source, row: Skipped) -> str:
+    return f"{source.path}: {line(row.name)}: {row.kind}: {row.why}"
+
+
+def _nothing(source: Source, skipped: list[Skipped]) -> str:
+    first = f"; the first: {line(skipped[0].name)}: {skipped[0].kind}: {skipped[0].why}" if skipped else ""
+    return f"{source.path}: no image of {len(source.names)} files can be used{first}"
+
+
+def _chunks(first: int, count: int) -> Iterator[range]:
+    return (range(i, min(i + _CHUNK, count)) for i in range(first, count, _CHUNK))
+
+
+def _sorted(
+    source: Source, chunk: range, found: list[_Result], done: Done, options: Options
+) -> tuple[list[int], list[bytes], list[Skipped], list[int] | None]:
+    """Of a chunk's results what is written and what is skipped, and the size that all images have."""
+    taken: list[int] = []
+    pngs: list[bytes] = []
+    skipped: list[Skipped] = []
+    size = done.size
+    for number, result in zip(chunk, found, strict=True):
+        if options.max_images is not None and len(done.taken) + len(taken) >= options.max_images:
+            break
+        if isinstance(result, _Refused):
+            skipped.append(Skipped(source.names[number], *result))
+            continue
+        png, shape = result
+        size = size or list(shape)
+        if list(shape) != size:
+            why = f"{shape[1]}x{shape[0]}, where the first has {size[1]}x{size[0]}; a resolution makes them alike"
+            skipped.append(Skipped(source.names[number], "another size", why))
+            continue
+        taken.append(number)
+        pngs.append(png)
+    return taken, pngs, skipped, size
+
+
+def _converted(
+    source: Source, number: int, *, options: Options, channels: int, labels: list[Label | None] | None
+) -> _Result:
+    try:
+        if labels is not None and labels[number] is None:
+            raise ImageRefused("no label", "its labels do not name it")
+        pixels = source.pixels(number, channels, options.background)
+        if options.resolution is not None:
+            pixels = fit(pixels, options.resolution, options.transform, options.enlarge)
+        return encode(pixels), pixels.shape
+    except ImageRefused as error:
+        return _Refused(error.kind, str(error))
+    except MemoryError:
+        return _Refused("giant", "more memory than there is")
+
+
+_Worker = Callable[[Source, int], _Result]
+_held: tuple[Source, _Worker] | None = None  # of a worker process
+
+
+def _results(
+    source: Source, worker: _Worker, chunks: Iterator[range], workers: int
+) -> Generator[tuple[range, list[_Result]], None, None]:
+    """The chunks' results in their order, a few of them ahead of who takes them."""
+    if workers <= 1:
+        for chunk in chunks:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of Pillow, on metadata
+                found = [worker(source, number) for number in chunk]
+            yield chunk, found
+        return
+    context = multiprocessing.get_context("forkserver")  # forks nobody's threads
+    context.set_forkserver_preload([__name__])
+    pool = ProcessPoolExecutor(workers, context, _begin, (source, worker))
+    ahead: collections.deque[tuple[range, Future[list[_Result]]]] = collections.deque()
+    try:
+        while True:
+            for chunk in itertools.islice(chunks, 4 * workers - len(ahead)):
+                ahead.append((chunk, pool.submit(_run, chunk)))
+            if not ahead:
+                return
+            chunk, future = ahead.popleft()
+            try:
+                found = future.result()
+            except BrokenProcessPool:
+                names = f"{line(source.names[chunk.start])} .. {line(source.names[chunk.stop - 1])}"
+                raise DataError(f"{source.path}: a worker died (of memory?) at or soon after {names}") from None
+            yield chunk, found
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin(source: Source, worker: _Worker) -> None:
+    global _held
+    _held = source, worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to tell of
+    warnings.simplefilter("ignore")  # of Pillow, on metadata
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    """A pool's processes would wait for ever for a parent that was killed."""
+    connection.wait([sentinel])
+    os._exit(1)
+
+
+def _run(chunk: range) -> list[_Result]:
+    assert _held is not None
+    source, worker = _held
+    return [worker(source, number) for number in chunk]
