@@ -23,6 +23,7 @@ COMMANDS = {
         "run a model of yours on the fused ops; say which parts of it, and why not others",
     ),
     "doctor": ("pggan_fast.cli.doctor", "check every op of every backend on this machine against the reference"),
+    "metrics": ("pggan_fast.cli.metrics", "say how good generated images are: SWD, MS-SSIM, FID and others"),
     "info": ("pggan_fast.cli.info", "say which backends run here, which do not, why, and what would change that"),
 }
 
