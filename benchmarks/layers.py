@@ -9,25 +9,23 @@ the end. float32, on the CUDA device if there is one.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
-from pggan_fast.benchmarks import stats, timing
+from pggan_fast.benchmarks import command, stats, timing
 from pggan_fast.benchmarks.cases import default_batch
+from pggan_fast.benchmarks.command import positive
 from pggan_fast.benchmarks.progress import Progress
-from pggan_fast.benchmarks.schema import Report, Row, dumps, write_atomically
+from pggan_fast.benchmarks.schema import Row
 from pggan_fast.benchmarks.table import console, seconds
 from rich import box
 from rich.table import Table
 from torch import Tensor
 
 from pggan_fast import nn, ops
-from pggan_fast.backends import report
 from pggan_fast.models import Discriminator, Generator
 
 LATENT = 512
@@ -157,26 +155,15 @@ def table(rows: list[Row]) -> Table:
     return drawn
 
 
-def positive(text: str) -> int:
-    """An argument of a command."""
-    if (value := int(text)) < 1:
-        raise ValueError(text)
-    return value
-
-
 def main(arguments: list[str] | None = None) -> int:
-    name, form = "python -m pggan_fast.benchmarks.layers", argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(name, description=__doc__, formatter_class=form)
+    parser = command.parser("layers", __doc__)
     sizes = [2**i for i in range(2, 11)]
     told = "of the networks, whose layers are taken at all their own; default: every power of two from 4 to 1024"
     parser.add_argument("--resolution", type=int, nargs="+", default=sizes, choices=sizes, metavar="R", help=told)
     told = "of every image; default: what training takes, an eighth on a CPU"
     parser.add_argument("--batch", type=positive, metavar="N", help=told)
     parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="samples of each, in turns")
-    parser.add_argument("--json", type=Path, help="where the samples go")
-    options = parser.parse_args(arguments)
-    if options.json and not options.json.absolute().parent.is_dir():
-        parser.error(f"--json: {options.json.absolute().parent} is no folder")
+    options = command.parsed(parser, arguments)
     started, device = time.perf_counter(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
     screen = console()
     with Progress(console(stderr=True)) as progress:
@@ -186,10 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
     for row in bad:
         what = f"wrong, {row.reason}" if row.failed else f"slower, {row.ratio:.2f} of aten's speed"
         screen.print(f"{row.case}, {row.resolution}x{row.resolution} x{row.batch}: {what}")
-    if options.json:
-        machine, versions, commit = report.machine(device), report.versions(), report.commit()
-        done = Report(machine, versions, commit, rows, elapsed_s=time.perf_counter() - started)
-        write_atomically(options.json, dumps(done))
+    command.save(options.json, rows, device, started)
     return any(row.failed for row in rows)
 
 

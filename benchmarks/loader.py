@@ -20,16 +20,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pggan_fast.benchmarks import stats, timing
-from pggan_fast.benchmarks.layers import positive
+from pggan_fast.benchmarks import command, stats, timing
+from pggan_fast.benchmarks.command import positive
 from pggan_fast.benchmarks.progress import Progress
-from pggan_fast.benchmarks.schema import Report, Row, dumps, write_atomically
+from pggan_fast.benchmarks.schema import Row
 from pggan_fast.benchmarks.table import console
 from PIL import Image
 from rich import box
 from rich.table import Table
 
-from pggan_fast.backends import report
 from pggan_fast.data import Dataset, Loader, faces, open_dataset
 from pggan_fast.data.images import encode
 from pggan_fast.data.journal import name_of
@@ -144,21 +143,17 @@ def _rate(given: float, taken: float) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    name, form = "python -m pggan_fast.benchmarks.loader", argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(name, description=__doc__, formatter_class=form)
+    parser = command.parser("loader", __doc__)
     parser.add_argument("--resolution", type=positive, nargs="+", default=RESOLUTIONS, metavar="R")
     parser.add_argument("--batch", type=positive, default=4, metavar="N")
     parser.add_argument("--images", type=positive, default=256, metavar="N", help="in the ZIP")
     parser.add_argument("--workers", type=positive, default=2, metavar="N", help="threads that read ahead")
     parser.add_argument("--fmap-max", type=positive, default=512, metavar="N", help="of the networks")
     parser.add_argument("--rounds", type=positive, default=3, metavar="N", help="samples of each, in turns")
-    parser.add_argument("--json", type=Path, help="where the samples go")
-    options = parser.parse_args(arguments)
+    options = command.parsed(parser, arguments)
     bad = [r for r in options.resolution if r < 4 or r & (r - 1)]
     if bad:
         parser.error(f"--resolution: got {bad[0]}, expected a power of two from 4 on")
-    if options.json and not options.json.absolute().parent.is_dir():
-        parser.error(f"--json: {options.json.absolute().parent} is no folder")
     started, device = time.perf_counter(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
     screen, rows = console(), []
     with Progress(console(stderr=True)) as progress, tempfile.TemporaryDirectory() as folder:
@@ -168,10 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
     screen.print(table(rows))
     for row in (row for row in rows if row.failed):
         screen.print(f"{row.resolution}x{row.resolution}, {row.provider}: wrong, {row.reason}", soft_wrap=True)
-    if options.json:
-        machine, versions, commit = report.machine(device), report.versions(), report.commit()
-        done = Report(machine, versions, commit, rows, elapsed_s=time.perf_counter() - started)
-        write_atomically(options.json, dumps(done))
+    command.save(options.json, rows, device, started)
     return int(any(row.failed for row in rows))
 
 

@@ -9,24 +9,21 @@ bytes: no metric's time depends on what they show. All are timed in turns.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from pggan_fast.benchmarks import stats, timing
-from pggan_fast.benchmarks.layers import positive
+from pggan_fast.benchmarks import command, stats, timing
+from pggan_fast.benchmarks.command import positive
 from pggan_fast.benchmarks.progress import Progress
-from pggan_fast.benchmarks.schema import Report, Row, dumps, write_atomically
+from pggan_fast.benchmarks.schema import Row
 from pggan_fast.benchmarks.table import console, seconds
 from rich import box
 from rich.table import Table
 
-from pggan_fast.backends import report
 from pggan_fast.metrics import swd
 from pggan_fast.metrics.features import RandomFeatures, frechet_distance
 from pggan_fast.metrics.msssim import ms_ssim
@@ -84,16 +81,12 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    name, form = "python -m pggan_fast.benchmarks.metrics", argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(name, description=__doc__, formatter_class=form)
+    parser = command.parser("metrics", __doc__)
     parser.add_argument("--resolution", type=positive, nargs="+", default=[32, 128], metavar="R", help="from 4 pixels")
     parser.add_argument("--images", type=positive, default=256, metavar="N", help="in a set, an even number")
     parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="samples of each, in turns")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
-    parser.add_argument("--json", type=Path, help="where the samples go")
-    options = parser.parse_args(arguments)
-    if options.json and not options.json.absolute().parent.is_dir():
-        parser.error(f"--json: {options.json.absolute().parent} is no folder")
+    options = command.parsed(parser, arguments)
     if options.images % 2 or min(options.resolution) < 4:
         parser.error(f"expected an even --images and --resolution from 4, got {options.images}, {options.resolution}")
     started, device, rows = time.perf_counter(), torch.device(options.device), []
@@ -102,10 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
             progress(f"{options.images} images of {resolution}x{resolution}")
             rows += measure(resolution, options.images, options.rounds, device)
     console().print(table(rows))
-    if options.json:
-        elapsed = time.perf_counter() - started
-        made = Report(report.machine(device), report.versions(), report.commit(), rows, elapsed_s=elapsed)
-        write_atomically(options.json, dumps(made))
+    command.save(options.json, rows, device, started)
     return 0
 
 

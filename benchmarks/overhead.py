@@ -11,28 +11,25 @@ are replays of CUDA graphs where there is a device: eager / ours. float32, one t
 
 from __future__ import annotations
 
-import argparse
 import functools
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pggan_fast.benchmarks import stats, timing
-from pggan_fast.benchmarks.layers import positive
+from pggan_fast.benchmarks import command, stats, timing
+from pggan_fast.benchmarks.command import positive
 from pggan_fast.benchmarks.progress import Progress
-from pggan_fast.benchmarks.schema import Report, Row, dumps, write_atomically
+from pggan_fast.benchmarks.schema import Row
 from pggan_fast.benchmarks.table import console
 from rich import box
 from rich.table import Table
 from torch import Tensor
 
 from pggan_fast import nn, ops
-from pggan_fast.backends import report
 from pggan_fast.models import Discriminator, Generator
 from pggan_fast.training.losses import wgan_gp_d_loss
 
@@ -351,16 +348,12 @@ def _interval(median: float | None, p20: float | None, p80: float | None, digits
 
 
 def main(arguments: list[str] | None = None) -> int:
-    name, form = "python -m pggan_fast.benchmarks.overhead", argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(name, description=__doc__, formatter_class=form)
+    parser = command.parser("overhead", __doc__)
     parser.add_argument("--rounds", type=positive, default=31, metavar="N", help="samples of each, in turns")
     parser.add_argument("--calls", type=positive, default=20, metavar="N", help="calls in a sample")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="rows whose names hold one of these")
     parser.add_argument("--compile", action="store_true", help="torch.compile the first layer too: a minute or two")
-    parser.add_argument("--json", type=Path, help="where the samples go")
-    options = parser.parse_args(arguments)
-    if options.json and not options.json.absolute().parent.is_dir():
-        parser.error(f"--json: {options.json.absolute().parent} is no folder")
+    options = command.parsed(parser, arguments)
     started, device = time.perf_counter(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
     screen, rows, threads = console(), [], torch.get_num_threads()
     torch.set_num_threads(1)
@@ -374,10 +367,7 @@ def main(arguments: list[str] | None = None) -> int:
     screen.print(table(rows))
     for row in (row for row in rows if row.failed):
         screen.print(f"{row.case}, {row.provider}: wrong, {row.reason}", soft_wrap=True)
-    if options.json:
-        machine, versions, commit = report.machine(device), report.versions(), report.commit()
-        done = Report(machine, versions, commit, rows, elapsed_s=time.perf_counter() - started)
-        write_atomically(options.json, dumps(done))
+    command.save(options.json, rows, device, started)
     return int(any(row.failed for row in rows))
 
 

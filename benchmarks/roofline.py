@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from pggan_fast.benchmarks import timing
-from pggan_fast.benchmarks.layers import positive
+from pggan_fast.benchmarks.command import positive
 from pggan_fast.benchmarks.table import console, seconds
 from rich import box
 from rich.table import Table

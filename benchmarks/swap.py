@@ -8,28 +8,25 @@ with the gradient penalty and drift, then G, both with Adam, the last level half
 
 from __future__ import annotations
 
-import argparse
 import copy
 import importlib
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-from pggan_fast.benchmarks import gate, stats, timing
-from pggan_fast.benchmarks.layers import positive
+from pggan_fast.benchmarks import command, gate, stats, timing
+from pggan_fast.benchmarks.command import positive
 from pggan_fast.benchmarks.progress import Progress
-from pggan_fast.benchmarks.schema import Report, Row, dumps, write_atomically
+from pggan_fast.benchmarks.schema import Row
 from pggan_fast.benchmarks.table import console, seconds
 from rich import box
 from rich.table import Table
 from torch import Tensor
 
 import pggan_fast
-from pggan_fast.backends import report
 
 FAMILIES = ("akanimax", "wsconv", "gan_zoo", "rosinality", "nashory", "gan_lab", "genforce")
 RESOLUTIONS = (8, 16, 32, 64, 128, 256, 512, 1024)
@@ -153,16 +150,12 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    name, form = "python -m pggan_fast.benchmarks.swap", argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(name, description=__doc__, formatter_class=form)
+    parser = command.parser("swap", __doc__)
     parser.add_argument("--family", nargs="+", choices=FAMILIES, default=["akanimax", "wsconv"], help="whose networks")
     parser.add_argument("--resolution", nargs="+", type=int, choices=RESOLUTIONS, default=[32], help="sides of images")
     parser.add_argument("--batch", type=positive, default=4, metavar="N")
     parser.add_argument("--rounds", type=positive, default=7, metavar="N", help="samples of each, in turns")
-    parser.add_argument("--json", type=Path, help="where the samples go")
-    options = parser.parse_args(arguments)
-    if options.json and not options.json.absolute().parent.is_dir():
-        parser.error(f"--json: {options.json.absolute().parent} is no folder")
+    options = command.parsed(parser, arguments)
     started, device = time.perf_counter(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
     screen, rows = console(), []
     with Progress(console(stderr=True)) as progress:
@@ -173,10 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     screen.print(table(rows))
     for row in (row for row in rows if row.failed):
         screen.print(f"{row.case} at {row.resolution}: wrong, {row.reason}", soft_wrap=True)
-    if options.json:
-        machine, versions, commit = report.machine(device), report.versions(), report.commit()
-        done = Report(machine, versions, commit, rows, elapsed_s=time.perf_counter() - started)
-        write_atomically(options.json, dumps(done))
+    command.save(options.json, rows, device, started)
     return int(any(row.failed for row in rows))
 
 

@@ -1,0 +1,45 @@
+"""What benchmarks that are commands of their own (`python -m pggan_fast.benchmarks.NAME`) have in common."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from pggan_fast.benchmarks.schema import Report, Row, dumps, write_atomically
+
+from pggan_fast.backends import report
+
+
+def positive(text: str) -> int:
+    """An argument of a command."""
+    if (value := int(text)) < 1:
+        raise ValueError(text)
+    return value
+
+
+def parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """With `--json`, whose folder `parsed` looks for before anything is measured."""
+    form = argparse.RawDescriptionHelpFormatter
+    made = argparse.ArgumentParser(
+        f"python -m pggan_fast.benchmarks.{name}", description=description, formatter_class=form
+    )
+    made.add_argument("--json", type=Path, help="where the samples go")
+    return made
+
+
+def parsed(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    options = parser.parse_args(arguments)
+    if options.json and not options.json.absolute().parent.is_dir():
+        parser.error(f"--json: {options.json.absolute().parent} is no folder")
+    return options
+
+
+def save(path: Path | None, rows: Sequence[Row], device: torch.device, started: float) -> None:
+    """The run's file, if it was asked for; `started` by time.perf_counter."""
+    if path is not None:
+        machine, versions, commit = report.machine(device), report.versions(), report.commit()
+        done = Report(machine, versions, commit, list(rows), elapsed_s=time.perf_counter() - started)
+        write_atomically(path, dumps(done))
