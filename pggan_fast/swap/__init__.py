@@ -46,14 +46,21 @@ def fuse(model: torch.nn.Module, *, copy: bool = False, probe: bool = True, time
     Returns:
         What was replaced, and what was not and why. Random numbers, buffers, gradients and flags are as before.
     Raises:
-        TypeError: `model` is no torch.nn.Module.
+        TypeError: `model` is no torch.nn.Module. Whatever stops it, the model is as before.
     Source: the forms of equalised learning rate and pixel norm in common PGGAN code; Karras et al. 2017, section 4.
     """
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     model = _copy(model) if copy else model
     report = FuseReport(model)
-    _Fusing(report, probe, time).visit("", model)
+    before = {m: installed(m) for m in model.modules()}
+    try:
+        _Fusing(report, probe, time).visit("", model)
+    except BaseException:  # KeyboardInterrupt and no memory too: all of it or nothing
+        unfuse(model)
+        for forward in filter(None, before.values()):
+            forward.install()
+        raise
     return report
 
 

@@ -19,6 +19,7 @@ from pggan_fast.swap.steps import (
     NotAsRecorded,
     Pool,
     Product,
+    Ref,
     Scale,
     Step,
     Up,
@@ -61,6 +62,8 @@ class ConvUnit:
         if self.resample in ("down", "pool"):
             Pool.check(x)
         p = self.conv.scaled
+        if p.weight.shape[2:] != (self.conv.kernel, self.conv.kernel):
+            raise NotAsRecorded(f"a kernel of {tuple(p.weight.shape[2:])}")
         return ops.scaled_conv2d(
             x,
             p.weight,
@@ -137,6 +140,10 @@ class Chain:
     def worth(self) -> bool:
         """Whether some call does more than one thing that PyTorch does one by one."""
         return any(_passes(unit) > 1 for unit in self.units)
+
+    @property
+    def weights(self) -> list[Ref]:
+        return [step.weight for step in self.steps if isinstance(step, (Conv, Product))]
 
     @property
     def linear_end(self) -> bool:

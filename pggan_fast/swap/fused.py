@@ -117,6 +117,7 @@ class Fused(Forward):
             rank: {geometry.shape for geometry in reading.shapes} if reading.limited else None
             for rank, reading in readings.items()
         }
+        self._alone = {rank: reading.alone for rank, reading in readings.items()}
         self.pattern = " | ".join(dict.fromkeys(map(str, self.chains.values())))
 
     @property
@@ -144,6 +145,10 @@ class Fused(Forward):
         shapes = self._shapes[x.ndim]
         if shapes is not None and tuple(x.shape[1:]) not in shapes:
             raise NotAsRecorded("another size")
+        if x.shape[0] == 1 and not self._alone[x.ndim]:
+            raise NotAsRecorded("a single sample")
+        if not torch.is_autocast_enabled(x.device.type) and any(p().dtype != x.dtype for p in chain.weights):
+            raise NotAsRecorded("another dtype than that of the parameters")
         u = chain(inside(x))
         y = outside(u, keep=channels_last(x) or chain_channels_last(chain))
         # Our ops keep their output for backward, PyTorch's products do not: it may be overwritten.

@@ -11,34 +11,43 @@ import torch
 from torch import Tensor
 from torch.nn.modules import module as torch_module
 
-from pggan_fast.swap.trial import HOOKS
+from pggan_fast.swap.trial import HOOKS, class_settings, contents, own_attributes, plain
 
 _hooks = attrgetter(*HOOKS)
 _global_hooks = attrgetter(*(f"_global{name}" for name in HOOKS))
-_PLAIN = (bool, int, float, str, type(None))
 
 
 @dataclass
 class _Seen:
-    """A module with its numbers and flags (but `training`: both modes were looked at), children and hooks."""
+    """A module with its class's forward, numbers and flags (but `training`: both modes were looked at), other objects
+    and what is in them, children, hooks and the parameters that it has."""
 
     module: torch.nn.Module
+    forward: Any
     keys: tuple[str, ...]
     values: tuple[Any, ...]
+    held: tuple[tuple[str, Any, Any], ...]  # name, object, contents
+    settings: tuple[tuple[str, Any], ...]  # of the class
     children: tuple[torch.nn.Module | None, ...]
-    hooks: tuple[int, ...]
+    parameters: tuple[tuple[str, bool], ...]
+    hooks: tuple[tuple[int, ...], ...]
     root: bool
 
     def same(self) -> bool:
-        attributes = vars(self.module)
+        m = self.module
+        attributes = vars(m)
         try:
             values = tuple([attributes[key] for key in self.keys])
         except KeyError:
             return False
         return (
             values == self.values
-            and tuple(self.module._modules.values()) == self.children
-            and (self.root or (tuple(map(len, _hooks(self.module))) == self.hooks and "forward" not in attributes))
+            and type(m).forward is self.forward
+            and tuple(m._modules.values()) == self.children
+            and _parameters(m) == self.parameters
+            and all(attributes.get(k) is v and (c is None or contents(v) == c) for k, v, c in self.held)
+            and all(getattr(m, key, None) == value for key, value in self.settings)
+            and (self.root or (_hooked(m) == self.hooks and "forward" not in attributes))
         )
 
 
@@ -67,25 +76,41 @@ class Guard:
 
 
 def _seen(m: torch.nn.Module, root: bool, varying: tuple[str, ...]) -> _Seen:
-    free = ("training", *varying)
-    plain = {k: v for k, v in vars(m).items() if isinstance(v, _PLAIN) and k not in free and not _private(k)}
-    hooks = tuple(map(len, _hooks(m)))
-    return _Seen(m, tuple(plain), tuple(plain.values()), tuple(m._modules.values()), hooks, root)
+    own = {k: v for k, v in own_attributes(m).items() if k not in varying}
+    numbers = {k: v for k, v in own.items() if plain(v)}
+    held = tuple((k, v, contents(v)) for k, v in own.items() if k not in numbers)
+    return _Seen(
+        m,
+        type(m).forward,
+        tuple(numbers),
+        tuple(numbers.values()),
+        held,
+        tuple(class_settings(m).items()),
+        tuple(m._modules.values()),
+        _parameters(m),
+        _hooked(m),
+        root,
+    )
 
 
-def _private(key: str) -> bool:
-    """Of torch's own bookkeeping."""
-    return key in ("_is_full_backward_hook", "call_super_init") or key.startswith("_is_hf")
+def _parameters(m: torch.nn.Module) -> tuple[tuple[str, bool], ...]:
+    """Names, and which of them are None: a bias that comes later is no part of the steps."""
+    return tuple([(name, p is None) for name, p in m._parameters.items()])
+
+
+def _hooked(m: torch.nn.Module) -> tuple[tuple[int, ...], ...]:
+    return tuple([tuple(hooks) for hooks in _hooks(m)])
 
 
 def _same_number(entry: list[Any]) -> bool:
-    """Read again only where the tensor is another one or was written: on CUDA reading waits."""
+    """Read again only where the tensor is another one or was written, but on the CPU: elsewhere reading waits."""
     owner, name, number, tensor, version = entry
     now = getattr(owner, name, None)
     if not isinstance(now, Tensor):
         return False
-    if now is not tensor or now._version != version:
+    written = -1 if now.is_inference() else now._version
+    if now is not tensor or written != version or now.device.type == "cpu":
         if float(now) != number:
             return False
-        entry[3:] = now, now._version
+        entry[3:] = now, written
     return True

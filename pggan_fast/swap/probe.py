@@ -46,7 +46,7 @@ def probe(fused: Forward) -> float:
         for m in module.modules():
             m.training = not m.training
         with fused.setting(0):
-            errors += comparison.errors(0, derivatives=bool(fused.calls))  # the same steps: their outputs will tell
+            errors += comparison.errors(0)
     if not errors:
         raise Mismatch("nothing that the module takes could be compared", float("nan"))
     return max(errors)
@@ -64,7 +64,6 @@ class _Comparison:
         self.fused, self.module, self.own = fused, fused.module, own_dtype(fused.module)
         named = list(self.module.named_parameters())
         self.parameters = {n: lively(p, self.own) if p.is_floating_point() else p.detach() for n, p in named}
-        self.derivatives = True
         self.quiet = False  # biases small: large ones may keep all values of a channel on one side of an activation
         self.learned = [n for n, p in named if p.requires_grad]
         self.device = named[0][1].device if named else torch.device("cpu")
@@ -74,10 +73,10 @@ class _Comparison:
         torch.manual_seed(seed)
         return self.fused.examples(torch.empty(0, dtype=self.own, device=self.device))
 
-    def errors(self, case: int, derivatives: bool = True) -> list[float]:
+    def errors(self, case: int) -> list[float]:
         """The largest error in float64, after a comparison in the module's dtype too for the first case; none where
         the replacement leaves this input to the original."""
-        self.quiet, self.derivatives = case > 0, derivatives
+        self.quiet = case > 0
         truth = self._figures(False, self.examples(0)[case], torch.float64)
         got = self._figures(True, self.examples(0)[case], torch.float64)
         if got is None or truth is None or not all(bool(t.isfinite().all()) for ts in truth for t in ts):
@@ -128,9 +127,7 @@ class _Comparison:
         try:
             out = torch.func.functional_call(self.module, state, args)
             outputs = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
-            return (
-                _derivatives(outputs, inputs, learned) if self.derivatives else [[t.detach() for t in outputs], [], []]
-            )
+            return _derivatives(outputs, inputs, learned)
         except NotAsRecorded:
             return None
         except Exception as error:
@@ -152,10 +149,8 @@ def _cast(t: Any, dtype: torch.dtype) -> Any:
     return t.detach().to(dtype, copy=True) if t.is_floating_point() else t.detach().clone()
 
 
-def _derivatives(outputs: list[Tensor], inputs: list[Tensor], parameters: list[Tensor] | None) -> Figures:
-    """Outputs, their gradients, and those of a gradient penalty; without parameters the outputs alone."""
-    if parameters is None:
-        return [[t.detach() for t in outputs], [], []]
+def _derivatives(outputs: list[Tensor], inputs: list[Tensor], parameters: list[Tensor]) -> Figures:
+    """Outputs, their gradients, and those of a gradient penalty."""
     wanted = [*inputs, *parameters]
     loss = sum(((t.float() if t.dtype.itemsize < 4 else t) * _weights(t)).sum() for t in outputs)
     if not isinstance(loss, Tensor) or not loss.requires_grad:

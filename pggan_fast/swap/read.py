@@ -9,22 +9,30 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
+from torch.overrides import TorchFunctionMode
 
 from pggan_fast.swap.record import Recorder, Refused
 from pggan_fast.swap.steps import Call, Guess, Product, Ref, Step, View
 from pggan_fast.swap.trial import (
     HOOKS,
     Geometry,
+    class_settings,
+    contents,
+    foreign_random_numbers,
     geometries,
     lively,
     may_compute_weight,
     muted,
+    own_attributes,
     own_random_numbers,
+    plain,
     undisturbed,
 )
 from pggan_fast.swap.values import Data, Unknown
 
 NO_INPUT = "takes no input that its parameters' shapes suggest"
+LARGE = (32, 64, 128, 256, 512, 1024)
+SOON = 3e8  # products per sample
 Place = tuple[torch.nn.Module, str]
 
 
@@ -32,7 +40,8 @@ Place = tuple[torch.nn.Module, str]
 class Reading:
     """Steps, and what they depend on: `modules` that will not be called any more, tensors that were read as numbers.
 
-    `shapes`: inputs (without batch) that were looked at; `limited`: others behave otherwise.
+    `shapes`: inputs (without batch) that were looked at; `limited`: others behave otherwise. `alone`: a
+    single sample is no other case.
     """
 
     steps: tuple[Step, ...]
@@ -40,6 +49,7 @@ class Reading:
     numbers: dict[Place, float]
     shapes: list[Geometry]
     limited: bool = False
+    alone: bool = True
 
 
 class Unreadable(Exception):
@@ -94,12 +104,27 @@ class _NotTaken(Exception):
     """Whatever a module raises for an input that it does not take."""
 
 
+class _Asking(TorchFunctionMode):
+    """Notes whether a tensor that is no parameter is asked for its size: what follows may depend on it."""
+
+    def __init__(self, trial: _Trial) -> None:
+        super().__init__()
+        self.trial, self.known = trial, set(map(id, trial.state.values()))
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(getattr(func, "__self__", None), "__name__", "") or getattr(func, "__name__", "")
+        if name in ("shape", "size"):
+            self.trial.asked |= args[0].ndim == 4 and id(args[0]) not in self.known
+        return func(*args, **(kwargs or {}))
+
+
 class _Trial:
     """One module with tensors that stand in for its parameters and buffers."""
 
     def __init__(self, module: torch.nn.Module, opaque: dict[torch.nn.Module, str]) -> None:
         self.module, self.opaque = module, opaque
         self.refusals: list[_NotTaken] = []
+        self.asked = False  # whether forward has asked for the size of an image
         owners = {
             f"{prefix}.{name}".lstrip("."): (m, name) for prefix, m in module.named_modules() for name in vars_of(m)
         }
@@ -141,9 +166,10 @@ class _Trial:
             for m in self.module.modules():
                 if m is not self.module and m not in inside:
                     _watch(m, recorder, modules, self.opaque.get(m))
-            before = {m: dict(vars(m)) for m in self.module.modules()}
+            before = {m: _state(m) for m in self.module.modules()}
+            drawn = foreign_random_numbers()
             try:
-                with recorder:
+                with recorder, _Asking(self):
                     out = torch.func.functional_call(self.module, self.state, (x,))
             except Exception as error:
                 if isinstance(recorder.fault, Refused):
@@ -151,6 +177,8 @@ class _Trial:
                 if recorder.fault is not None:
                     raise Unreadable(f"a defect of this recorder, please report it: {recorder.fault!r}") from error
                 raise _NotTaken(str(error)) from error
+            if foreign_random_numbers() != drawn:
+                recorder.effects.append("draws random numbers of Python or numpy")
             written = [key for m in (self.module, *modules) for key in _written(m, before[m])]
         if not isinstance(out, Tensor):
             raise Unreadable(f"gives {type(out).__name__}, no tensor")
@@ -164,14 +192,20 @@ class _Trial:
         raise Unreadable(value.reason if isinstance(value, Unknown) else "ends in the middle of a known step")
 
 
+def _state(m: torch.nn.Module) -> dict[str, Any]:
+    """Attributes, settings of the class, and what is in containers and simple objects."""
+    inside = {f"{key} (what is in it)": contents(value) for key, value in own_attributes(m).items()}
+    return {**class_settings(m), **vars(m), **inside}
+
+
 def _written(m: torch.nn.Module, before: dict[str, Any]) -> list[str]:
     """Attributes that forward has set, but for the weight of an equalised learning rate."""
-    changed = [key for key, value in vars(m).items() if key not in before or not _equal(before[key], value)]
+    changed = [key for key, value in _state(m).items() if key not in before or not _equal(before[key], value)]
     return [key for key in changed if f"{key}_orig" not in m._parameters]
 
 
 def _equal(a: Any, b: Any) -> bool:
-    return a is b or (type(a) is type(b) and isinstance(a, (bool, int, float, str)) and a == b)
+    return a is b or (type(a) is type(b) and plain(a) and a == b)
 
 
 def vars_of(m: torch.nn.Module) -> list[str]:
@@ -260,7 +294,10 @@ def _agree(trial: _Trial, reading: Reading) -> dict[torch.nn.Module, str] | None
                 raise Unreadable(f"in {'training' if training else 'eval'} mode, {n} samples: {other}")
             if other is not None and (different := _merge(reading, other)):
                 return different
-    for geometry in _others(reading):
+    if not any(isinstance(s, Guess) for s in reading.steps):  # those say nothing of one sample anyhow
+        single = trial.attempt(first, 1, trial.module.training)
+        reading.alone = single is None or (isinstance(single, Reading) and _fits(reading, single))
+    for geometry in _others(trial, reading):
         other = trial.attempt(geometry, 4, trial.module.training)
         if other is None:
             continue
@@ -272,14 +309,18 @@ def _agree(trial: _Trial, reading: Reading) -> dict[torch.nn.Module, str] | None
     return None
 
 
-def _others(reading: Reading) -> Iterator[Geometry]:
-    """Other sizes; of one pixel only what spreads it, since most operations are the same there."""
+def _others(trial: _Trial, reading: Reading) -> Iterator[Geometry]:
+    """Other sizes; large ones where the module asks for sizes, as far as they are soon done; of one pixel only what
+    spreads it, since most operations are the same there."""
     (first,) = reading.shapes
-    if len(first.shape) == 3:
-        spreads = any(isinstance(step, Product) and step.kind == "conv_transpose" for step in reading.steps)
-        for size in ((8, 8), (4, 4), (4, 8), (2, 2), *(((1, 1),) if spreads else ())):
-            if size != first.shape[1:]:
-                yield Geometry((first.shape[0], *size))
+    if len(first.shape) != 3:
+        return
+    spreads = any(isinstance(step, Product) and step.kind == "conv_transpose" for step in reading.steps)
+    weights = sum(p.numel() for p in trial.module.parameters() if p.ndim == 4)
+    large = [s for s in LARGE if trial.asked and weights * s * s <= SOON] + [16]
+    for size in ((8, 8), (4, 4), (4, 8), (2, 2), *((s, s) for s in large), *(((1, 1),) if spreads else ())):
+        if size != first.shape[1:]:
+            yield Geometry((first.shape[0], *size))
 
 
 def _merge(reading: Reading, other: Reading) -> dict[torch.nn.Module, str]:

@@ -37,6 +37,12 @@ MOVES = frozenset(
     upsample_nearest2d _upsample_nearest_exact2d _to_copy gather pixel_shuffle""".split()  # noqa: SIM905
 )
 
+# What means of pixels and statistics of batches are made of. Of others (a clamp, say) small random numbers show nothing.
+SMOOTH = MOVES | frozenset(
+    """add sub rsub mul div pow square sqrt rsqrt mean sum var std var_mean std_mean avg_pool2d _adaptive_avg_pool2d
+    convolution upsample_bilinear2d linalg_vector_norm reciprocal neg""".split()  # noqa: SIM905
+)
+
 
 class Refused(Exception):
     """The module does something that no list of steps can say."""
@@ -181,6 +187,8 @@ def _derived(name: str, args: Sequence[Any], inputs: list[Tensor], values: list[
             moved, scalars = False, (v.eps_in, v.eps_out, *scalars)
     if base is None or source is None:  # parameters and numbers
         return Unknown(f"computes with parameters alone ({name})")
+    if name not in SMOOTH:
+        return Unknown(f"{name} is none of the known steps")
     step = _step(out, source, moved, scalars)
     if step is not None:
         return base if step == () else Data(joined(base.steps, step))

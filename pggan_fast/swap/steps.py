@@ -25,9 +25,9 @@ class Ref:
     name: str
 
     def __call__(self) -> Tensor:
-        parameter = self.owner._parameters[self.name]
+        parameter = self.owner._parameters.get(self.name)
         if parameter is None:
-            raise NotAsRecorded(f"{self.name} is None now")
+            raise NotAsRecorded(f"{self.name} is None now, or gone")
         return parameter
 
 

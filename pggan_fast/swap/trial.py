@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy as copies
+import random
+import sys
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +20,8 @@ HOOKS = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
+DEPTH = 3  # how far into containers and objects that a module holds, and of how many entries
+ENTRIES = 256
 LARGEST = 64  # a map's side; whatever needs a larger one is looked at in parts
 SIZES = ((4, 6), (8, 8), (4, 4), (16, 16), (32, 32), (LARGEST, LARGEST), (1, 1), (4, 8), (8, 16))
 
@@ -43,46 +48,143 @@ def geometries(module: torch.nn.Module, rank: int) -> list[Geometry]:
 
 @contextlib.contextmanager
 def own_random_numbers(module: torch.nn.Module) -> Iterator[None]:
-    """What is drawn inside, on the CPU and the module's devices, is not missing outside."""
+    """What is drawn inside, on the CPU, the module's devices, by Python or numpy, is not missing outside."""
     devices = sorted({p.device.index or 0 for p in module.parameters() if p.is_cuda})
+    before, numpy = foreign_random_numbers(), sys.modules.get("numpy")
     with torch.random.fork_rng(devices=devices):
-        yield
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            if numpy is not None and before[1]:
+                kind, key, *rest = before[1]
+                numpy.random.set_state((kind, numpy.frombuffer(key, dtype=numpy.uint32), *rest))
+
+
+def foreign_random_numbers() -> tuple[Any, tuple[Any, ...]]:
+    """The states of Python's and numpy's global generators, comparable."""
+    numpy = sys.modules.get("numpy")
+    state = () if numpy is None else numpy.random.get_state()
+    return random.getstate(), tuple(part.tobytes() if hasattr(part, "tobytes") else part for part in state)
 
 
 @contextlib.contextmanager
 def undisturbed(module: torch.nn.Module) -> Iterator[None]:
-    """Puts back, whatever happens inside: attributes, buffers' and parameters' places, training flags, hooks and
-    random numbers. Autocast and inference mode are off inside."""
-    modules = list(module.modules())
-    saved = [{k: _copied(k, v) for k, v in vars(m).items()} for m in modules]
+    """Puts back, whatever happens inside: attributes and what is in them, settings of their classes, values of tensors
+    that are no parameters, training flags, hooks and random numbers. Autocast and inference mode are off inside."""
     with own_random_numbers(module), contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         for kind in {"cpu", *(p.device.type for p in module.parameters())} - {"meta"}:
             stack.enter_context(torch.autocast(kind, enabled=False))
-        try:
-            yield
-        finally:
-            for m, state in zip(modules, saved, strict=True):
-                _put_back(vars(m), state)
+        for m in module.modules():
+            stack.callback(_restoring_class(m))
+            stack.callback(_restoring(vars(m), DEPTH + 1, {id(vars(m))}))
+        yield
 
 
-def _copied(key: str, value: Any) -> Any:
-    """Of dictionaries (parameters, hooks, children) the contents are kept besides, of lists and sets a copy."""
-    return (value, type(value)(value)) if isinstance(value, (dict, list, set)) else (value, None)
+def _restoring(value: Any, depth: int, seen: set[int]) -> Callable[[], None]:
+    """Puts a container, object or tensor back into its state of now."""
+    if isinstance(value, Tensor):
+        return _restoring_tensor(value)
+    attributes = _attributes(value)
+    container = value if attributes is None else attributes
+    if not isinstance(container, (dict, list, set)) or not depth:
+        return lambda: None
+    kept = copies.copy(container)
+    inner = [v for v in (container.values() if isinstance(container, dict) else container) if id(v) not in seen]
+    seen.update(map(id, inner))
+    below = [_restoring(v, depth - 1, seen) for v in inner]
 
-
-def _put_back(attributes: dict[str, Any], state: dict[str, Any]) -> None:
-    for key in [k for k in attributes if k not in state]:
-        del attributes[key]
-    for key, (value, contents) in state.items():
-        attributes[key] = value
-        if contents is None:
-            continue
-        if isinstance(value, list):
-            value[:] = contents
+    def restore() -> None:
+        if isinstance(container, list):
+            container[:] = kept
         else:
-            value.clear()
-            value.update(contents)
+            container.clear()
+            container.update(kept)
+        for each in below:
+            each()
+
+    return restore
+
+
+def _restoring_tensor(t: Tensor) -> Callable[[], None]:
+    """But for parameters, in whose place others stand."""
+    if isinstance(t, torch.nn.Parameter) or t.is_meta or t.is_inference() or t.layout is not torch.strided:
+        return lambda: None
+    version, kept = t._version, t.detach().clone()
+
+    def restore() -> None:
+        if t._version != version:
+            with torch.no_grad():
+                t.copy_(kept)
+
+    return restore
+
+
+def _restoring_class(m: torch.nn.Module) -> Callable[[], None]:
+    kept = [(c, k, v) for c in _classes(m) for k, v in vars(c).items() if _setting(k, v)]
+
+    def restore() -> None:
+        for c, key, value in kept:
+            if vars(c).get(key) is not value:
+                setattr(c, key, value)
+
+    return restore
+
+
+def own_attributes(m: torch.nn.Module) -> dict[str, Any]:
+    """What a module's code has set on the instance, but for tensors and modules and torch's own bookkeeping."""
+    return {k: v for k, v in vars(m).items() if k not in _TORCHS and not isinstance(v, (Tensor, torch.nn.Module))}
+
+
+_TORCHS = frozenset(
+    {*vars(torch.nn.Module()), "_reversed_padding_repeated_twice", "forward", "_replicate_for_data_parallel"}
+)
+
+
+def class_settings(m: torch.nn.Module) -> dict[str, Any]:
+    """Numbers and flags that its class holds, and not the instance."""
+    return {k: getattr(m, k) for c in _classes(m) for k, v in vars(c).items() if _setting(k, v) and k not in vars(m)}
+
+
+def plain(value: Any) -> bool:
+    """Whether a value cannot be changed and compares by what it is."""
+    if isinstance(value, tuple):
+        return all(map(plain, value))
+    return isinstance(value, (bool, int, float, str, type(None)))
+
+
+def _setting(key: str, value: Any) -> bool:
+    return plain(value) and not key.startswith("__")
+
+
+def _classes(m: torch.nn.Module) -> list[type]:
+    return [c for c in type(m).__mro__ if not c.__module__.startswith("torch.") and c is not object]
+
+
+def contents(value: Any, depth: int = DEPTH) -> Any:
+    """Something that compares equal as long as what is in a container or simple object stays; None for others."""
+    if plain(value):
+        return value
+    attributes = _attributes(value)
+    value = value if attributes is None else attributes
+    if not isinstance(value, (dict, list, tuple, set)) or len(value) > ENTRIES or not depth:
+        return None
+    if isinstance(value, dict):
+        return tuple([(str(k), contents(v, depth - 1)) for k, v in value.items()])
+    if isinstance(value, set):
+        return frozenset(filter(plain, value))
+    return tuple([contents(v, depth - 1) for v in value])
+
+
+def _attributes(value: Any) -> dict[str, Any] | None:
+    """Of an object that may hold settings: one of somebody's own class, or a namespace."""
+    home = type(value).__module__.partition(".")[0]
+    known = home == "torch" or (home in sys.stdlib_module_names and home not in ("types", "argparse", "__main__"))
+    if known or isinstance(value, (type, Tensor, torch.nn.Module)):
+        return None
+    found = getattr(value, "__dict__", None)
+    return found if isinstance(found, dict) else None
 
 
 @contextlib.contextmanager
