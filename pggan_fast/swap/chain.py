@@ -146,10 +146,9 @@ class Chain:
         return [step.weight for step in self.steps if isinstance(step, (Conv, Product))]
 
     @property
-    def linear_end(self) -> bool:
-        """Whether what comes out is a product, which in-place activations of others may follow."""
-        last = self.units[-1] if self.units else None
-        return isinstance(last, (ConvUnit, EpilogueUnit)) and not last.epilogue
+    def ends_in_op(self) -> bool:
+        """Whether what comes out is kept by one of our ops for its gradient."""
+        return bool(self.units) and isinstance(self.units[-1], (ConvUnit, EpilogueUnit))
 
     @property
     def calls(self) -> list[Call]:

@@ -29,6 +29,7 @@ class Forward:
     pattern = ""  # what the report says
     strict = False  # raise NotAsRecorded in place of running the original
     varying: tuple[str, ...] = ()  # attributes of the module that `run` reads in each call: they may change
+    class_varies = False  # whether `run` reads settings of the module's class too
 
     def __init__(
         self,
@@ -37,7 +38,7 @@ class Forward:
         numbers: dict[tuple[torch.nn.Module, str], float] | None = None,
     ) -> None:
         self.module, self._warned = module, False
-        self._guard = Guard((module, *modules), numbers, self.varying)
+        self._guard = Guard((module, *modules), numbers, self.varying, self.class_varies)
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError
@@ -151,8 +152,9 @@ class Fused(Forward):
             raise NotAsRecorded("another dtype than that of the parameters")
         u = chain(inside(x))
         y = outside(u, keep=channels_last(x) or chain_channels_last(chain))
-        # Our ops keep their output for backward, PyTorch's products do not: it may be overwritten.
-        return y.clone() if y is u and chain.linear_end and y.requires_grad else y
+        # Our ops keep their output for backward, PyTorch's products, leaky ReLU and norms by hand do not: somebody may
+        # overwrite it.
+        return y.clone() if y is u and chain.ends_in_op and y.requires_grad else y
 
 
 def _of_any_size(chain: Chain) -> bool:

@@ -50,18 +50,30 @@ class _Seen:
             and (self.root or (_hooked(m) == self.hooks and "forward" not in attributes))
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the function, which pickle may not find by its name; copies take that of their class."""
+        return {**vars(self), "forward": type(self.module).forward is self.forward}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, forward=type(state["module"]).forward if state["forward"] else None)
+
 
 class Guard:
     """Over modules whose forward will not run any more, the first being the one that is called, and over tensors that
-    were read as numbers. `varying`: attributes of the first that are none of its business."""
+    were read as numbers. `varying`: attributes of the first that are none of its business; `class_varies`: nor are the
+    settings of its class."""
 
     def __init__(
         self,
         modules: Iterable[torch.nn.Module],
         numbers: dict[tuple[torch.nn.Module, str], float] | None = None,
         varying: tuple[str, ...] = (),
+        class_varies: bool = False,
     ) -> None:
-        self._seen = [_seen(m, i == 0, () if i else varying) for i, m in enumerate(dict.fromkeys(modules))]
+        self._seen = [
+            _seen(m, i == 0, () if i else varying, i == 0 and class_varies)
+            for i, m in enumerate(dict.fromkeys(modules))
+        ]
         self._numbers = [[owner, name, number, None, -1] for (owner, name), number in (numbers or {}).items()]
 
     def holds(self) -> bool:
@@ -75,7 +87,7 @@ class Guard:
         return {"_seen": self._seen, "_numbers": [[*entry[:3], None, -1] for entry in self._numbers]}
 
 
-def _seen(m: torch.nn.Module, root: bool, varying: tuple[str, ...]) -> _Seen:
+def _seen(m: torch.nn.Module, root: bool, varying: tuple[str, ...], class_varies: bool) -> _Seen:
     own = {k: v for k, v in own_attributes(m).items() if k not in varying}
     numbers = {k: v for k, v in own.items() if plain(v)}
     held = tuple((k, v, contents(v)) for k, v in own.items() if k not in numbers)
@@ -85,7 +97,7 @@ def _seen(m: torch.nn.Module, root: bool, varying: tuple[str, ...]) -> _Seen:
         tuple(numbers),
         tuple(numbers.values()),
         held,
-        tuple(class_settings(m).items()),
+        () if class_varies else tuple(class_settings(m).items()),
         tuple(m._modules.values()),
         _parameters(m),
         _hooked(m),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 import types
 import warnings
@@ -255,3 +256,50 @@ def test_what_stops_fuse_leaves_nothing(error: type[BaseException], monkeypatch:
         fuse(m)
     assert len(calls) == 2
     assert not fused_at_all(m)
+
+
+def undecorated(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def inner(self: Any, x: Tensor) -> Tensor:
+        return forward(self, x)
+
+    return inner
+
+
+class Decorated(nn.Module):
+    """Its forward has no name that pickle finds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    @undecorated
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(self.conv(x), 0.2)
+
+
+def test_a_forward_without_a_name_can_be_pickled() -> None:
+    m = Decorated()
+    fuse(m)
+    twin = pickle.loads(pickle.dumps(m))
+    assert fused_at_all(twin)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        twin(image())
+
+
+@pytest.mark.parametrize(
+    ("make", "x"),
+    [
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 8), nn.LeakyReLU(0.2)), image()),  # to 1x1: channels_last as it is
+        (lambda: nn.Sequential(nn.Linear(3, 4), nn.LeakyReLU(0.2)), torch.randn(2, 3)),
+        (lambda: Free(usual), image().to(memory_format=torch.channels_last)),
+    ],
+)
+def test_results_may_be_overwritten(make: Callable[[], nn.Module], x: Tensor) -> None:
+    m = make()
+    fuse(m)
+    assert fused_at_all(m)
+    parameters = list(m.parameters())
+    got = torch.autograd.grad(m(x).add_(1.0).square().sum(), parameters)
+    want = torch.autograd.grad(unfuse(m)(x).add_(1.0).square().sum(), parameters)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)

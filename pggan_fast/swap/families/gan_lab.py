@@ -19,6 +19,8 @@ from pggan_fast.swap.steps import NotAsRecorded, View
 
 
 class _Network(network.Network[network.Plan]):
+    class_varies = True
+
     @contextmanager
     def state(self, level: int, alpha: float | None) -> Iterator[None]:
         m: Any = self.module
