@@ -66,12 +66,17 @@ class Forward:
         """Whether the module was changed since, so that its own forward runs."""
         return not self._guard.holds()
 
+    @torch.compiler.assume_constant_result
+    def _stale_now(self) -> bool:
+        """`stale` when it is compiled; what changes after that, a compiled module does not see."""
+        return self.stale
+
     def original(self, *args: Any, **kwargs: Any) -> Any:
         """What the class does."""
         return type(self.module).forward(self.module, *args, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling() or self._guard.holds():
+        if not (self._stale_now() or not self._guard.traced() if torch.compiler.is_compiling() else self.stale):
             try:
                 return self.run(*args, **kwargs)
             except NotAsRecorded:
@@ -80,7 +85,7 @@ class Forward:
                 return self.original(*args, **kwargs)
         if self.strict:
             raise NotAsRecorded("the module was changed")
-        if not self._warned:
+        if not self._warned and not torch.compiler.is_compiling():
             self._warned = True
             warnings.warn(
                 f"{type(self.module).__name__} was changed after fuse(): its own forward runs; call fuse again "

@@ -82,6 +82,14 @@ class Guard:
             return False
         return all(seen.same() for seen in self._seen) and all(map(_same_number, self._numbers))
 
+    def traced(self) -> bool:
+        """Reads numbers and flags in a way that torch.compile guards: it compiles again when one changes."""
+        for seen in self._seen:
+            for key, value in zip(seen.keys, seen.values, strict=True):
+                if getattr(seen.module, key, None) != value:
+                    return False
+        return True
+
     def __getstate__(self) -> dict[str, Any]:
         """Copies read the tensors again: theirs are others."""
         return {"_seen": self._seen, "_numbers": [[*entry[:3], None, -1] for entry in self._numbers]}

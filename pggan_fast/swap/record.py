@@ -37,7 +37,7 @@ MOVES = frozenset(
     upsample_nearest2d _upsample_nearest_exact2d _to_copy gather pixel_shuffle""".split()  # noqa: SIM905
 )
 
-# What means of pixels and statistics of batches are made of. Of others (a clamp, say) small random numbers show nothing.
+# What means of pixels and statistics of batches are made of. Of a clamp, say, small random numbers show nothing.
 SMOOTH = MOVES | frozenset(
     """add sub rsub mul div pow square sqrt rsqrt mean sum var std var_mean std_mean avg_pool2d _adaptive_avg_pool2d
     convolution upsample_bilinear2d linalg_vector_norm reciprocal neg""".split()  # noqa: SIM905

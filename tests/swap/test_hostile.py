@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 import torch.nn.utils.prune
 from foreign_layers import Hooked, OnWeight, Pair
+from pggan_fast.benchmarks.peers import akanimax, wsconv
 from torch import Tensor, nn
 
 from pggan_fast import fuse, swap, unfuse
@@ -302,4 +303,30 @@ def test_results_may_be_overwritten(make: Callable[[], nn.Module], x: Tensor) ->
     parameters = list(m.parameters())
     got = torch.autograd.grad(m(x).add_(1.0).square().sum(), parameters)
     want = torch.autograd.grad(unfuse(m)(x).add_(1.0).square().sum(), parameters)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("compiled_first", [True, False])
+def test_changes_before_and_after_compilation_count(compiled_first: bool) -> None:
+    m: Any = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.LeakyReLU(0.2))
+    fuse(m)
+    assert fused_at_all(m)
+    x = image()
+    compiled = torch.compile(m, backend="eager")
+    if compiled_first:
+        compiled(x)
+    m[1].negative_slope = 0.9
+    got = compiled(x)
+    torch.testing.assert_close(got, unfuse(m)(x))
+
+
+@pytest.mark.parametrize("family", [akanimax, wsconv], ids=["akanimax", "wsconv"])
+def test_scores_may_be_overwritten(family: Any) -> None:
+    critic = family.networks(1, (6, 4), 5)[1]
+    fuse(critic)
+    assert installed(critic) is not None
+    x, parameters = torch.randn(4, 3, 8, 8), list(critic.parameters())
+    got = torch.autograd.grad(family.score(critic, x, 1, 0.5).mul_(-2.0).sum(), parameters, allow_unused=True)
+    unfuse(critic)
+    want = torch.autograd.grad(family.score(critic, x, 1, 0.5).mul_(-2.0).sum(), parameters, allow_unused=True)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)

@@ -45,6 +45,11 @@ class Network(Forward, Generic[Plan]):
         except _UNLIKE as error:
             raise Unreadable(f"a {self.pattern}? {type(error).__name__}: {error}") from error
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Scores are the caller's own, who may overwrite them: an op of ours may have kept them for its gradient."""
+        y = super().__call__(*args, **kwargs)
+        return y.clone() if isinstance(y, Tensor) and y.ndim <= 2 and y.requires_grad else y
+
     def read(self, m: Any) -> None:
         raise NotImplementedError
 
