@@ -39,6 +39,8 @@ def fuse(model: torch.nn.Module, *, copy: bool = False, probe: bool = True, time
     Args:
         model: any module, in any mode, dtype and on any device; also wrapped by DistributedDataParallel or
             DataParallel (whose replicas run the original code). Fuse before torch.compile.
+            A compiled model sees later changes of numbers and flags alone; copy.copy, which shares parts, copies
+            none of this: use copy.deepcopy. Globals that a forward reads are taken as they are now.
         copy: leave `model` as it is, and fuse a copy of it, the report's `model`.
         probe: compare each replacement with the original (outputs, gradients, gradients of a gradient penalty, in
             float64 and in the model's dtype, in training and eval mode), and undo it where they differ.
