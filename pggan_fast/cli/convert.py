@@ -70,7 +70,9 @@ class Command:
         screen = console()
         _tell(screen, conversion)
         if self.check and not all(a.passed for a in _checked(screen, conversion, made)):
-            screen.print(f"{self.output} is not written: the converted networks are not the same function")
+            screen.print(
+                f"{self.output} is not written: the converted networks are not the same function", soft_wrap=True
+            )
             return 1
         try:
             networks.save(self.output, made)

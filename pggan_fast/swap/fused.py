@@ -66,10 +66,12 @@ class Forward:
         """Whether the module was changed since, so that its own forward runs."""
         return not self._guard.holds()
 
-    @torch.compiler.assume_constant_result
     def _stale_now(self) -> bool:
         """`stale` when it is compiled; what changes after that, a compiled module does not see."""
         return self.stale
+
+    # As torch.compiler.assume_constant_result marks it, which would import the whole compiler here: 7 s, and a folder
+    _stale_now._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def original(self, *args: Any, **kwargs: Any) -> Any:
         """What the class does."""

@@ -19,7 +19,7 @@ from pggan_fast.benchmarks.peers import akanimax, wsconv
 from torch import Tensor, nn
 
 from pggan_fast import fuse, swap, unfuse
-from pggan_fast.swap.fused import installed
+from pggan_fast.swap.fused import Forward, installed
 
 
 class Free(nn.Module):
@@ -330,3 +330,21 @@ def test_scores_may_be_overwritten(family: Any) -> None:
     unfuse(critic)
     want = torch.autograd.grad(family.score(critic, x, 1, 0.5).mul_(-2.0).sum(), parameters, allow_unused=True)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+def test_the_mark_of_a_constant_is_torchs() -> None:
+    def marked() -> None: ...
+
+    torch.compiler.assume_constant_result(marked)
+    assert vars(marked) == vars(Forward._stale_now)
+
+
+@pytest.mark.parametrize("condition", [lambda a, s: s == 3, lambda a, s: a == 0.0, lambda a, s: a == 1.0])
+def test_a_copy_that_differs_at_one_level_or_end_of_the_fade_is_undone(condition: Any) -> None:
+    class Changed(wsconv.Generator):
+        def forward(self, x: Tensor, alpha: float, steps: int) -> Tensor:
+            y = super().forward(x, alpha, steps)
+            return y * 1.1 if condition(alpha, steps) else y
+
+    G = Changed(8, 8, widths=[8, 8, 8, 8, 8])
+    assert fuse(G).rows[0].reason.startswith("undone")

@@ -89,8 +89,12 @@ class Network(Forward, Generic[Plan]):
 
     @property
     def cases(self) -> list[tuple[int, int, float | None]]:
-        """Samples, level and weight of the calls that the probe makes, the most telling first. Weights are exact in
-        every dtype."""
+        """Samples, level and weight of the calls that the probe makes. Weights are exact in every dtype."""
+        return [*self._telling, *self._others]
+
+    @property
+    def _telling(self) -> list[tuple[int, int, float | None]]:
+        """The calls whose derivatives are compared too, the most telling first."""
         levels = sorted({0, min(1, self.top), min(2, self.top), self.top}) if self.any_level else [self.top]
         grouped = any(type(step) is Stddev for step in self.net.chains[0].steps)  # else any batch does
         calls: list[tuple[int, int, float | None]] = [(4, level, 0.25) for level in reversed(levels) if level]
@@ -98,6 +102,13 @@ class Network(Forward, Generic[Plan]):
         if not self._large(self.top):
             calls.append((4 if grouped else 6, self.top, None))
         return sorted(calls, key=lambda call: self._large(call[1]))
+
+    @property
+    def _others(self) -> list[tuple[int, int, float | None]]:
+        """Every level and either end of its fade, whose outputs have to agree: a copy may do something else there."""
+        levels = range(1, self.top + 1) if self.any_level else range(self.top, self.top + 1)
+        every = [(4, level, alpha) for level in levels if level for alpha in (0.0, 0.25, 1.0)]
+        return [call for call in every if call not in self._telling]
 
     @property
     def top(self) -> int:
@@ -112,7 +123,8 @@ class Network(Forward, Generic[Plan]):
     @contextmanager
     def setting(self, case: int | None) -> Iterator[None]:
         level, alpha = (self.top, None) if case is None else self.cases[case][1:]
-        with self.state(level, alpha), torch.set_grad_enabled(torch.is_grad_enabled() and not self._large(level)):
+        outputs_alone = self._large(level) or (case is not None and case >= len(self._telling))
+        with self.state(level, alpha), torch.set_grad_enabled(torch.is_grad_enabled() and not outputs_alone):
             yield
 
     def _large(self, level: int) -> bool:
