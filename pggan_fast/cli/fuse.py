@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Command:
     """Build a model of yours, run it on the fused ops, and print what was fused and what was not, and why.
 
-    Modules are looked for in the current folder too. Nothing is written.
+    Modules are looked for in the current folder and on PYTHONPATH too. Your files stay as they are.
     """
 
     target: Annotated[str, tyro.conf.Positional]
@@ -63,7 +63,7 @@ def _build(target: str, kwargs: dict[str, Any]) -> torch.nn.Module:
     import torch
 
     path, colon, name = target.partition(":")
-    if not colon or not path or not name:
+    if not colon or not name or not all(part.isidentifier() for part in path.split(".")):  # nor a file's path
         raise UsageError(f"target: expected module.path:callable, got {target!r}")
     folder = str(Path.cwd())
     if folder not in sys.path:

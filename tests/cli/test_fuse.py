@@ -70,6 +70,7 @@ def test_nothing_fused_is_status_1(capsys: pytest.CaptureFixture[str]) -> None:
     ("args", "said"),
     [
         (["somebodys_models"], "target: expected module.path:callable, got 'somebodys_models'"),
+        (["../somebodys_models.py:block"], "target: expected module.path:callable, got '../somebodys_models.py:block'"),
         (["nobodys_models:block"], "target: cannot import nobodys_models"),
         (["somebodys_models:brick"], "target: somebodys_models has no brick"),
         (["somebodys_models:constant"], "target: expected a callable, got int"),
