@@ -13,6 +13,18 @@ from torch import Tensor
 
 from pggan_fast.backends import layout
 
+PATTERN = 0xA5  # of integers
+
+
+def poisoned(t: Tensor) -> Tensor:
+    """`t` filled with what no computation leaves unseen: NaN, or a bit pattern."""
+    return t.fill_(float("nan") if t.is_floating_point() else PATTERN)
+
+
+def is_poisoned(t: Tensor) -> bool:
+    """Whether all of `t` is still as `poisoned` left it."""
+    return bool((t.isnan() if t.is_floating_point() else t == PATTERN).all())
+
 
 def wrap_allocators(patch: pytest.MonkeyPatch, allocated: Callable[[Tensor], Any]) -> None:
     """Until `patch` is undone, `allocated` gets every output before the package does."""

@@ -10,9 +10,8 @@ import grid
 import hypothesis
 import pytest
 import torch
-from allocators import wrap_allocators
+from allocators import poisoned, wrap_allocators
 from choices import forget_choices
-from torch import Tensor
 
 from pggan_fast.backends import registry
 from pggan_fast.backends.triton import availability
@@ -74,12 +73,7 @@ def repeatable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def spoil(t: Tensor) -> Tensor:
-    """Fill with what no computation leaves unseen: NaN, or a bit pattern."""
-    return t.fill_(float("nan") if t.is_floating_point() else 0xA5)
-
-
 @pytest.fixture
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:
     """Outputs hold NaN before a kernel writes them, so that an element never written shows in every comparison."""
-    wrap_allocators(monkeypatch, spoil)
+    wrap_allocators(monkeypatch, poisoned)

@@ -24,7 +24,7 @@ from torch import Tensor
 sys.path.append(str(Path(__file__).resolve().parent))
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 import grid
-from allocators import wrap_allocators
+from allocators import is_poisoned, poisoned, wrap_allocators
 
 from pggan_fast.backends import cuda, registry
 from pggan_fast.backends.launch import addresses
@@ -88,8 +88,7 @@ class Emulator:
 _lock = threading.Lock()  # the emulator has one machine
 _settings: dict[str, Any] = {}  # of the innermost emulated(); empty: the usual ones
 _names: dict[int, str] = {}  # of places
-# Outputs that no kernel has got yet: their weak references and their versions at allocation
-_fresh: dict[int, tuple[weakref.ref[Tensor], int | None]] = {}
+_fresh: dict[int, weakref.ref[Tensor]] = {}  # poisoned outputs that no emulated kernel has got yet
 
 
 def call(name: str, *args: Any) -> Any:
@@ -139,21 +138,14 @@ def extents(tensors: list[tuple[int, Tensor]]) -> list[tuple[int, int, bool, str
 
 
 def allocated(t: Tensor) -> None:
-    """Remember an output that no kernel has written."""
+    """Poison an output and remember that no kernel has written it."""
     key = id(t)
-    _fresh[key] = weakref.ref(t, lambda _: _fresh.pop(key, None)), version(t)
+    _fresh[key] = weakref.ref(poisoned(t), lambda _: _fresh.pop(key, None))
 
 
 def is_fresh(t: Tensor) -> bool:
-    """Whether nobody but a poisoner has written to `t` since it was allocated."""
-    if id(t) not in _fresh:
-        return False
-    unchanged = version(t) is not None and version(t) == _fresh[id(t)][1]
-    return unchanged or bool(t.isnan().all() if t.is_floating_point() else (t == t.flatten()[0]).all())
-
-
-def version(t: Tensor) -> int | None:
-    return None if t.is_inference() else t._version
+    """Whether nobody has written to `t` since it was allocated: torch, a kernel of the CPU's own or an emulated one."""
+    return id(t) in _fresh and is_poisoned(t)
 
 
 def sources(sites: Iterable[int]) -> dict[int, str]:

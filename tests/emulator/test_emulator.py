@@ -244,8 +244,11 @@ def test_an_output_is_uninitialised_for_its_first_kernel(make: Callable[[], torc
         sum_of(torch.ones(128), out)
 
 
-def test_what_torch_has_written_is_initialised() -> None:
+def test_what_others_have_written_is_initialised() -> None:
     with emulate.emulated():
+        written = fresh()
+        written.numpy()[:] = 1.0  # unknown to torch, as a kernel of the CPU's own is
+        sum_of(torch.ones(128), written)
         sum_of(torch.ones(128), fresh().copy_(torch.arange(128.0)))
         sum_of(torch.ones(128), fresh().zero_())
         sum_of(torch.ones(128), torch.empty(128))  # not by the package's allocators
