@@ -127,6 +127,14 @@ def name_of(case: Case) -> str:
     return "-".join(str(v).removeprefix("torch.") for v in case.values())
 
 
+def numbered(cases: Sequence[Case]) -> list[Any]:
+    """The cases' numbers, as a test's parameters; the largest maps are slow for the interpreter of Triton."""
+    return [
+        pytest.param(i, id=name_of(case), marks=[pytest.mark.slow] * (interpreted() and case.get("size") == max(SIZES)))
+        for i, case in enumerate(cases)
+    ]
+
+
 def cover_length(cases: Sequence[Case]) -> int:
     """How many of the first cases hold every pair that all of them hold: the first cover, or part of it."""
     seen: set[Any] = set()

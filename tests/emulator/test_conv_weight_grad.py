@@ -97,7 +97,7 @@ def check(case: grid.Case, seed: int, policy: int = emulate.FIFO) -> None:
     assert not found, found
 
 
-@pytest.mark.parametrize("seed", range(len(CASES)), ids=lambda i: grid.name_of(CASES[i]))
+@pytest.mark.parametrize("seed", grid.numbered(CASES))
 def test_grid(seed: int, float32: Callable[..., None]) -> None:
     float32(CASES[seed]["float32"])
     check(CASES[seed], seed)

@@ -17,7 +17,7 @@ A = 0.3125
 ALPHA = torch.tensor(A)
 
 
-@pytest.mark.parametrize("seed", range(len(CASES)), ids=lambda i: grid.name_of(CASES[i]))
+@pytest.mark.parametrize("seed", grid.numbered(CASES))
 def test_grid(seed: int) -> None:
     op_cases.run("fade_reals", CASES[seed], seed, policy=seed % 3)
 

@@ -18,7 +18,7 @@ A, SCALE, BIAS_SCALE, SLOPE = 0.3125, 0.5, 1.25, 0.2
 ALPHA = torch.tensor(A)
 
 
-@pytest.mark.parametrize("seed", range(len(CASES)), ids=lambda i: grid.name_of(CASES[i]))
+@pytest.mark.parametrize("seed", grid.numbered(CASES))
 def test_grid(seed: int) -> None:
     op_cases.run("from_rgb_fade_in", CASES[seed], seed, policy=seed % 3)
 

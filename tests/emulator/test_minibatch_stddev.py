@@ -23,7 +23,7 @@ CASES += op_cases.cover("minibatch_stddev", 8e4, channels=op_cases.CHANNELS, bat
 EPS = 0.01
 
 
-@pytest.mark.parametrize("seed", range(len(CASES)), ids=lambda i: grid.name_of(CASES[i]))
+@pytest.mark.parametrize("seed", grid.numbered(CASES))
 def test_grid(seed: int) -> None:
     op_cases.run("minibatch_stddev", CASES[seed], seed, policy=seed % 3)
 

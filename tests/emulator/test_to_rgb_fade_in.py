@@ -19,7 +19,7 @@ ALPHA = torch.tensor(A)
 SCALES = 0.5, 0.75, 1.25, 1.5  # of the weights and of the biases, of low and high
 
 
-@pytest.mark.parametrize("seed", range(len(CASES)), ids=lambda i: grid.name_of(CASES[i]))
+@pytest.mark.parametrize("seed", grid.numbered(CASES))
 def test_grid(seed: int) -> None:
     op_cases.run("to_rgb_fade_in", CASES[seed], seed, policy=seed % 3)
 

@@ -20,7 +20,7 @@ CASES = grid.covers(AXES, lambda case: 1.0, 2.0, times=1)
 
 
 @pytest.mark.parametrize("backend", grid.BACKENDS_UNDER_TEST)
-@pytest.mark.parametrize("seed", range(len(CASES)), ids=lambda i: grid.name_of(CASES[i]))
+@pytest.mark.parametrize("seed", grid.numbered(CASES))
 @pytest.mark.usefixtures("poison")
 def test_grid(backend: str, seed: int) -> None:
     case = CASES[seed]

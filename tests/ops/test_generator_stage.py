@@ -80,7 +80,7 @@ BOTH = caller(ops.generator_stage), caller(reference.generator_stage)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("seed", range(len(CASES)), ids=lambda i: grid.name_of(CASES[i]))
+@pytest.mark.parametrize("seed", grid.numbered(CASES))
 @pytest.mark.usefixtures("poison")
 def test_grid(backend: str, seed: int) -> None:
     case = CASES[seed]

@@ -38,7 +38,7 @@ CASES = grid.covers({**AXES, "batch": GROUPS}, elements, 1.1e6, times=1) + grid.
 
 
 @pytest.mark.parametrize("backend", grid.BACKENDS_UNDER_TEST)
-@pytest.mark.parametrize("seed", range(len(CASES)), ids=lambda i: grid.name_of(CASES[i]))
+@pytest.mark.parametrize("seed", grid.numbered(CASES))
 @pytest.mark.usefixtures("poison")
 def test_grid(backend: str, seed: int) -> None:
     case = CASES[seed]

@@ -64,7 +64,7 @@ def arguments(case: grid.Case, seed: int) -> tuple[dict[str, Any], dict[str, Any
 
 
 @pytest.mark.parametrize("backend", grid.BACKENDS_UNDER_TEST)
-@pytest.mark.parametrize("seed", range(len(CASES)), ids=lambda i: grid.name_of(CASES[i]))
+@pytest.mark.parametrize("seed", grid.numbered(CASES))
 @pytest.mark.usefixtures("poison")
 def test_grid(backend: str, seed: int) -> None:
     case = CASES[seed]
