@@ -164,6 +164,12 @@ class Loader:
             self._level = self.resolution, torch.cat(parts)
         return self._level[1]
 
+    def labels_of(self, numbers: Tensor) -> Tensor:
+        """float32 [n, label_dim] of images of the set, by number. Raises ValueError where it has no labels."""
+        if self._labels is None:
+            raise ValueError(f"numbers: {self.dataset.name} has no labels")
+        return self._labels[numbers]
+
     def state_dict(self) -> dict[str, Any]:
         """Where the order is, as plain integers: the images that were given out, not those that are read ahead."""
         return self.sampler.state_dict()

@@ -28,8 +28,12 @@ class WganGpTerms(NamedTuple):
     label: Tensor  # weighted by cond_weight; 0 without labels
 
     @property
+    def per_sample(self) -> Tensor:
+        return self.fake_score - self.real_score + self.penalty + self.drift + self.label
+
+    @property
     def loss(self) -> Tensor:
-        return (self.fake_score - self.real_score + self.penalty + self.drift + self.label).mean()
+        return self.per_sample.mean()
 
 
 def gradient_penalty(
@@ -59,18 +63,26 @@ def gradient_penalty(
         raise ValueError(f"u: expected shape {(reals.shape[0], 1, 1, 1)}, one number per sample, got {tuple(u.shape)}")
     if u is None:
         u = torch.rand(reals.shape[0], 1, 1, 1, device=reals.device, dtype=reals.dtype)
-    x_hat = torch.lerp(reals.detach(), fakes.detach().to(reals.dtype), u.to(reals.dtype)).requires_grad_(True)
-    score, _ = D(x_hat, alpha=alpha)
-    total = _full(score).sum()
-    scaled = total if scaler is None else scaler.scale(total)
-    (gradient,) = torch.autograd.grad(scaled, x_hat, create_graph=True)
-    gradient = _full(gradient)
-    if scaler is not None:
-        gradient = gradient / scaler.scale(torch.ones_like(total))  # the scale itself, without a synchronisation
-    squares = gradient.square().sum(dim=(1, 2, 3))  # [N]
+    x_hat = torch.lerp(reals.detach(), fakes.detach().to(reals.dtype), u.to(reals.dtype))
+    squares = gradient_squares(D, x_hat, alpha=alpha, scaler=scaler)[1]
     positive = squares > 0
     norm = torch.where(positive, torch.where(positive, squares, 1).sqrt(), 0)
     return (norm - target).square()
+
+
+def gradient_squares(
+    D: Discriminate, image: Tensor, *, alpha: float | Tensor = 1.0, scaler: torch.amp.GradScaler | None = None
+) -> tuple[Tensor, Tensor]:
+    """D's scores of `image` [N, C, H, W] and ||d D(image)/d image||_2^2, each [N], with a graph to D's parameters."""
+    image = image.requires_grad_(True)
+    score = full(D(image, alpha=alpha)[0])
+    total = score.sum()
+    scaled = total if scaler is None else scaler.scale(total)
+    (gradient,) = torch.autograd.grad(scaled, image, create_graph=True)
+    gradient = full(gradient)
+    if scaler is not None:
+        gradient = gradient / scaler.scale(torch.ones_like(total))  # the scale itself, without a synchronisation
+    return score, gradient.square().sum(dim=(1, 2, 3))
 
 
 def wgan_gp_terms(
@@ -90,14 +102,14 @@ def wgan_gp_terms(
     """The weighted parts of D's loss, for logging; arguments as for `wgan_gp_d_loss`."""
     real_score, real_logits = D(reals, alpha=alpha)
     fake_score, fake_logits = D(fakes, alpha=alpha)
-    real_score, fake_score = _full(real_score), _full(fake_score)
+    real_score, fake_score = full(real_score), full(fake_score)
     if not target > 0.0:
         raise ValueError(f"target: expected a number > 0, got {target}")
     penalty = gradient_penalty(D, reals, fakes, alpha=alpha, target=target, u=u, scaler=scaler)
     penalty = penalty * (gp_lambda / target**2)
     label = torch.zeros_like(real_score)
     if labels is not None:
-        label = cond_weight * (_label_loss(real_logits, labels) + _label_loss(fake_logits, labels))
+        label = cond_weight * (label_loss(real_logits, labels) + label_loss(fake_logits, labels))
     return WganGpTerms(real_score, fake_score, penalty, eps_drift * real_score.square(), label)
 
 
@@ -155,22 +167,22 @@ def g_loss(
     fakes: [N, C, H, W] with their graph to G; labels: the one-hot [N, K] that they were made with, or None.
     """
     score, logits = D(fakes, alpha=alpha)
-    loss = -_full(score)
+    loss = -full(score)
     if labels is not None:
-        loss = loss + cond_weight * _label_loss(logits, labels)
+        loss = loss + cond_weight * label_loss(logits, labels)
     return loss.mean()
 
 
-def _full(x: Tensor) -> Tensor:
+def full(x: Tensor) -> Tensor:
     """float32 at least: a half score or gradient would overflow in the squares."""
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _label_loss(logits: Tensor | None, labels: Tensor) -> Tensor:
+def label_loss(logits: Tensor | None, labels: Tensor) -> Tensor:
     """Softmax cross entropy per sample, [N]."""
     if logits is None:
         raise ValueError("labels: got labels, but the discriminator gives no label logits (label_dim is 0)")
     if labels.shape != logits.shape:
         raise ValueError(f"labels: got shape {tuple(labels.shape)}, expected one-hot {tuple(logits.shape)}")
-    logits = _full(logits)
+    logits = full(logits)
     return F.cross_entropy(logits, labels.to(logits.dtype), reduction="none")

@@ -5,19 +5,22 @@ The optimiser is the caller's; progressive growing uses Adam with betas (0.0, 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pggan_fast.training.losses import g_loss, wgan_gp_d_loss
+from pggan_fast.training.objectives import Objective, Terms, WganGp
+
+Reduce = Callable[[Sequence[Tensor]], None]  # gradients, to be replaced by their mean over processes
 
 
 class StepResult(NamedTuple):
     loss: Tensor  # scalar, detached
     applied: bool  # False: a gradient was not finite, so neither parameters nor optimiser state changed
+    terms: Mapping[str, Tensor] = {}  # of D's loss, by name: scalars, detached
 
 
 def d_step(
@@ -32,16 +35,24 @@ def d_step(
     alpha: float | Tensor = 1.0,
     autocast: torch.dtype | None = None,
     scaler: torch.amp.GradScaler | None = None,
+    u: Tensor | None = None,
+    objective: Objective | None = None,
+    parts: int = 1,
+    reduce: Reduce | None = None,
     **loss_options: Any,
 ) -> StepResult:
-    """One WGAN-GP step of D: fakes without a graph, loss, backward, optimiser step.
+    """One step of D: fakes without a graph, loss, backward, optimiser step.
 
     reals [N, C, H, W] in about [-1, 1], z [N, latent_dim] of the same N, labels one-hot [N, K] or None (the reals'
     labels, used for the fakes too). `resolution`: the nominal resolution that G draws at; None: the level of D that
     has the reals' size, or their width where D has no levels. `autocast`: the half dtype to run the networks in;
     losses and scores stay float32. `scaler`: of float16's gradients, within the penalty too; its scale is updated
-    here, and G and D may share one. `loss_options` go to `wgan_gp_d_loss`. Where any gradient is NaN or infinite the
-    step is skipped (one check, one synchronisation). Raises ValueError where the batches differ or are empty.
+    here, and G and D may share one. `objective`: the loss; None is WGAN-GP with `loss_options`, those of
+    `wgan_gp_d_loss`, and `u` is the penalty's. Where any gradient is NaN or infinite the step is skipped (one check,
+    one synchronisation). Raises ValueError where the batches differ or are empty.
+    `parts`: gradients are added up over so many parts of the batch, one at a time, to need less memory; every parts-th
+    image is in one, so that with N divisible by 4 * parts the groups of the minibatch deviation are the whole batch's.
+    `reduce` gets the gradients, still scaled, before they are looked at: see `distributed`.
     Gradients are left in `.grad`, unscaled, for the caller to look at.
     """
     if reals.shape[0] != z.shape[0] or not len(z):
@@ -49,12 +60,16 @@ def d_step(
     if resolution is None:  # nominal: a network with a non-square base has other sizes
         levels = getattr(getattr(D, "module", D), "levels", None)  # D may be in DistributedDataParallel
         resolution = levels.of_image(*reals.shape[2:]) if levels is not None else reals.shape[-1]
-    optimizer.zero_grad(set_to_none=True)
-    with _precision(reals.device, autocast):
-        with torch.no_grad():
-            fakes = G(z, labels, resolution=resolution, alpha=alpha)
-        loss = wgan_gp_d_loss(D, reals, fakes, labels, alpha=alpha, scaler=scaler, **loss_options)
-    return _finish(loss, optimizer, scaler)
+    chosen = WganGp(**loss_options) if objective is None else objective
+
+    def losses(reals: Tensor, z: Tensor, labels: Tensor | None, u: Tensor | None) -> Terms:
+        with _precision(reals.device, autocast):
+            with torch.no_grad():
+                fakes = G(z, labels, resolution=resolution, alpha=alpha)
+            terms = chosen.d_terms(D, reals, fakes, labels, alpha=alpha, u=u, scaler=scaler)
+        return {name: term.mean() for name, term in terms.items()}
+
+    return _step(losses, (reals, z, labels, u), parts, optimizer, scaler, reduce)
 
 
 def g_step(
@@ -68,6 +83,9 @@ def g_step(
     alpha: float | Tensor = 1.0,
     autocast: torch.dtype | None = None,
     scaler: torch.amp.GradScaler | None = None,
+    objective: Objective | None = None,
+    parts: int = 1,
+    reduce: Reduce | None = None,
     cond_weight: float = 1.0,
 ) -> StepResult:
     """One step of G through a frozen D; arguments and the skipped step as in `d_step`.
@@ -75,12 +93,15 @@ def g_step(
     D's parameters ask for no gradient while this runs (their own flags come back afterwards), so its backward makes
     input gradients only.
     """
-    optimizer.zero_grad(set_to_none=True)
-    with frozen_parameters(D):
+    chosen = WganGp(cond_weight=cond_weight) if objective is None else objective
+
+    def losses(z: Tensor, labels: Tensor | None) -> Terms:
         with _precision(z.device, autocast):
             fakes = G(z, labels, resolution=resolution, alpha=alpha)
-            loss = g_loss(D, fakes, labels, alpha=alpha, cond_weight=cond_weight)
-        return _finish(loss, optimizer, scaler)
+            return {"loss": chosen.g_loss(D, fakes, labels, alpha=alpha)}
+
+    with frozen_parameters(D):
+        return _step(losses, (z, labels), parts, optimizer, scaler, reduce)
 
 
 @contextmanager
@@ -102,16 +123,45 @@ def _precision(device: torch.device, autocast: torch.dtype | None) -> AbstractCo
     return nullcontext() if autocast is None else torch.autocast(device.type, autocast)
 
 
-def _finish(loss: Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None) -> StepResult:
-    """Backward and step. The scaler counts an infinite gradient when it unscales: `update` halves the scale then."""
-    if scaler is None:
-        loss.backward()
-        return StepResult(loss.detach(), _apply(optimizer))
-    scaler.scale(loss).backward()
-    scaler.unscale_(optimizer)
+def _step(
+    losses: Callable[..., Terms],
+    batch: tuple[Tensor | None, ...],
+    parts: int,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None,
+    reduce: Reduce | None,
+) -> StepResult:
+    """Backward of each part's loss, then one step.
+
+    The scaler counts an infinite gradient when it unscales: `update` halves the scale then.
+    """
+    first = batch[0]
+    assert first is not None
+    if not 1 <= parts <= len(first):
+        raise ValueError(f"parts: expected 1 to {len(first)}, the images of the batch, got {parts}")
+    optimizer.zero_grad(set_to_none=True)
+    total: dict[str, Tensor] = {}
+    for part in range(parts):
+        taken = batch if parts == 1 else tuple(None if t is None else t[part::parts] for t in batch)
+        share = 1.0 if parts == 1 else len(taken[0]) / len(first)  # type: ignore[arg-type]
+        terms = losses(*taken)
+        loss = terms["loss"] * share
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        for name, term in terms.items():
+            total[name] = total.get(name, 0.0) + term.detach() * share
+    if reduce is not None:
+        reduce(_gradients(optimizer))
+    if scaler is not None:
+        scaler.unscale_(optimizer)
     applied = _apply(optimizer)
-    scaler.update()
-    return StepResult(loss.detach(), applied)
+    if scaler is not None:
+        scaler.update()
+    return StepResult(total["loss"], applied, total)
+
+
+def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Of the parameters that took part; the same on every process that ran the same stage."""
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
 
 
 def _apply(optimizer: torch.optim.Optimizer) -> bool:
@@ -120,8 +170,7 @@ def _apply(optimizer: torch.optim.Optimizer) -> bool:
     The 2-norm over all of them tells, at a tenth of the time that the largest magnitude takes; of float16 gradients in
     float32, as many small ones have a norm beyond float16.
     """
-    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    grads = [g.float() if g.dtype == torch.float16 else g for g in grads]
+    grads = [g.float() if g.dtype == torch.float16 else g for g in _gradients(optimizer)]
     finite = bool(torch.nn.utils.get_total_norm(grads).isfinite())
     if finite:
         optimizer.step()

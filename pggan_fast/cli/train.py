@@ -1,0 +1,249 @@
+"""`pggan-fast train`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from pggan_fast.cli import UsageError
+from pggan_fast.cli.devices import parse_device
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pggan_fast.data import Dataset
+    from pggan_fast.training.config import Config
+    from pggan_fast.training.distributed import World
+    from pggan_fast.training.loop import Settings
+    from pggan_fast.training.resume import Found
+
+Preset = Literal[
+    "demo", "v2-1gpu", "v2-2gpus", "v2-4gpus", "v2-8gpus", "v1-1gpu", "table1-f", "table1-g", "table1-h", "BENCHMARK"
+]
+
+
+def _option(metavar: str, *names: str) -> Any:
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="", aliases=names or None)
+
+
+@dataclass
+class Command:
+    """Train a progressive GAN, from 4x4 up.
+
+    The same command goes on where it was stopped: with the newest run in --outdir that has the same options. Ctrl-C,
+    SIGTERM and SIGUSR1 save first. Under torchrun, or with --gpus, processes share each minibatch.
+    """
+
+    data: Annotated[Path, _option("FILE")]
+    """The images: a ZIP of `data convert`, a folder, or anything that it reads; the word faces: the embedded ones."""
+    outdir: Annotated[Path, _option("DIR")] = Path("training-runs")
+    """Where runs have their folders."""
+    cfg: Preset | None = None
+    """Schedule and networks; if not given, the official one for as many GPUs, on a CPU the demo. v2-*: official;
+    v1-1gpu: the paper's; table1-*: rows of its table 1; demo: half an hour on a CPU, for 32x32; BENCHMARK: 3 kimg of
+    each phase."""
+    gpus: Annotated[int | None, _option("N")] = None
+    """Processes on this machine, started here; without a GPU they share the CPU's cores."""
+    batch: Annotated[int | None, _option("N")] = None
+    """Images in a minibatch of all processes, at every resolution in place of the preset's."""
+    batch_gpu: Annotated[int | None, _option("N")] = None
+    """The most images of a process at a time; gradients of more are added up."""
+    resolution: Annotated[int | None, _option("R")] = None
+    """The last one; that of the images, if not given."""
+    kimg: Annotated[float | None, _option("KIMG")] = None
+    """Thousands of images to train on in all."""
+    phase_kimg: Annotated[float | None, _option("KIMG")] = None
+    """Of each level to fade in, and again to train once it has."""
+    tick: Annotated[float | None, _option("KIMG")] = None
+    """From one status line, picture and checkpoint to the next; by resolution, if not given."""
+    snap: Annotated[int, _option("TICKS")] = 10
+    """From one network file to the next; there is one at the end, too."""
+    keep: Annotated[int, _option("N")] = 2
+    """Checkpoints that stay."""
+    metrics: Annotated[str, tyro.conf.arg(metavar="A,B,...|none")] = "none"
+    """At each network file of the full resolution; see `pggan-fast metrics`."""
+    mirror: bool = False
+    """Flip half of the images from left to right."""
+    labels: Literal["auto", "folders", "none"] = "auto"
+    """auto: train with the labels that the images have."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """What the networks compute in; parameters, losses and the penalty stay fp32."""
+    loss: Literal["wgan-gp", "lsgan", "nonsaturating-r1"] = "wgan-gp"
+    """What the networks learn by; wgan-gp is the paper's."""
+    lr: Annotated[float | None, _option("RATE")] = None
+    """Adam's, at every resolution in place of the preset's."""
+    cbase: Annotated[int | None, _option("N")] = None
+    """Feature maps, times the resolution / 4 (fmap_base); 8192 in the official networks."""
+    cmax: Annotated[int | None, _option("N")] = None
+    """The most feature maps of a layer (fmap_max); 512 in the official networks."""
+    mbstd_group: Annotated[int | None, _option("N")] = None
+    """Images in a group of the minibatch deviation."""
+    seed: int = 0
+    """Of weights, latents and the order of the images."""
+    backend: Annotated[str | None, _option("NAME")] = None
+    """Of all layers, for comparison: reference is plain PyTorch; see PGGAN_FAST_BACKEND."""
+    device: Annotated[str | None, _option("DEVICE")] = None
+    """cpu, cuda or cuda:N; cuda where there is one, if not given."""
+    workers: Annotated[int, _option("N")] = 2
+    """Threads that read images ahead, where the set does not fit into memory."""
+    cache: Literal["auto", "always", "never"] = "auto"
+    """Keep the whole set on the device; auto: where it fits."""
+    resume: Annotated[Path | None, _option("PATH")] = None
+    """Go on with the run in this folder, or with this training state."""
+    new: bool = False
+    """Start a new run, even where one could be gone on with."""
+    desc: Annotated[str | None, _option("TEXT")] = None
+    """A word for the folder's name."""
+    dry_run: Annotated[bool, tyro.conf.arg(aliases=["-n"])] = False
+    """Print options and schedule, and stop."""
+
+    def run(self) -> int:
+        self._check()
+        if (self.gpus or 1) > 1 and "WORLD_SIZE" not in os.environ:
+            return _spawn(self.gpus or 1)
+        from pggan_fast.benchmarks.table import console
+        from pggan_fast.data.errors import DataError
+        from pggan_fast.training.distributed import joined
+
+        device = None if self.device is None else parse_device(self.device)
+        with joined(device) as world:
+            try:
+                dataset = self._dataset()
+                self.cfg = self.cfg or _preset(world)
+                config = self._config(dataset, world)
+                if self.dry_run:
+                    if world.rank == 0:
+                        from pggan_fast.cli import train_table
+
+                        train_table.show(console(), config, world.size)
+                    return 0
+                return self._train(config, dataset, world, console())
+            except (DataError, ValueError) as error:
+                raise UsageError(" ".join(str(error).split())) from None
+            except OSError as error:
+                raise UsageError(f"{error.filename}: {error.strerror or error}") from None
+
+    def _check(self) -> None:
+        for name in ("gpus", "batch", "batch_gpu", "snap", "keep", "cbase", "cmax"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UsageError(f"--{name.replace('_', '-')}: got {value}, expected at least 1")
+        if self.resume is not None and self.new:
+            raise UsageError("--resume and --new: expected one of them, got both")
+        if not 0 <= self.seed < 1 << 63:
+            raise UsageError(f"--seed: got {self.seed}, expected 0 to 2^63 - 1")
+        for name in self._metrics():
+            from pggan_fast.metrics.names import parse
+
+            try:
+                parse(name)
+            except ValueError as error:
+                raise UsageError(f"--metrics: {error}") from None
+
+    def _metrics(self) -> tuple[str, ...]:
+        return () if self.metrics == "none" else tuple(name.strip() for name in self.metrics.split(","))
+
+    def _dataset(self) -> Dataset:
+        from pggan_fast.data import open_dataset
+
+        return open_dataset(self.data, resolution=self.resolution, labels=self.labels)
+
+    def _config(self, dataset: Dataset, world: World) -> Config:
+        from pggan_fast.training.config import configure
+
+        schedule: dict[str, Any] = {}
+        if self.kimg is not None:
+            schedule["total_kimg"] = self.kimg
+        if self.phase_kimg is not None:
+            schedule |= {"training_kimg": self.phase_kimg, "transition_kimg": self.phase_kimg}
+        if self.batch is not None:
+            schedule |= {"minibatch_base": self.batch, "minibatch": {}, "minibatch_gpu": {}}
+        if self.tick is not None:
+            schedule |= {"tick_kimg_base": self.tick, "tick_kimg": {}}
+        if self.lr is not None:
+            schedule |= {"lr_base": self.lr, "lr": {}}
+        networks = {"fmap_base": self.cbase, "fmap_max": self.cmax}
+        config = configure(
+            dataset,
+            str(self.data),
+            str(self.cfg),
+            networks={name: value for name, value in networks.items() if value is not None},
+            discriminator={} if self.mbstd_group is None else {"stddev_group": self.mbstd_group},
+            schedule=schedule,
+            loss=self.loss,
+            precision=self.precision,
+            mirror=self.mirror,
+            seed=self.seed,
+        )
+        for resolution in config.schedule.levels:
+            n = config.schedule.minibatch.get(resolution, config.schedule.minibatch_base)
+            if n % world.size:
+                raise UsageError(f"--batch: got {n} at {resolution}x{resolution}, expected a multiple of --gpus, "
+                                 f"{world.size}")  # fmt: skip
+        return config
+
+    def _settings(self) -> Settings:
+        from pggan_fast.training.loop import Settings
+
+        return Settings(
+            self.snap, self.keep, self._metrics(), self.backend, self.batch_gpu, self.cache, self.workers
+        )  # fmt: skip
+
+    def _train(self, config: Config, dataset: Dataset, world: World, console: Console) -> int:
+        from pggan_fast.training import distributed, run_dir
+        from pggan_fast.training.loop import Run
+        from pggan_fast.training.trainer import OutOfMemory
+
+        found = distributed.shared(world, lambda: self._found(config))
+        if found is not None and found.state["images"] >= 1000 * config.schedule.total_kimg:
+            if world.rank == 0:
+                done = f"{found.state['images'] / 1000:.1f} kimg"
+                console.print(f"{found.folder} is done, at {done}: more --kimg goes on, --new starts another")
+            return 0
+        name = "-".join(filter(None, [self.cfg, Path(config.data["path"]).stem, f"gpus{world.size}", self.desc]))
+        folder = distributed.shared(
+            world, lambda: run_dir.create(self.outdir, name) if found is None else found.folder
+        )  # fmt: skip
+        run = Run(config, dataset, folder, world, self._settings(), console)
+        run.say(f"{folder}: {'a new run' if found is None else 'going on'}")
+        if found is not None:
+            for text in found.said:
+                run.say(f"{text}; the one before is taken")
+            run.load_state_dict(found.state)
+        try:
+            return run.run()
+        except OutOfMemory as error:
+            run.say(str(error))
+            return 1
+
+    def _found(self, config: Config) -> Found | None:
+        from pggan_fast.training import resume
+
+        if self.resume is not None:
+            return resume.of(self.resume, config)
+        return None if self.new else resume.find(self.outdir, config)
+
+
+def _preset(world: World) -> Preset:
+    if world.device.type == "cpu":
+        return "demo"
+    return (
+        "v2-8gpus"
+        if world.size >= 8
+        else "v2-4gpus"
+        if world.size >= 4
+        else "v2-2gpus"
+        if world.size > 1
+        else "v2-1gpu"
+    )
+
+
+def _spawn(count: int) -> int:
+    """The same command in `count` processes of torchrun's."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    return subprocess.call([*torchrun, "-m", "pggan_fast.cli", *sys.argv[1:]])

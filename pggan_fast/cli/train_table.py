@@ -1,0 +1,52 @@
+"""What `pggan-fast train --dry-run` prints: the options and the schedule."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from pggan_fast.training.config import Config
+from pggan_fast.training.schedule import Schedule, Stage
+
+_NO_TITLE = {"box": box.SIMPLE_HEAD, "title_justify": "left"}
+
+
+class Phase(NamedTuple):
+    """A part of the schedule: from this many kimg on, and what holds at its beginning."""
+
+    kimg: float
+    fades: bool
+    stage: Stage
+
+
+def phases(schedule: Schedule, world: int = 1) -> Iterator[Phase]:
+    """Those that the schedule's end leaves of it."""
+    kimg = 0.0
+    for number in range(len(schedule.levels)):
+        for fades, length in ((True, schedule.transition_kimg), (False, schedule.training_kimg)):
+            if (fades and not number) or not length or kimg >= schedule.total_kimg:
+                continue
+            yield Phase(kimg, fades, schedule.at(round(1000 * kimg) + (1 if fades else 0), world))
+            kimg += length
+
+
+def show(console: Console, config: Config, world: int) -> None:
+    console.print_json(json.dumps(config.as_json()))
+    table = Table("from kimg", "resolution", "", "minibatch", "learning rate", "tick kimg", **_NO_TITLE)  # type: ignore[arg-type]
+    for phase in phases(config.schedule, world):
+        stage = phase.stage
+        table.add_row(
+            f"{phase.kimg:g}",
+            f"{stage.resolution}x{stage.resolution}",
+            "fades in" if phase.fades else "",
+            str(stage.minibatch),
+            f"{stage.lr:g}",
+            f"{stage.tick_kimg:g}",
+        )
+    console.print(table)
+    console.print(f"to {config.schedule.total_kimg:g} kimg, by {world} process{'es' if world > 1 else ''}")

@@ -1,0 +1,80 @@
+"""Training states on disk: whole, checked when read, the last few kept."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pggan_fast.networks import write_atomically
+
+SCHEMA = 1
+_NAME = re.compile(r"training-state-(\d{6,})\.pt")
+
+
+class CheckpointError(ValueError):
+    """The file is no whole training state of ours; the message is one line that starts with its path."""
+
+
+def path_of(folder: Path, images: int) -> Path:
+    return folder / f"training-state-{images // 1000:06d}.pt"
+
+
+def save(folder: Path, state: Mapping[str, Any], keep: int) -> Path:
+    """Write a state beside the others, then forget all but the last `keep`. Raises OSError; what was there stays."""
+    held = io.BytesIO()
+    torch.save({"schema": SCHEMA, **state}, held)
+    path = path_of(folder, state["images"])
+    write_atomically(path, lambda file: file.write(held.getbuffer()))
+    for old in [p for p in states(folder) if p != path][max(0, keep - 1) :]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def states(folder: Path) -> list[Path]:
+    """The folder's states, the newest first."""
+    found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A state on the CPU. Nothing in the file is executed. Raises CheckpointError, OSError."""
+    with open(path, "rb"):  # what is wrong with the file system is said by OSError
+        pass
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (broken := archive.testzip()) is not None:  # torch reads past a wrong checksum
+                raise CheckpointError(f"{path}: damaged: {broken} is not what was written")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (CheckpointError, OSError):
+        raise
+    except Exception as error:  # zipfile and torch raise nearly anything over bytes that somebody made up
+        text = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: not a whole training state: {text}") from None
+    if not isinstance(state, dict) or state.get("schema") != SCHEMA:
+        got = state.get("schema") if isinstance(state, dict) else type(state).__name__
+        raise CheckpointError(f"{path}: expected a training state of schema {SCHEMA}, got {got}")
+    return state
+
+
+def newest(folder: Path) -> tuple[dict[str, Any] | None, Path | None, list[str]]:
+    """The newest state of a folder that is whole, its path, and a line for each newer one that is not."""
+    said: list[str] = []
+    for path in states(folder):
+        state = _loaded(path, said)
+        if state is not None:
+            return state, path, said
+    return None, None, said
+
+
+def _loaded(path: Path, said: list[str]) -> dict[str, Any] | None:
+    try:
+        return load(path)
+    except CheckpointError as error:
+        said.append(str(error))
+        return None

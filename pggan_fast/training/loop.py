@@ -1,0 +1,209 @@
+"""A training from its first image, or the last checkpoint, to the end: ticks, pictures, snapshots, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from pggan_fast import networks
+from pggan_fast.backends import report, tables
+from pggan_fast.data import Dataset
+from pggan_fast.training import checkpoint
+from pggan_fast.training.config import Config
+from pggan_fast.training.distributed import World
+from pggan_fast.training.gallery import Gallery
+from pggan_fast.training.schedule import Stage
+from pggan_fast.training.stats import Collector
+from pggan_fast.training.stopping import Stop
+from pggan_fast.training.trainer import Trainer
+from pggan_fast.training.watch import Watch
+
+OPTIONS = "training_options.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What does not change the result. snap: ticks from one network file to the next; keep: training states that stay;
+    metrics: names, measured at each network file of the full resolution. Others: see `Trainer`."""
+
+    snap: int = 10
+    keep: int = 2
+    metrics: tuple[str, ...] = ()
+    backend: str | None = None
+    batch_gpu: int | None = None
+    cache: Literal["auto", "always", "never"] = "auto"
+    workers: int = 2
+
+
+class Run:
+    """One training in its folder. `run()` gives the exit status: 0 done, 1 not all could be written, 128 + the number
+    of the signal that stopped it."""
+
+    def __init__(
+        self, config: Config, dataset: Dataset, folder: Path, world: World, settings: Settings, console: Console
+    ) -> None:
+        self.config, self.folder, self.world, self.settings, self.console = config, folder, world, settings, console
+        self._watch: Watch | None = None
+        self.trainer = Trainer(
+            config,
+            dataset,
+            world,
+            backend=settings.backend,
+            batch_gpu=settings.batch_gpu,
+            cache=settings.cache,
+            workers=settings.workers,
+            say=self.say,
+        )
+        self._collector = Collector(world.device)
+        self._tick, self._seconds, self._failed = 0, 0.0, False
+        self._gallery = Gallery(self.trainer, folder)
+        self._resumed: float | None = None
+
+    @property
+    def first(self) -> bool:
+        return self.world.rank == 0
+
+    def say(self, text: str) -> None:
+        if self._watch is not None:
+            self._watch.say(text)
+        elif self.first:
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a run of this configuration was; its versions are compared aloud. Raises ValueError."""
+        self.trainer.load_state_dict(state)
+        self._tick, self._seconds = state["tick"], state["seconds"]
+        self._resumed = self.trainer.images / 1000
+        now = report.versions()
+        for name, version in state["versions"].items():
+            if now.get(name) != version:
+                self.say(f"{name} was {version} and is {now.get(name)}: results may differ in their last bits")
+        if state["kernels"] != tables.fingerprint(self.world.device):
+            self.say(
+                "the choice of kernels for this device is not the one before: results may differ in their last bits"
+            )
+
+    def run(self) -> int:
+        total, trainer = self.config.schedule.total_kimg, self.trainer
+        watch = Watch(self.folder, total, self.console, self._resumed) if self.first else None
+        with watch or nullcontext(), Stop() as stop:
+            self._watch = watch
+            try:
+                self.world.broadcast(trainer.G, trainer.D, trainer.G_ema)
+                if self._resumed is None:
+                    self._write(lambda: self._begin())
+                while not trainer.done and stop.signal is None:
+                    self._until_tick(stop)
+                if stop.signal is not None:
+                    self.say(f"stopped by {stop.signal} at kimg {trainer.images / 1000:.1f}; the same command goes on")
+                trainer.loader.close()
+            finally:
+                self._watch = None
+        return stop.status or int(self._failed)
+
+    def _begin(self) -> None:
+        options = {"config": self.config.as_json(), "versions": report.versions()}
+        text = json.dumps(options, indent=2).encode()
+        networks.write_atomically(self.folder / OPTIONS, lambda file: file.write(text))
+        self._gallery.reals()
+        self._gallery.fakes("fakes_init.png", self.trainer.stage)
+
+    def _until_tick(self, stop: Stop) -> None:
+        """Iterations up to the next tick, and what is due at it."""
+        trainer = self.trainer
+        began, images, waited = time.monotonic(), trainer.images, trainer.loader.waited_s
+        while True:
+            stage = trainer.iteration(self._collector.report)
+            asked = self.world.any(stop.signal is not None)
+            if asked and stop.signal is None:
+                stop.signal = "a signal to another process"
+            if trainer.done or asked or trainer.images >= images + 1000 * stage.tick_kimg:
+                break
+            self._show(stage, began, images, waited)
+        ended = time.monotonic()
+        self._tick += 1
+        self._seconds += ended - began
+        record = self._record(stage, ended - began, images, waited)
+        last = trainer.done or asked
+        if self.first:
+            self._write(lambda: self._gallery.fakes(f"fakes{trainer.images // 1000:06d}.png", stage))
+        if self._tick % self.settings.snap == 0 or last:
+            self._snapshot(stage)
+        self._save_state()
+        maintenance = time.monotonic() - ended
+        self._seconds += maintenance
+        if self._watch is not None:
+            record |= {"Timing/maintenance_sec": maintenance, "Timing/total_sec": self._seconds}
+            self._write(lambda: self._watch.tick(record))  # type: ignore[union-attr]
+
+    def _record(self, stage: Stage, seconds: float, images: int, waited: float) -> dict[str, Any]:
+        kimg = (self.trainer.images - images) / 1000
+        return {
+            "Progress/tick": self._tick,
+            "Progress/kimg": self.trainer.images / 1000,
+            "Progress/lod": stage.lod,
+            "Progress/alpha": stage.alpha,
+            "Progress/resolution": stage.resolution,
+            "Progress/minibatch": stage.minibatch,
+            "Timing/sec_per_tick": seconds,
+            "Timing/sec_per_kimg": seconds / kimg,
+            "Timing/wait_share": (self.trainer.loader.waited_s - waited) / seconds,
+            **self._collector.collect(),
+        }
+
+    def _show(self, stage: Stage, began: float, images: int, waited: float) -> None:
+        if self._watch is None or not self._watch.due():
+            return
+        seconds, trainer = time.monotonic() - began, self.trainer
+        per_kimg = 1000 * seconds / (trainer.images - images)
+        left = self.config.schedule.total_kimg - trainer.images / 1000
+        self._watch.progress(
+            trainer.images / 1000,
+            stage.resolution,
+            stage.alpha,
+            stage.minibatch,
+            {name.removeprefix("Loss/"): value for name, value in self._collector.latest("Loss/").items()},
+            per_kimg,
+            (trainer.loader.waited_s - waited) / seconds,
+            per_kimg * left,
+        )
+
+    def _snapshot(self, stage: Stage) -> None:
+        """The networks, which must be the same everywhere, and what the metrics say of them."""
+        trainer = self.trainer
+        self.world.check_equal(G=trainer.G, D=trainer.D, G_ema=trainer.G_ema)
+        path = self.folder / f"network-snapshot-{trainer.images // 1000:06d}.safetensors"
+        source = {"run": self.folder.name, "kimg": trainer.images / 1000, "resolution": stage.resolution,
+                  "alpha": stage.alpha}  # fmt: skip
+        if self.first:
+            self._write(lambda: networks.save(path, trainer.networks(**source)))
+        if self.first and self.settings.metrics and stage.resolution == self.config.schedule.resolution:
+            from pggan_fast.training.evaluation import evaluate
+
+            for line in evaluate(self.settings.metrics, trainer, path.name, self.folder):
+                self.say(line)
+
+    def _save_state(self) -> None:
+        if self.first:
+            state = {**self.trainer.state_dict(), "tick": self._tick, "seconds": self._seconds}
+            self._write(lambda: checkpoint.save(self.folder, state, self.settings.keep))
+
+    def _write(self, write: Callable[[], object]) -> None:
+        """Training outlives a full disk: what could not be written is told, and what was there before is whole."""
+        if not self.first:
+            return
+        try:
+            write()
+        except OSError as error:
+            self._failed = True
+            text = f"cannot write {error.filename or self.folder}: {error.strerror or error}; training goes on"
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            self._failed = False

@@ -1,0 +1,70 @@
+"""Which earlier run a command goes on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pggan_fast.training import checkpoint
+from pggan_fast.training.checkpoint import CheckpointError
+from pggan_fast.training.config import Config
+from pggan_fast.training.loop import OPTIONS
+
+
+class Found(NamedTuple):
+    """A run to go on with, at its newest whole state; `said`: a line for each newer one that is damaged."""
+
+    folder: Path
+    state: Mapping[str, Any]
+    said: list[str]
+
+
+class Mismatch(ValueError):
+    """The run is of another configuration or of other images; the message says what differs."""
+
+
+def find(outdir: Path, config: Config) -> Found | None:
+    """The newest run in `outdir` of this configuration that has a state.
+
+    Raises Mismatch where the newest such run differs in its images alone: the data changed under it.
+    """
+    for folder in sorted(outdir.iterdir(), reverse=True) if outdir.is_dir() else []:
+        earlier = _config(folder)
+        if earlier is None or not checkpoint.states(folder):
+            continue
+        differences = earlier.differences(config)
+        if differences and all(text.startswith("data.") for text in differences):
+            if earlier.data["path"] == config.data["path"]:
+                told = "; ".join(differences)
+                raise Mismatch(f"{folder}: the images of {config.data['path']} are not those it was trained on: {told}")
+        elif not differences:
+            found = _newest(folder)
+            if found is not None:
+                return found
+    return None
+
+
+def of(path: Path, config: Config) -> Found:
+    """The run in a folder, or one of its states by name. Raises Mismatch, CheckpointError, OSError."""
+    found = _newest(path) if path.is_dir() else Found(path.parent, checkpoint.load(path), [])
+    if found is None:
+        raise CheckpointError(f"{path}: there is no training state in it that is whole")
+    differences = Config.from_json(found.state["config"]).differences(config)
+    if differences:
+        raise Mismatch(f"{path}: was trained with other options (its own, yours): {'; '.join(differences)}")
+    return found
+
+
+def _newest(folder: Path) -> Found | None:
+    state, _, said = checkpoint.newest(folder)
+    return None if state is None else Found(folder, state, said)
+
+
+def _config(folder: Path) -> Config | None:
+    """Of the run in a folder; None where there is none that this version knows."""
+    try:
+        return Config.from_json(json.loads((folder / OPTIONS).read_bytes())["config"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

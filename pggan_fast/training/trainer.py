@@ -1,0 +1,262 @@
+"""One training: its networks and everything else that changes, and the official iteration over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pggan_fast.backends import report, tables
+from pggan_fast.data import Dataset, Loader
+from pggan_fast.models import Discriminator, Generator
+from pggan_fast.networks import Networks
+from pggan_fast.training import ema
+from pggan_fast.training.config import PRECISIONS, Config
+from pggan_fast.training.distributed import World
+from pggan_fast.training.schedule import Stage, resets
+from pggan_fast.training.step import StepResult, d_step, g_step
+
+# Of float16's gradients, as the official optimiser scales them: up by 2^0.0005 a step, down by 2 where one overflows.
+# It begins at 2^64 and loses its first 50 steps so.
+_SCALE = {"init_scale": 2.0**16, "growth_factor": 2.0**0.0005, "backoff_factor": 0.5, "growth_interval": 1}
+Report = Callable[[str, Tensor | float], None]
+
+
+class Trainer:
+    """G, D, G_ema, their optimisers and where the schedule, the images and the random numbers are.
+
+    All processes draw the same random numbers, for the whole minibatch, and take every size-th of them from the
+    rank-th, as the loader does with images: a training does not depend on how many processes share it, beyond rounding.
+
+    Args:
+        backend: of all layers, see `Generator`. batch_gpu: the most images of a process in one pass; more are added up
+            in parts. cache, workers: see `Loader`.
+    Raises ValueError where a minibatch cannot be shared evenly, or does not fit the minibatch deviation's groups.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        world: World | None = None,
+        *,
+        backend: str | None = None,
+        batch_gpu: int | None = None,
+        cache: Literal["auto", "always", "never"] = "auto",
+        workers: int = 2,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.config, self.dataset, self.world = config, dataset, world or World()
+        self._say, self._batch_gpu = say, batch_gpu
+        self.images, self.skipped = 0, 0
+        self.lod: float | None = None  # of the last iteration
+        self.parts: dict[int, int] = {}  # by resolution, once memory was short
+        self._check_batches()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.G = Generator(**config.G, backend=backend)
+            self.D = Discriminator(**config.D, backend=backend)
+        device = self.world.device
+        self.G, self.D = self.G.to(device), self.D.to(device)
+        self.G_ema = ema.averaged(self.G)
+        self.optimizers = {name: self._adam(net) for name, net in (("G", self.G), ("D", self.D))}
+        self.scalers = {name: self._scaler() for name in self.optimizers}
+        self.random = torch.Generator().manual_seed(config.seed)
+        self.loader = Loader(
+            dataset,
+            batch=1,
+            device=device,
+            seed=config.seed,
+            rank=self.world.rank,
+            world_size=self.world.size,
+            mirror=config.mirror,
+            cache=cache,
+            workers=workers,
+        )
+
+    def _adam(self, net: nn.Module) -> torch.optim.Adam:
+        c = self.config
+        return torch.optim.Adam(net.parameters(), c.schedule.lr_base, betas=c.betas, eps=c.adam_eps, fused=True)
+
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        if self.config.precision != "fp16":
+            return None
+        return torch.amp.GradScaler(self.world.device.type, **_SCALE)
+
+    def _check_batches(self) -> None:
+        group = int(self.config.D.get("stddev_group", 4))
+        for resolution in self.config.schedule.levels:
+            local = self._local_batch(resolution)
+            parts = self._parts(resolution, local)
+            for n in {-(-local // parts), local // parts}:
+                if group and n % min(group, n):
+                    raise ValueError(
+                        f"batch: {local} images of a process at {resolution}x{resolution}, in {parts} parts, do not "
+                        f"fit groups of {group} of the minibatch deviation; choose another batch, or stddev_group"
+                    )
+
+    def _local_batch(self, resolution: int) -> int:
+        schedule, world = self.config.schedule, self.world.size
+        minibatch = schedule.minibatch.get(resolution, schedule.minibatch_base)
+        return min(minibatch // world, schedule.minibatch_gpu.get(resolution, minibatch))
+
+    def _parts(self, resolution: int, batch: int) -> int:
+        wanted = 1 if self._batch_gpu is None else -(-batch // self._batch_gpu)
+        return max(wanted, self.parts.get(resolution, 1))
+
+    @property
+    def stage(self) -> Stage:
+        """Where the schedule is."""
+        return self.config.schedule.at(self.images, self.world.size)
+
+    @property
+    def done(self) -> bool:
+        return self.images >= self.config.schedule.total_kimg * 1000
+
+    def iteration(self, report: Report = lambda name, value: None) -> Stage:
+        """minibatch_repeats pairs of steps by one look at the schedule; `report` gets the losses, by name.
+
+        Each: d_repeats times a step of D, after which G_ema follows, then one of G. So G_ema sees G before its step.
+        """
+        stage = self.stage
+        if resets(self.lod, stage.lod):
+            for optimizer in self.optimizers.values():
+                optimizer.state.clear()
+        self.lod = stage.lod
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = stage.lr
+        alpha = 1.0 if stage.alpha == 1.0 else torch.tensor(stage.alpha, device=self.world.device)
+        self.loader.set(resolution=stage.resolution, alpha=alpha, batch=stage.minibatch // self.world.size)
+        for _ in range(self.config.minibatch_repeats):
+            for _ in range(self.config.d_repeats):
+                self._train_d(stage, alpha, report)
+                ema.update(self.G_ema, self.G, self.config.ema_beta)
+                self.images += stage.minibatch
+            self._train_g(stage, alpha, report)
+        return stage
+
+    def _train_d(self, stage: Stage, alpha: float | Tensor, report: Report) -> None:
+        reals, labels = next(self.loader)
+        z, u = self._latents(stage.minibatch), self._mine(torch.rand(stage.minibatch, 1, 1, 1, generator=self.random))
+        result = self._within_memory(
+            stage,
+            lambda options: d_step(
+                self.G, self.D, self.optimizers["D"], reals, z, labels, u=u, scaler=self.scalers["D"], **options
+            ),
+            alpha,
+        )
+        for name, term in result.terms.items():
+            report(f"Loss/D/{name}", term)
+        self._count(result, "D", report)
+
+    def _train_g(self, stage: Stage, alpha: float | Tensor, report: Report) -> None:
+        z, labels = self._latents(stage.minibatch), self._labels(stage.minibatch)
+        result = self._within_memory(
+            stage,
+            lambda options: g_step(
+                self.G, self.D, self.optimizers["G"], z, labels, scaler=self.scalers["G"], **options
+            ),
+            alpha,
+        )
+        report("Loss/G/loss", result.loss)
+        self._count(result, "G", report)
+
+    def _count(self, result: StepResult, name: str, report: Report) -> None:
+        self.skipped += not result.applied
+        report(f"Progress/skipped_steps_{name}", float(not result.applied))
+
+    def _within_memory(
+        self, stage: Stage, step: Callable[[dict[str, Any]], StepResult], alpha: float | Tensor
+    ) -> StepResult:
+        """A step; where memory does not suffice, the same in twice as many parts, from now on at this resolution."""
+        while True:
+            local = stage.minibatch // self.world.size
+            parts = self._parts(stage.resolution, local)
+            options = {
+                "resolution": stage.resolution,
+                "alpha": alpha,
+                "autocast": PRECISIONS[self.config.precision],
+                "objective": self.config.objective,
+                "parts": parts,
+                "reduce": self.world.reduce,
+            }
+            try:
+                return step(options)
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                where = f"{stage.resolution}x{stage.resolution} with {-(-local // parts)} images at a time"
+                if self.world.size > 1 or parts * 2 > local or not self._fits_groups(local, parts * 2):
+                    raise OutOfMemory(f"out of memory at {where}; try a smaller --batch-gpu or --batch") from error
+            for optimizer in self.optimizers.values():
+                optimizer.zero_grad(set_to_none=True)
+            if self.world.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.parts[stage.resolution] = parts * 2
+            self._say(f"out of memory at {where}: going on with {-(-local // (parts * 2))}")
+
+    def _fits_groups(self, local: int, parts: int) -> bool:
+        group = int(self.config.D.get("stddev_group", 4))
+        return not group or (local % parts == 0 and (local // parts) % min(group, local) == 0)
+
+    def _latents(self, count: int) -> Tensor:
+        return self._mine(torch.randn(count, int(self.G.latent_dim), generator=self.random))
+
+    def _labels(self, count: int) -> Tensor | None:
+        """Labels of images drawn from the set."""
+        if self.dataset.labels is None:
+            return None
+        numbers = torch.randint(len(self.dataset), (count,), generator=self.random)
+        return self.loader.labels_of(self._mine(numbers))
+
+    def _mine(self, drawn: Tensor) -> Tensor:
+        """This process's rows, on its device."""
+        return drawn[self.world.rank :: self.world.size].to(self.world.device, non_blocking=True)
+
+    def networks(self, **source: Any) -> Networks:
+        return Networks(self.G, self.D, self.G_ema, source)  # type: ignore[arg-type]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that going on takes, for `torch.save` and `torch.load(weights_only=True)`."""
+        return {
+            "config": self.config.as_json(),
+            "versions": report.versions(),
+            "kernels": tables.fingerprint(self.world.device),
+            "images": self.images,
+            "lod": self.lod,
+            "skipped": self.skipped,
+            "parts": dict(self.parts),
+            "random": self.random.get_state(),
+            "loader": self.loader.state_dict(),
+            **{name: net.state_dict() for name, net in self._nets().items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "scalers": {name: scaler.state_dict() for name, scaler in self.scalers.items() if scaler is not None},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where that training was, with any number of processes. Raises ValueError, KeyError, RuntimeError."""
+        for name, net in self._nets().items():
+            net.load_state_dict(state[name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        for name, scaler in self.scalers.items():
+            if scaler is not None:
+                scaler.load_state_dict(state["scalers"][name])
+        self.random.set_state(state["random"])
+        self.loader.load_state_dict(state["loader"])
+        self.images, self.lod, self.skipped = state["images"], state["lod"], state["skipped"]
+        self.parts = dict(state["parts"])
+
+    def _nets(self) -> dict[str, nn.Module]:
+        return {"G": self.G, "D": self.D, "G_ema": self.G_ema}
+
+
+class OutOfMemory(RuntimeError):
+    """A step does not fit the memory in the smallest parts that there are."""
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)

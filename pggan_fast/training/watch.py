@@ -1,0 +1,210 @@
+"""What people see of a training: a live line, status lines, log.txt, stats.jsonl and TensorBoard's events.
+
+Source of the names in stats.jsonl and of the status line: StyleGAN's training loop.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.live import Live
+
+from pggan_fast.metrics.running import duration
+from pggan_fast.networks import write_atomically
+from pggan_fast.training.live import Status
+from pggan_fast.training.stats import Moments, moments
+
+STATS, LOG = "stats.jsonl", "log.txt"
+_GB = 2**30
+_REFRESHES = 4  # of the live line in a second
+
+# The status line: name, the stat that it shows, format and width.
+_STATUS = (
+    ("tick", "Progress/tick", ".0f", 5),
+    ("kimg", "Progress/kimg", ".1f", 8),
+    ("lod", "Progress/lod", ".2f", 5),
+    ("res", "Progress/resolution", ".0f", 5),
+    ("alpha", "Progress/alpha", ".2f", 5),
+    ("minibatch", "Progress/minibatch", ".0f", 5),
+    ("time", "Timing/total_sec", "", 12),
+    ("sec/tick", "Timing/sec_per_tick", ".1f", 7),
+    ("sec/kimg", "Timing/sec_per_kimg", ".2f", 7),
+    ("maintenance", "Timing/maintenance_sec", ".1f", 6),
+    ("wait", "Timing/wait_share", ".0%", 4),
+    ("cpumem", "Resources/cpu_mem_gb", ".1f", 6),
+    ("gpumem", "Resources/peak_gpu_mem_gb", ".1f", 0),
+    ("reserved", "Resources/peak_gpu_mem_reserved_gb", ".1f", 0),
+)
+
+
+class Watch:
+    """Everything that a training tells; for its first process alone, and `with Watch(...) as watch:`.
+
+    run_dir: the run's folder. resumed_kimg: where a run goes on, None for a new one. What stats.jsonl has of later
+    ticks is dropped, as these will come again, and a line that was cut off; log.txt goes on. Raises FileExistsError for
+    a new run where there is a stats.jsonl, OSError.
+    """
+
+    def __init__(self, run_dir: Path, total_kimg: float, console: Console, resumed_kimg: float | None = None) -> None:
+        self._console = console
+        self._status = Status(total_kimg)
+        self._shown = 0.0
+        if resumed_kimg is None and (run_dir / STATS).exists():
+            raise FileExistsError(f"{run_dir / STATS}: there is one, and resumed_kimg is None, as of a new run")
+        dropped = 0 if resumed_kimg is None else cut_stats(run_dir / STATS, resumed_kimg)
+        self._stats = open(run_dir / STATS, "ab")  # noqa: SIM115
+        self._log = open(run_dir / LOG, "a+b")  # noqa: SIM115
+        self._end_line()
+        self._live: Live | None = None
+        if console.is_terminal and not console.is_dumb_terminal:
+            self._live = Live(self._status, console=console, refresh_per_second=_REFRESHES, transient=True)
+        if resumed_kimg is not None:
+            self.say(f"resumed at kimg {resumed_kimg:.1f}; lines of {STATS} dropped: {dropped}")
+        self._events = self._tensorboard(run_dir, resumed_kimg)
+
+    def __enter__(self) -> Watch:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Leaves the terminal as it was; log.txt gets to know of an error."""
+        try:
+            if self._live:
+                self._live.stop()
+        finally:
+            if isinstance(error, Exception):
+                self._note("".join(traceback.format_exception(error)).rstrip())
+            elif error is not None:
+                self._note(f"stopped by {type(error).__name__}")
+            for file in (self._stats, self._log, self._events):
+                if file is not None:
+                    file.close()
+
+    def due(self) -> bool:
+        """Whether `progress` would be seen now: ask before a loss is read from a device, which synchronises."""
+        return self._live is not None and time.monotonic() - self._shown >= 1 / _REFRESHES
+
+    def progress(
+        self, kimg: float, resolution: int, alpha: float, batch: int, losses: Mapping[str, float],
+        sec_per_kimg: float, waiting: float, eta_s: float,
+    ) -> None:  # fmt: skip
+        """Show on a terminal where the training is; nothing elsewhere.
+
+        waiting: share of the time that was spent waiting for data, 0 to 1. What is not known yet may be NaN.
+        """
+        if not self._live:
+            return
+        self._shown = time.monotonic()
+        now, used = self._status, memory()
+        now.kimg, now.resolution, now.alpha, now.batch, now.losses = kimg, resolution, alpha, batch, dict(losses)
+        now.sec_per_kimg, now.waiting, now.eta_s = sec_per_kimg, waiting, eta_s
+        now.memory = {"cpu": used["cpu_mem_gb"]}
+        if gpu := used["peak_gpu_mem_gb"]:
+            now.memory = {**now.memory, "gpu": gpu}
+
+    def tick(self, record: Mapping[str, Moments | float]) -> None:
+        """Write down what happened since the last tick: the status line, a line of stats.jsonl, TensorBoard's events.
+
+        record: by name, moments as `Collector.collect` has them, or numbers. All that the status line shows must be
+        there, less Resources/, which are measured here, of this process, unless given. Numbers that are not finite
+        become null in stats.jsonl, and are warned of. Raises ValueError for a missing name, OSError.
+        """
+        used = {f"Resources/{name}": gb for name, gb in memory(reset=True).items()}
+        stats = {name: v if isinstance(v, Mapping) else moments([v]) for name, v in {**used, **record}.items()}
+        if missing := [name for _, name, *_ in _STATUS if name not in stats]:
+            raise ValueError(f"record: expected {', '.join(missing)} too, got {', '.join(record)}")
+        now = time.time()
+        self._write_stats(stats, now)
+        self.say(status_line({name: each["mean"] for name, each in stats.items()}))
+        if wrong := [name for name, each in stats.items() if each["num"] and not math.isfinite(each["mean"])]:
+            self.say(f"warning: not finite: {', '.join(wrong)}")
+        if self._events is not None:
+            step = round(1000 * stats["Progress/kimg"]["mean"])
+            for name, each in stats.items():
+                if each["num"]:
+                    self._events.add_scalar(name, each["mean"], global_step=step, walltime=now)
+            self._events.flush()
+
+    def say(self, text: str) -> None:
+        """A line for the console and log.txt."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._note(text)
+
+    def _note(self, text: str) -> None:
+        self._log.write(f"{text}\n".encode(errors="backslashreplace"))
+        self._log.flush()
+
+    def _end_line(self) -> None:
+        """Of a log whose last line was cut off."""
+        if self._log.seek(0, os.SEEK_END):
+            self._log.seek(-1, os.SEEK_END)
+            if self._log.read() != b"\n":
+                self._log.write(b"\n")
+
+    def _write_stats(self, stats: Mapping[str, Moments], now: float) -> None:
+        line = {name: {k: x if math.isfinite(x) else None for k, x in each.items()} for name, each in stats.items()}
+        self._stats.write(json.dumps({**line, "timestamp": now}, allow_nan=False).encode() + b"\n")
+        self._stats.flush()
+
+    def _tensorboard(self, run_dir: Path, resumed_kimg: float | None) -> Any:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            self._note(f"TensorBoard's events are not written, pip install tensorboard would change that: {error}")
+            return None
+        purge = None if resumed_kimg is None else round(1000 * resumed_kimg) + 1  # events from there come again
+        return SummaryWriter(str(run_dir), purge_step=purge)
+
+
+def status_line(means: Mapping[str, float]) -> str:
+    """`tick 12    kimg 48.0 ...` of the means of a tick."""
+    parts = []
+    for name, stat, form, width in _STATUS:
+        value = duration(means[stat]) if name == "time" else format(means[stat], form)
+        parts.append(f"{name} {value:<{width}}")
+    return " ".join(parts).rstrip()
+
+
+def memory(reset: bool = False) -> dict[str, float]:
+    """Of this process now, and of its CUDA device at its peak since the last reset, in GB of 2^30 bytes."""
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+    allocated = reserved = 0
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
+    return {
+        "cpu_mem_gb": resident / _GB,
+        "peak_gpu_mem_gb": allocated / _GB,
+        "peak_gpu_mem_reserved_gb": reserved / _GB,
+    }
+
+
+def cut_stats(path: Path, kimg: float) -> int:
+    """Drop lines of later ticks than `kimg`, and any that is no whole record; atomically. How many were dropped."""
+    if not path.exists():
+        return 0
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith(b"\n") and _kimg(line) <= kimg + 0.0005]  # half an image
+    if len(kept) < len(lines):
+        write_atomically(path, lambda file: file.writelines(kept))
+    return len(lines) - len(kept)
+
+
+def _kimg(line: bytes) -> float:
+    """Infinity where there is none."""
+    try:
+        return float(json.loads(line)["Progress/kimg"]["mean"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return math.inf
