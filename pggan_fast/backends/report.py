@@ -58,7 +58,7 @@ def versions() -> dict[str, str | None]:
     """Versions of what the numbers depend on; None: not installed."""
     return {
         "pggan_fast": _version("pggan-fast"),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # plain text, not its TorchVersion
         "triton": _version("triton"),
         "python": platform.python_version(),
         "cuda": torch.version.cuda,
