@@ -20,11 +20,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
+from pggan_fast import filetypes
+from pggan_fast.errors import few, line
 from pggan_fast.models import Discriminator, Generator
 from pggan_fast.ops import _checks
 
 SCHEMA = 1  # of the metadata: keys may be added, none renamed
 KINDS: Mapping[str, type[Generator] | type[Discriminator]] = {"G": Generator, "D": Discriminator, "G_ema": Generator}
+_WRITERS = "`pggan-fast convert` or `pggan_fast.networks.save` wrote"
 _MOST_LEVELS = 20  # 4x4 to 2097152x2097152: a file asks for no more
 
 
@@ -78,30 +81,36 @@ def load(path: str | os.PathLike[str], *, backend: str | None = None) -> Network
     backend: of the networks' layers, see `Generator`. Raises NetworkFileError, OSError.
     """
     path = Path(path)
-    with open(path, "rb"):  # what is wrong with the file system is said by OSError
-        pass
+    with open(path, "rb") as head:  # what is wrong with the file system is said by OSError
+        start = head.read(filetypes.HEAD)
+    if (kind := filetypes.kind(start)) != filetypes.SAFETENSORS:
+        raise NetworkFileError(f"{path}: expected a network file, which is safetensors that {_WRITERS}, got {kind}")
     try:
         with safe_open(path, framework="pt") as file:
             about = _about(path, file.metadata())
             return _networks(path, file, about, backend)
     except SafetensorError as error:
-        raise NetworkFileError(f"{path}: not a whole safetensors file: {_line(error)}") from None
+        raise NetworkFileError(f"{path}: not a whole safetensors file, perhaps truncated: {line(error)}") from None
 
 
 def _about(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     text = (metadata or {}).get("pggan_fast")
     if text is None:
-        raise NetworkFileError(f"{path}: expected the metadata 'pggan_fast', got a safetensors file without it")
+        raise NetworkFileError(
+            f"{path}: expected a network file that {_WRITERS}, got safetensors of another program, without the "
+            "metadata 'pggan_fast'"
+        )
     try:
         about = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise NetworkFileError(f"{path}: the metadata is not JSON: {_line(error)}") from None
+        raise NetworkFileError(f"{path}: the metadata is not JSON: {line(error)}") from None
     if not isinstance(about, dict) or about.get("schema") != SCHEMA:
-        got = _line(about.get("schema")) if isinstance(about, dict) else type(about).__name__
+        got = line(about.get("schema")) if isinstance(about, dict) else type(about).__name__
         raise NetworkFileError(f"{path}: expected schema {SCHEMA}, got {got}")
     networks, source = about.get("networks"), about.get("source", {})
     if not isinstance(networks, dict) or not networks or not networks.keys() <= KINDS.keys():
-        raise NetworkFileError(f"{path}: expected networks of the names {', '.join(KINDS)}, got {_line(networks)}")
+        got = (few(networks) or "none") if isinstance(networks, dict) else line(networks)
+        raise NetworkFileError(f"{path}: expected networks of the names {', '.join(KINDS)}, got {got}")
     if not isinstance(source, dict):
         raise NetworkFileError(f"{path}: source: expected an object, got {type(source).__name__}")
     return {"networks": networks, "source": source}
@@ -112,7 +121,7 @@ def _networks(path: Path, file: Any, about: Mapping[str, Any], backend: str | No
     wanted = {f"{name}.{key}": t for name, net in nets.items() for key, t in net.state_dict().items()}
     found = set(file.keys())
     for key in sorted(wanted.keys() ^ found):
-        raise NetworkFileError(f"{path}: {_line(key)} is {'not expected' if key in found else 'missing'}")
+        raise NetworkFileError(f"{path}: {line(key)} is {'not expected' if key in found else 'missing'}")
     for key, t in wanted.items():
         if (shape := tuple(file.get_slice(key).get_shape())) != tuple(t.shape):
             raise NetworkFileError(f"{path}: {key}: expected shape {tuple(t.shape)}, got {shape}")
@@ -127,16 +136,18 @@ def _networks(path: Path, file: Any, about: Mapping[str, Any], backend: str | No
 
 def built(what: str, network: type[Any], arguments: object, backend: str | None = None) -> Any:
     """The network without memory for its weights. Raises NetworkFileError that starts with `what`."""
-    if not isinstance(arguments, dict) or "backend" in arguments:
-        raise NetworkFileError(f"{what}: expected the arguments of {network.__name__}, got {_line(arguments)}")
+    if not isinstance(arguments, dict):
+        raise NetworkFileError(f"{what}: expected the arguments of {network.__name__}, got {line(arguments)}")
+    if "backend" in arguments:
+        raise NetworkFileError(f"{what}: backend: got {line(arguments['backend'])}, which is no part of a network file")
     resolution = arguments.get("resolution")
     if type(resolution) is not int or not 4 <= resolution < 4 << _MOST_LEVELS:
-        raise NetworkFileError(f"{what}: resolution: expected a power of two >= 4, got {_line(resolution)}")
+        raise NetworkFileError(f"{what}: resolution: expected a power of two >= 4, got {line(resolution)}")
     try:
         with torch.device("meta"):
             return network(**arguments, backend=backend)
     except (TypeError, ValueError, ArithmeticError, RuntimeError, IndexError, AttributeError) as error:
-        raise NetworkFileError(f"{what}: {_line(error)}") from None
+        raise NetworkFileError(f"{what}: {line(error)}") from None
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -169,9 +180,3 @@ def _sync_folder(path: Path) -> None:
         pass
     finally:
         os.close(folder)
-
-
-def _line(value: object) -> str:
-    """Its text on one line of bearable length."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= 200 else f"{text[:200]}..."

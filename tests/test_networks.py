@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import struct
 
 import pytest
@@ -88,7 +89,7 @@ def arguments(**changes):
 @pytest.mark.parametrize(
     ("metadata", "said"),
     [
-        (None, "expected the metadata 'pggan_fast'"),
+        (None, "got safetensors of another program, without the metadata 'pggan_fast'"),
         ("{", "the metadata is not JSON"),
         ("[" * 100_000, "the metadata is not JSON"),
         ("[]", "expected schema 1, got list"),
@@ -101,7 +102,7 @@ def arguments(**changes):
         (arguments(resolution=1 << 60), "D: resolution: expected a power of two >= 4"),
         (arguments(resolution="4"), "D: resolution: expected a power of two >= 4, got 4"),
         (arguments(colour=1), "unexpected keyword argument 'colour'"),
-        (arguments(backend="cuda"), "expected the arguments of Discriminator"),
+        (arguments(backend="cuda"), "D: backend: got cuda, which is no part of a network file"),
         (arguments(fmap_max=10**30), "expected shape"),
         (arguments(fmap_decay=-2000.0), "D: "),
         (arguments(fmaps=[8, 1 << 40]), "D: "),
@@ -153,10 +154,35 @@ def whole(tmp_path_factory):
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("tenth", range(10))
+@pytest.mark.parametrize("tenth", range(1, 10))
 def test_truncated_files(tenth, whole, tmp_path):
     (tmp_path / "x").write_bytes(whole[: len(whole) * tenth // 10])
-    with pytest.raises(NetworkFileError, match="not a whole safetensors file"):
+    with pytest.raises(NetworkFileError, match="not a whole safetensors file, perhaps truncated"):
+        networks.load(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"", "an empty file"),
+        ("# die Gewichte für G\n".encode(), "a text file that begins '# die Gewichte für G'"),
+        (b"x" * 4095 + "ü".encode(), f"a text file that begins '{'x' * 40}...'"),  # a character in two halves
+        (b"\x89PNG\r\n\x1a\n123", "a PNG image"),
+        (pickle.dumps([1]), "a pickle"),
+        (bytes(range(256)), "a file of no known kind"),
+    ],
+)
+def test_files_of_another_kind_are_told_by_what_they_are(data, kind, tmp_path):
+    (tmp_path / "x").write_bytes(data)
+    with pytest.raises(NetworkFileError) as caught:
+        networks.load(tmp_path / "x")
+    assert str(caught.value).endswith(f"wrote, got {kind}")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_checkpoint_is_told_from_other_zips_and_pickles(zipped, tmp_path):
+    torch.save({"a": torch.ones(1)}, tmp_path / "x", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(NetworkFileError, match=r"got a file of torch\.save"):
         networks.load(tmp_path / "x")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import itertools
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -85,9 +84,21 @@ def _parse(command: Any, name: str, arguments: list[str]) -> Any:
     except SystemExit as stop:
         if not stop.code:
             raise
-        lines = [line.strip("│ ") for line in said.getvalue().splitlines() if not line.startswith(("╭", "╰"))]
-        message = " ".join(itertools.takewhile(lambda line: line and not line.startswith("──"), lines))
-        _fail(f"{message.rstrip('.')}; pggan-fast {name} --help tells the options")
+        _fail(f"{_said(said.getvalue())}; pggan-fast {name} --help tells the options")
+
+
+def _said(box: str) -> str:
+    """What stands in tyro's box, on one line: of options that are missing their names, without their help texts."""
+    lines = [line.strip("│").rstrip() for line in box.splitlines() if line.strip() and not line.startswith(("╭", "╰"))]
+    rules = [at for at, line in enumerate(lines) if not line.strip("─- ")]
+    if "╭" not in box:  # of ASCII, the title on a line of its own
+        lines, rules = lines[2:], [at - 2 for at in rules[1:]]
+    lines = lines[: rules[0]] if rules else lines
+    deep = [len(line) - len(line.lstrip()) for line in lines]
+    missing = [line.strip() for line, indent in zip(lines, deep, strict=True) if indent == deep[0] + 4]
+    if missing and "Missing from" in lines[0]:
+        return f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+    return " ".join(map(str.strip, lines)).rstrip(".")
 
 
 def _help() -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import tyro
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Family = Literal["akanimax", "gan_lab", "gan_zoo", "genforce", "nashory", "rosinality", "wsconv"]
 Source = Literal["auto", "official", Family]
+FAMILIES: tuple[str, ...] = get_args(Family)
 
 
 @dataclass
@@ -42,7 +44,7 @@ class Command:
     the checkpoint's variables; where they differ, nothing is written and the exit status is 1."""
     from_: Annotated[Source, tyro.conf.arg(name="from")] = "auto"
     """The program that wrote IN; auto looks at its keys."""
-    to: Annotated[Family | None, tyro.conf.arg(metavar="FAMILY", help_behavior_hint="")] = None
+    to: Annotated[str | None, tyro.conf.arg(metavar=f"{{{','.join(FAMILIES)}}}", help_behavior_hint="")] = None
     """IN is a network file of ours: write it in another program's keys, where its networks compute the same."""
     nominal_scale: bool = False
     """nashory: take the expectation of scales that its files do not hold; the function is nearly the same only."""
@@ -52,6 +54,8 @@ class Command:
         from pggan_fast.benchmarks.table import console
         from pggan_fast.convert.errors import ConversionError
 
+        if self.to is not None and self.to not in FAMILIES:
+            raise UsageError(f"--to: got {self.to!r}, expected one of {', '.join(FAMILIES)}")
         check_writable("OUT", self.output)
         if self.to is not None and (self.check or self.from_ != "auto"):
             raise UsageError("--to: goes with neither --check nor --from: IN is a network file of ours")
@@ -69,10 +73,11 @@ class Command:
             raise UsageError(f"{error.filename or self.input}: {error.strerror or error}") from None
         screen = console()
         _tell(screen, conversion)
-        if self.check and not all(a.passed for a in _checked(screen, conversion, made)):
-            screen.print(
-                f"{self.output} is not written: the converted networks are not the same function", soft_wrap=True
-            )
+        if self.check and (failed := [a for a in _checked(screen, conversion, made) if not a.passed]):
+            why = "are not the same function"
+            if all(math.isnan(a.error) for a in failed):
+                why = "give NaN or infinity, so that nothing can be compared"
+            screen.print(f"{self.output} is not written: the converted networks {why}", markup=False, soft_wrap=True)
             return 1
         try:
             networks.save(self.output, made)
@@ -85,9 +90,11 @@ class Command:
 
 def _tell(screen: Console, conversion: Conversion) -> None:
     """Where every layer comes from, and what the file does not say."""
+    from pggan_fast.convert import words
+
     told: dict[str, object] = {}
     for kind, layout in conversion.layouts.items():
-        given = ", ".join(f"{key} {value}" for key, value in layout.arguments.items())
+        given = ", ".join(words.short(key, value) for key, value in layout.arguments.items())
         screen.print(f"{kind} ({conversion.family}): {given}", markup=False, highlight=False, soft_wrap=True)
         rows = [(given, row.ours, row.theirs, row.text) for row in layout.plan(kind)[1]]
         same = next((other for other, theirs in told.items() if theirs == rows), None)
@@ -117,7 +124,7 @@ def _table(screen: Console, kind: str, layout: Layout) -> Table:
         cells = (weight.ours.removesuffix(".weight"), source, "x".join(map(str, weight.shape)), text)
         table.add_row(*map(Text, cells))  # names have brackets
     for layer in layout.absent:
-        table.add_row(layer, "-", "", "zeros: the file has it not")
+        table.add_row(layer, "-", "", "zeros: the file has none")
     return table
 
 
@@ -134,7 +141,7 @@ def _checked(screen: Console, conversion: Conversion, made: Networks) -> list[Ag
         table.add_column(column, no_wrap=True)
     table.add_column("against numpy", justify="right", no_wrap=True)
     for a in found:
-        verdict = f"{a.error:.1e}" if a.passed else f"{a.error:.1e} > {ALLOWED:g}"
+        verdict = f"{a.error:.1e}" if a.passed or math.isnan(a.error) else f"{a.error:.1e} > {ALLOWED:g}"
         table.add_row(a.kind, f"{a.resolution}x{a.resolution}", f"{a.alpha:g}", verdict)
     screen.print(table)
     return found

@@ -260,7 +260,7 @@ def _told(summary: Summary, listed: Path) -> list[str]:
 
 
 def _rows(summary: Summary) -> list[tuple[str, int, str]]:
-    from pggan_fast.data.errors import line
+    from pggan_fast.errors import line
 
     first = {row.kind: row for row in reversed(summary.skipped)}
     return [(kind, n, line(f"{first[kind].name}: {first[kind].why}", 100)) for kind, n in summary.kinds.items()]

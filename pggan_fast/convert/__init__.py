@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from pggan_fast import filetypes
 from pggan_fast.convert import (
     akanimax,
     family,
@@ -21,8 +22,9 @@ from pggan_fast.convert import (
     torch_file,
     wsconv,
 )
-from pggan_fast.convert.errors import ConversionError, line
+from pggan_fast.convert.errors import ConversionError
 from pggan_fast.convert.layout import Layout, Row
+from pggan_fast.errors import few, line
 from pggan_fast.networks import KINDS, Networks, write_atomically
 
 __all__ = ["FAMILIES", "Conversion", "ConversionError", "Layout", "Row", "read", "write"]
@@ -66,28 +68,47 @@ def read(path: str | os.PathLike[str], source: str = "auto", *, nominal_scale: b
     path = Path(path)
     data = path.read_bytes()
     try:
-        if data[8:9] == b"{":
-            raise ConversionError(
-                "a safetensors file; pickles and files of torch.save are read, --to writes the latter"
-            )
+        _check_kind(data)
         if torch_file.is_torch_file(data):
             conversion = _of_a_family(path, torch_file.load(data), {"nominal_scale": nominal_scale})
         else:
             value = official.load(data)
             if not official.recognises(value):
-                raise ConversionError("a pickle, but of no official networks (tfutil.Network, network.Network)")
+                got = f"the entries {few(value)}" if isinstance(value, dict) and value else type(value).__name__
+                raise ConversionError(
+                    f"a pickle of {got}, expected networks of the official code (tfutil.Network, network.Network)"
+                )
             conversion = Conversion(path, "official", official.layouts(value))
         if source not in ("auto", conversion.family):
             raise ConversionError(f"expected networks of {source}, got those of {conversion.family}")
     except ConversionError as error:
-        raise ConversionError(f"{path}: {line(error, 400)}") from None
+        raise ConversionError(f"{path}: {line(error, 1000)}") from None
     return conversion
+
+
+def _check_kind(data: bytes) -> None:
+    """Refuses what cannot be a checkpoint, by what it is. Raises ConversionError."""
+    kind = filetypes.kind(data[: filetypes.HEAD])
+    if kind == filetypes.SAFETENSORS:
+        raise ConversionError(
+            "a safetensors file, expected a pickle or a file of torch.save; to write a network file of ours in another "
+            "program's keys, give --to"
+        )
+    pickled = data.startswith((b"PK\x03\x04", b"\x80")) or data.endswith(b".")  # STOP: protocols 0 and 1 have no magic
+    if not pickled and not torch_file.is_torch_file(data):
+        raise ConversionError(
+            f"{kind}, expected a checkpoint: a file of torch.save or a network pickle of the official code"
+        )
 
 
 def _of_a_family(path: Path, value: Any, options: dict[str, Any]) -> Conversion:
     found = family.recognised(value, list(FAMILIES.values()))
     if found is None:
-        raise ConversionError(f"a file of torch.save, but of none of {', '.join(FAMILIES)}")
+        keys = (f"{its.G.example} ({its.name})" for its in FAMILIES.values())
+        raise ConversionError(
+            f"networks of no known program: {family.seen(value)}; expected a state dict with a key such as "
+            f"{', '.join(keys)}"
+        )
     its, states = found
     layouts, refused = {}, {}
     for kind in sorted(states, key=lambda kind: kind != "D"):  # D first: it may tell of labels
@@ -95,11 +116,12 @@ def _of_a_family(path: Path, value: Any, options: dict[str, Any]) -> Conversion:
         try:
             layouts[kind] = family.layout(its, kind, state, {**beside, **options})
         except ConversionError as error:
-            refused[kind] = str(error)
+            refused[kind] = str(error).removeprefix(f"{kind}: ")
         if kind == "D" and kind in layouts:
             options = {**options, "labels": layouts[kind].arguments["label_dim"]}
     if not layouts:
-        raise ConversionError(f"{its.name}: {'; '.join(f'{kind}: {reason}' for kind, reason in refused.items())}")
+        reasons = "; ".join(f"{kind}: {reason}" for kind, reason in refused.items())
+        raise ConversionError(f"read as a checkpoint of {its.name}: {reasons}")
     return Conversion(path, its.name, {kind: layouts[kind] for kind in KINDS if kind in layouts}, refused)
 
 
@@ -120,6 +142,7 @@ def write(path: str | os.PathLike[str], networks: Networks, target: str, *, nomi
         inside[last] = state
         said.append(f"{kind}: {'.'.join(its.keys[kind])}")
         if absent:
-            said.append(f"{kind}: {', '.join(absent)} are left out: {target}'s networks have none of these levels")
+            are = "is" if len(absent) == 1 else "are"
+            said.append(f"{kind}: {', '.join(absent)} {are} left out: {target}'s networks have no such level")
     write_atomically(Path(path), lambda file: torch.save(value, file))
     return said

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from pggan_fast.convert import torch_file
-from pggan_fast.convert.errors import ConversionError, line
+from pggan_fast.convert.errors import ConversionError
 from pggan_fast.convert.layout import Floats, Layer, Layout, Step, flip, in_float64, name, permute, view, widths
 from pggan_fast.convert.unpickle import Array, Object
+from pggan_fast.convert.words import said
+from pggan_fast.errors import counted, few, line
 from pggan_fast.models import Discriminator, Generator
 
 State = Mapping[str, Tensor]
@@ -91,6 +93,11 @@ class Side:
     labels: bool = False
     refused: str | None = None
 
+    @property
+    def example(self) -> str:
+        """The marker as a key, for messages: it is a regular expression of a simple kind."""
+        return re.sub(r"\.$", "...", self.marker.pattern.strip("^$").replace(r"\d+", "0").replace("\\", ""))
+
 
 @dataclass(frozen=True)
 class Family:
@@ -125,6 +132,19 @@ def recognised(value: Any, families: Sequence[Family]) -> tuple[Family, dict[str
             raise ConversionError(f"two networks that could be {kind}, the second {line(path)!r}")
         found[kind] = state, beside
     return None if family is None else (family, found)
+
+
+def seen(value: Any) -> str:
+    """What stands in a file in which no network was recognised."""
+    states = [(path, state) for path, state, _ in _states(value, "", {}, 0, [_MOST_VALUES])]
+    if states:
+        found = (f"{f'{path[1:]!r} has' if path else 'it has'} {few(state)}" for path, state in states[:3])
+        more = [f"and {counted(len(states) - 3, 'state dict')} more"] if len(states) > 3 else []
+        return "; ".join([*found, *more])
+    if isinstance(value, Object):
+        return f"it holds an object of the class {value.cls}"
+    held = f"the entries {few(value)}" if isinstance(value, dict) and value else line(value)
+    return f"it holds {held}, no state dict"
 
 
 def _states(
@@ -173,7 +193,7 @@ def layout(family: Family, kind: str, state: State, beside: Mapping[str, Any]) -
         sizes = side.sizes(state, beside)
         layers = side.layers(sizes)
     except KeyError as error:
-        raise ConversionError(f"{line(error.args[0])} is missing") from None
+        raise ConversionError(f"{line(error.args[0])} is missing from its {counted(len(state), 'tensor')}") from None
     except ConversionError:
         raise
     except (IndexError, ValueError, TypeError, OverflowError) as error:
@@ -189,7 +209,7 @@ def layout(family: Family, kind: str, state: State, beside: Mapping[str, Any]) -
         assumed=[*family.assumed, *sizes.assumed],
         forward=None if forward is None else lambda *inputs, **level: forward(raw(), sizes, *inputs, **level),
     )
-    made.tell_rescaled(kind)
+    made.tell_changes(kind)
     return made
 
 
@@ -205,8 +225,8 @@ def exported(
     side, ours = family.side(kind), net.arguments
     if side.refused is not None or side.layers is None:
         raise ConversionError(f"{family.name}: {kind}: {side.refused}")
-    if tuple(net.levels.base_shape) != (4, 4):
-        raise ConversionError(f"{kind}: base_shape is {net.levels.base_shape}; {family.name}'s networks begin with 4x4")
+    if (base := tuple(net.levels.base_shape)) != (4, 4):
+        raise ConversionError(f"{kind}: begins with {base[0]}x{base[1]} pixels, {family.name}'s networks with 4x4")
     sizes = Sizes(
         maps=tuple(net.levels.channels(r) for r in net.levels.resolutions),
         channels=net.channels,
@@ -218,12 +238,12 @@ def exported(
     with torch.device("meta"):
         usual = (Discriminator if kind == "D" else Generator)(4).arguments
     if net.label_dim and not side.labels:
-        raise ConversionError(f"{kind}: label_dim is {net.label_dim}; {family.name}'s networks have no labels")
+        raise ConversionError(f"{kind}: has labels ({net.label_dim}); {family.name}'s networks have none")
     for key in [key for key in ours if key not in _SIZES]:
         allowed = side.free.get(key, (side.fixed.get(key, usual[key]),))
         if ours[key] not in allowed:
-            theirs = " or ".join(map(repr, allowed))
-            raise ConversionError(f"{kind}: {key} is {ours[key]!r}; {family.name}'s networks have {theirs}")
+            theirs = " or ".join(said(key, value) for value in allowed)
+            raise ConversionError(f"{kind}: has {said(key, ours[key])}; {family.name}'s networks have {theirs}")
     layers = side.layers(sizes)
     state = {}
     rgb = {f"{'from' if kind == 'D' else 'to'}_rgb.{name(r)}" for r, _ in sizes.levels}
@@ -239,11 +259,15 @@ def exported(
     state = side.restore(state, sizes)
     again = layout(family, kind, state, {**options, "labels": net.label_dim}).network(kind)
     for key, t in again.state_dict().items():
-        if key.rpartition(".")[0] not in absent and not torch.allclose(t, values[key], rtol=1e-5, atol=0.0):
+        value = values[key]
+        rounded = max(1e-5, 2 * torch.finfo(value.dtype).eps)
+        if key.rpartition(".")[0] not in absent and not torch.allclose(t.to(value), value, rtol=rounded, atol=0.0):
             raise ConversionError(f"{kind}: {key} is not what {family.name}'s keys would be read as")
     for key, value in again.arguments.items():  # what the keys cannot say is lost
         if key not in ("fmap_base", "fmap_max", "fmaps", "fmap_decay") and value != ours[key]:
-            raise ConversionError(f"{kind}: {key} is {ours[key]!r}; {family.name}'s keys would be read as {value!r}")
+            raise ConversionError(
+                f"{kind}: has {said(key, ours[key])}; {family.name}'s keys would be read as {said(key, value)}"
+            )
     return state, absent
 
 

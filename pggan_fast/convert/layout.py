@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from pggan_fast import networks
-from pggan_fast.convert.errors import ConversionError, line
+from pggan_fast.convert.errors import ConversionError
+from pggan_fast.errors import counted, few, line
 from pggan_fast.models import Discriminator, Generator
 from pggan_fast.ops import _checks
 
@@ -120,7 +121,7 @@ class Layout:
             if theirs.dtype not in _checks.DTYPES:
                 raise ConversionError(f"{row.theirs}: expected floating-point numbers, got {theirs.dtype}")
             try:
-                t = theirs
+                t = theirs.float() if theirs.dtype.itemsize < 4 else theirs
                 for step in row.steps:
                     t = step.apply(t)
             except (RuntimeError, ConversionError) as error:  # of a wrong number of dimensions
@@ -132,6 +133,12 @@ class Layout:
                     f"{row.theirs}: shape {tuple(theirs.shape)} does not fit: becomes {tuple(t.shape)} ({row.text}), "
                     f"expected {row.shape} for {kind}.{row.ours}"
                 )
+            if bad := int((~t.isfinite()).sum()):
+                are = "is" if bad == 1 else "are"
+                raise ConversionError(
+                    f"{kind}: {row.theirs}: {bad} of its {counted(t.numel(), 'number')} {are} NaN or infinite; "
+                    "take a checkpoint from before its training diverged"
+                )
             state[row.ours] = t.clone(memory_format=torch.contiguous_format)
         dtype = next(iter(state.values())).dtype
         for layer in self.absent:
@@ -140,13 +147,20 @@ class Layout:
         net.load_state_dict(state, assign=True)
         return net
 
-    def tell_rescaled(self, kind: str) -> None:
-        """Say how many tensors an optimiser moves by other steps than it did."""
-        if changed := sum(row.ratio != 1.0 for row in self.plan(kind)[1]):
+    def tell_changes(self, kind: str) -> None:
+        """Say how many tensors an optimiser moves by other steps than it did, and which are not in half precision any
+        more: rescaled in float16 they would be other numbers."""
+        rows = self.plan(kind)[1]
+        if changed := sum(row.ratio != 1.0 for row in rows):
+            these = "tensor is a multiple" if changed == 1 else "tensors are multiples"
             self.assumed.append(
-                f"{changed} tensors are multiples of the file's, as our run-time scales are others: the function is "
-                "the same, steps of an optimiser on them are not"
+                f"{changed} {these} of the file's, as our run-time scales are others: the function is the same, steps "
+                "of an optimiser on them are not"
             )
+        halves = [t.dtype for row in rows if (t := self.tensors[row.theirs]).dtype in (torch.float16, torch.bfloat16)]
+        if halves:
+            names = " and ".join(sorted({str(dtype).removeprefix("torch.") for dtype in halves}))
+            self.assumed.append(f"{counted(len(halves), 'tensor')} of {names}: converted to float32")
 
     def plan(self, kind: str) -> tuple[Generator | Discriminator, list[Row]]:
         """Our network without weights, and where each of its tensors comes from."""
@@ -169,11 +183,17 @@ class Layout:
     def _check_names(self, kind: str, net: torch.nn.Module, rows: list[Row]) -> None:
         """Every tensor of ours has a source, every tensor of theirs a use."""
         used = dict.fromkeys(row.theirs for row in rows)
-        for name in used:
-            if name not in self.tensors:
-                raise ConversionError(f"{kind}: {name} is missing")
-        for name in sorted(self.tensors.keys() - used.keys() - self.unused):
-            raise ConversionError(f"{kind}: {line(name)} is a tensor that this family's networks have not")
+        lacking = [name for name in used if name not in self.tensors]
+        if lacking:
+            raise ConversionError(
+                f"{kind}: {few(lacking)} {'is' if len(lacking) == 1 else 'are'} missing from its "
+                f"{counted(len(self.tensors), 'tensor')}"
+            )
+        if more := sorted(self.tensors.keys() - used.keys() - self.unused):
+            raise ConversionError(
+                f"{kind}: its other keys are those of a network up to {name(self.arguments['resolution'])}, which has "
+                f"no {few(more)}; of another network, or a key of the same layers is missing"
+            )
         zeros = {f"{layer}.{key}" for layer in self.absent for key in ("weight", "bias")}
         missing = sorted({key for key, _ in net.named_parameters()} - {row.ours for row in rows} - zeros)
         if missing:

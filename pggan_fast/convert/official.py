@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from pggan_fast.convert import numpy_forward
-from pggan_fast.convert.errors import ConversionError, line
+from pggan_fast.convert.errors import ConversionError
 from pggan_fast.convert.layout import TRANSPOSE, Layer, Layout, Step, flip, in_float64, name, permute, view
 from pggan_fast.convert.unpickle import NUMPY, Array, Interpreter, Name, Object
+from pggan_fast.errors import line
 
 TENSORFLOW, THEANO = Name("tfutil", "Network"), Name("network", "Network")
 _ROLES = ("G", "D", "G_ema")  # the tuple's order: Gs is last
@@ -67,7 +68,7 @@ def layouts(value: Any) -> dict[str, Layout]:
     if len(made) not in (1, 3) or [_is_d(layout) for layout in made] != [role == "D" for role in roles]:
         raise ConversionError("expected a pickle of the networks (G, D, Gs), got others, or in another order")
     for role, layout in zip(roles, made, strict=True):
-        layout.tell_rescaled(role)
+        layout.tell_changes(role)
     return dict(zip(roles, made, strict=True))
 
 

@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pggan_fast.convert.errors import ConversionError, line
+from pggan_fast.convert.errors import ConversionError
 from pggan_fast.convert.unpickle import NUMPY, Interpreter, Name, Object, Persistent, Reduce
+from pggan_fast.errors import few, line
 
 MAGIC = 0x1950A86A20F9469CFC6C  # of the older format
 _VERSION = 1001
@@ -104,7 +105,16 @@ def _module_tensors(module: Object, prefix: str, found: dict[str, Tensor], left:
 
 
 def _interpreter(stream: io.BytesIO) -> Interpreter:
-    return Interpreter(stream, _CALLS, lambda cls: str(cls).startswith(_CLASSES), _persistent)
+    return Interpreter(stream, _CALLS, _may_stay_a_name, _persistent)
+
+
+def _may_stay_a_name(cls: Name) -> bool:
+    if not str(cls).startswith(_CLASSES):
+        raise ConversionError(
+            f"it holds an object of the class {cls}, which is not loaded, as that would run its author's code; if it "
+            "is a whole module (torch.save(net)), save its weights instead: torch.save(net.state_dict(), ...)"
+        )
+    return True
 
 
 def _persistent(held: Any) -> Any:
@@ -115,11 +125,16 @@ def _persistent(held: Any) -> Any:
 
 def _load_zip(data: bytes) -> Any:
     try:
+        if b"PK\x05\x06" not in data[-(1 << 16) - 22 :]:
+            raise ConversionError(
+                f"it looks truncated: the end of the ZIP that torch.save writes is missing (it has {len(data)} bytes); "
+                "copy it again"
+            )
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = {info.filename: info for info in archive.infolist()}
             pickles = [member for member in members if member.endswith("/data.pkl")]
             if len(pickles) != 1:
-                raise ConversionError("a zip file, but none of torch.save")
+                raise ConversionError(f"a ZIP file, but none of torch.save: it has {few(members) or 'no files'}")
             root = pickles[0].removesuffix("data.pkl")
             if (order := members.get(f"{root}byteorder")) and _member(archive, order) != b"little":
                 raise ConversionError("a file of a big-endian machine")
@@ -139,7 +154,7 @@ def _load_zip(data: bytes) -> Any:
     except (zipfile.BadZipFile, struct.error, EOFError, RuntimeError, ValueError, LookupError, OSError) as error:
         if isinstance(error, ConversionError):
             raise
-        raise ConversionError(f"not a whole zip file: {line(error) or type(error).__name__}") from None
+        raise ConversionError(f"a damaged ZIP file: {line(error) or type(error).__name__}") from None
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
@@ -160,7 +175,7 @@ def _old_storages(data: bytes, at: int, value: Any, keys: Any) -> Callable[[str,
             raise ConversionError(f"the storage {line(key)} belongs to no tensor")
         size = int.from_bytes(data[at : at + 8], "little") * dtypes[key].itemsize
         if len(data) - at < 8 + size:
-            raise ConversionError(f"not a whole file of torch.save: the storage {line(key)} ends early")
+            raise ConversionError(f"it looks truncated: the storage {line(key)} ends early; copy it again")
         places[key] = data[at + 8 : at + 8 + size]
         at += 8 + size
 

@@ -12,14 +12,15 @@ import io
 import math
 import pickletools
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pggan_fast.convert.errors import ConversionError, line
+from pggan_fast.convert.errors import ConversionError
+from pggan_fast.errors import line
 
 Reduce = Callable[[tuple[Any, ...]], Any]
 _MARK = object()
@@ -192,16 +193,26 @@ class Interpreter:
         """The value of the next pickle; the data stand behind it. Raises ConversionError."""
         self._stack, self._memo = [], {}
         try:
-            for opcode, arg, _ in pickletools.genops(self._data):
+            for opcode, arg, _ in self._opcodes():
                 if opcode.name == "STOP":
                     return self._pop()
                 self._run(opcode.name, arg)
         except ConversionError:
             raise
-        # What pickletools, a short stack and constructors over odd arguments raise
+        # What a short stack and constructors over odd arguments raise
         except (ValueError, IndexError, KeyError, TypeError, AttributeError, ArithmeticError, MemoryError) as error:
-            raise ConversionError(f"not a whole pickle: {line(error) or type(error).__name__}") from None
+            raise ConversionError(f"not a whole pickle: {type(error).__name__} {line(error)}".rstrip()) from None
         raise ConversionError("not a whole pickle: it has no end")
+
+    def _opcodes(self) -> Iterator[Any]:
+        """Those of the next pickle; where the data end in the middle of one, that is the reason."""
+        try:
+            yield from pickletools.genops(self._data)
+        except (ValueError, IndexError, KeyError, TypeError, AttributeError, ArithmeticError, MemoryError) as error:
+            at_end = not self._data.read(1)
+            raise ConversionError(
+                "it looks truncated: the pickle ends early" if at_end else f"not a whole pickle: {line(error)}"
+            ) from None
 
     def _run(self, name: str, arg: Any) -> None:
         stack = self._stack

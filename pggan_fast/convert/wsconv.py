@@ -18,8 +18,7 @@ from pggan_fast.convert import numpy_families
 from pggan_fast.convert.errors import ConversionError
 from pggan_fast.convert.family import Family, Side, Sizes, State, count, dense_over_maps, he, shape
 from pggan_fast.convert.layout import TRANSPOSE, Layer, Step, name, view
-
-WHOLE_BATCH = 1 << 30  # the stddev's group
+from pggan_fast.convert.words import WHOLE_BATCH
 
 
 def _without_twin(last: bool) -> Any:

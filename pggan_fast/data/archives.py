@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from pggan_fast.data.errors import DataError, ImageRefused, line
+from pggan_fast.data.errors import DataError, ImageRefused
 from pggan_fast.data.images import MAX_BYTES
+from pggan_fast.errors import line
 
 _LOCAL = struct.Struct("<4s22xHH")  # of a ZIP entry's header: signature, lengths of its name and extra field
 

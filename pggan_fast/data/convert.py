@@ -25,11 +25,12 @@ from typing import Literal, NamedTuple
 import PIL
 
 from pggan_fast.data import labels as label_files
-from pggan_fast.data.errors import DataError, ImageRefused, line
+from pggan_fast.data.errors import DataError, ImageRefused
 from pggan_fast.data.images import TRANSFORMS, Transform, encode, fit
 from pggan_fast.data.journal import Done, Journal, name_of
 from pggan_fast.data.labels import Kind, Label
 from pggan_fast.data.sources import Skipped, Source
+from pggan_fast.errors import line
 
 Say = Callable[[int, int, int], None]  # images looked at, of how many, written
 _CHUNK = 16  # images of one task

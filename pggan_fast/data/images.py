@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pggan_fast.data.errors import ImageRefused, line
+from pggan_fast.data.errors import ImageRefused
+from pggan_fast.errors import line
 
 Pixels = npt.NDArray[np.uint8]  # [H, W] or [H, W, 3]
 Transform = Literal["center-crop", "center-crop-wide", "stretch"]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from pggan_fast.data.errors import DataError, line
+from pggan_fast.data.errors import DataError
+from pggan_fast.errors import line
 
 if TYPE_CHECKING:
     from pggan_fast.data.sources import Source

@@ -11,9 +11,10 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from pggan_fast.data.archives import Member, Tars
-from pggan_fast.data.errors import DataError, line
+from pggan_fast.data.errors import DataError
 from pggan_fast.data.labels import Label
 from pggan_fast.data.sources import Source, _stamp
+from pggan_fast.errors import line
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MOST = 1 << 16  # shards

@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from pggan_fast.data import labels as label_files
 from pggan_fast.data import tfrecords
-from pggan_fast.data.errors import DataError, ImageRefused, line
+from pggan_fast.data.errors import DataError, ImageRefused
 from pggan_fast.data.images import Pixels
 from pggan_fast.data.sources import Source, _stamp
+from pggan_fast.errors import line
 
 _MOST = 1 << 31  # bytes of an array that is unpacked into memory
 _IDX = {1: "idx1", 3: "idx3"}

@@ -188,3 +188,23 @@ def test_module_runs_and_imports_no_plotting():
         [sys.executable, "-m", "pggan_fast.cli", "--help"], capture_output=True, text=True, check=True
     )
     assert "usage: pggan-fast COMMAND" in done.stdout
+
+
+def box(*lines, ascii):
+    """As tyro writes what is wrong; without a terminal that shows UTF-8 it draws otherwise."""
+    rule = "---" if ascii else "───"
+    if ascii:
+        return "\n".join(
+            [" Title  ", f" {rule}", *(f"  {line}  " for line in lines), f"  {rule}", "  For full helptext, run"]
+        )
+    return "\n".join(
+        ["╭─ Title ──╮", *(f"│ {line} │" for line in lines), f"│ {rule} │", "│ For full helptext, run │", "╰──╯"]
+    )
+
+
+@pytest.mark.parametrize("ascii", [True, False])
+def test_what_tyro_says_is_one_line(ascii):
+    assert cli._said(box("Expected one of {a, b}.", ascii=ascii)) == "Expected one of {a, b}"
+    lines = "Missing from pggan-fast x:", "    OUT", "        Its help text, which", "        goes on.", "    --to"
+    assert cli._said(box(*lines, ascii=ascii)) == "OUT, --to are missing"
+    assert cli._said(box(*lines[:4], ascii=ascii)) == "OUT is missing"

@@ -144,7 +144,7 @@ def test_reals_are_taken_at_the_networks_resolution(tmp_path: Path) -> None:
         (["--data", "faces", "--outdir", "/no/such"], "--outdir: /no/such is no folder"),
         (["--data", "/no/such"], "/no/such"),
         (["--network", "/no/such"], "cannot read /no/such: No such file"),
-        (["--network", __file__], "not a whole safetensors file"),
+        (["--network", __file__], "a network file, which is safetensors that"),
         (["--data", "faces", "--metrics", "fid10k"], "fid10k: needs an extractor"),
         (["--data", "faces", "--extractor", "/no/such"], "--extractor: cannot read /no/such"),
         (["--data", "faces", "--extractor", __file__], "not a TorchScript network"),

@@ -44,7 +44,7 @@ def refused(data, tmp_path):
     text = str(caught.value)
     assert text.startswith(f"{path}: ")
     assert len(text.splitlines()) == 1
-    assert len(text) < 700
+    assert len(text) < 1100
     assert os.listdir(tmp_path) == ["in.pkl"]
     return text.removeprefix(f"{path}: ")
 
@@ -208,7 +208,11 @@ def test_modules_and_dictionaries_that_hold_one_another(zipped, tmp_path):
         wide = dict.fromkeys(map(str, range(1000)), wide)
     ring: dict = {"a": 1}
     ring["b"] = ring
-    for value, said in ((module, "without end"), (wide, "without end"), (ring, "of none of")):
+    for value, said in (
+        (module, "without end"),
+        (wide, "without end"),
+        (ring, "it holds the entries a, b, no"),
+    ):
         file = io.BytesIO()
         torch.save(value, file, _use_new_zipfile_serialization=zipped)
         assert said in refused(file.getvalue(), tmp_path)
@@ -273,6 +277,48 @@ def test_a_compressed_member_is_refused(tmp_path):
         for info in old.infolist():
             new.writestr(info.filename, old.read(info))
     assert "compressed" in refused(out.getvalue(), tmp_path)
+
+
+def torch_bytes(value, zipped=True):
+    file = io.BytesIO()
+    torch.save(value, file, _use_new_zipfile_serialization=zipped)
+    return file.getvalue()
+
+
+class OfSomebody(torch.nn.Linear):
+    """A module whose class is nobody's that is known."""
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_whole_module_is_told_with_what_to_save(zipped, tmp_path):
+    said = refused(torch_bytes(OfSomebody(2, 2), zipped), tmp_path)
+    assert f"an object of the class {__name__}.OfSomebody, which is not loaded, as that would run" in said
+    assert "torch.save(net.state_dict(), ...)" in said
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "an empty file, expected a checkpoint: a file of torch.save or"),
+        (b"hello\nworld\n", "a text file that begins 'hello', expected a checkpoint"),  # GET 101 in a pickle
+        (b"import torch\n\nprint(1)\n", "a text file that begins 'import torch'"),
+        (torch_bytes({"a": torch.ones(9)})[:-30], "it looks truncated: the end of the ZIP that torch.save writes"),
+        (torch_bytes({"a": torch.ones(9)}, zipped=False)[:-3], "it looks truncated: the storage"),
+        (pickle.dumps({"a": list(range(99))})[:50], "it looks truncated: the pickle ends early"),
+        (pickle.dumps({"a": 1, "b": 2}), "a pickle of the entries a, b, expected networks of the official code"),
+        (
+            torch_bytes([1]),
+            "of no known program: it holds a list, no state dict; expected a state dict with",
+        ),
+        (
+            torch_bytes({"net": OrderedDict((f"layer{k}.weight", torch.ones(1)) for k in range(5))}),
+            "'net' has layer0.weight, layer1.weight, layer2.weight and 2 more; expected a state dict with a key "
+            "such as rgb_converters.0.weight (akanimax), gen_blocks.0.0.linear.weight (gan_lab), ",
+        ),
+    ],
+)
+def test_what_the_file_is_and_what_was_expected(data, said, tmp_path):
+    assert said in refused(data, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,29 @@
+"""What messages of one line are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def line(value: object, most: int = 200) -> str:
+    """A value's text on one line of bearable length, with nothing in it that a terminal obeys; of a container, which
+    may hold itself, its type alone."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"a number of {value.bit_length()} bits"
+    shape = isinstance(value, tuple) and len(value) <= 64 and all(type(n) is int and abs(n) < 1 << 64 for n in value)
+    if isinstance(value, (list, dict, tuple, set)) and not shape:
+        return f"a {type(value).__name__}"
+    text = "".join(c if c.isprintable() else "?" for c in " ".join(str(value)[: 4 * most].split()))
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def few(names: Iterable[object], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    every = [line(name, 80) for name in names]
+    more = len(every) - most
+    return ", ".join(every[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def counted(n: int, what: str) -> str:
+    """1 tensor, 2 tensors."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
