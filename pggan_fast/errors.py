@@ -1,7 +1,8 @@
-"""What messages of one line are made of."""
+"""What messages of one line are made of, and where a warning points."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 
 
@@ -27,3 +28,11 @@ def few(names: Iterable[object], most: int = 3) -> str:
 def counted(n: int, what: str) -> str:
     """1 tensor, 2 tensors."""
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def outside() -> int:
+    """The stack level of the first caller outside of this package and torch, for a warning of whoever asks."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(("pggan_fast.", "torch.")):
+        frame, level = frame.f_back, level + 1
+    return level

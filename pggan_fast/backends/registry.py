@@ -17,6 +17,7 @@ import torch
 
 from pggan_fast import settings
 from pggan_fast.backends import signature
+from pggan_fast.errors import outside
 
 BACKENDS = ("reference", "aten", "cpu", "triton", "cuda")
 # Ways in the order of the static rule, per kind of device. Any other kind ("rocm", "mps", "xpu") has torch's kernels:
@@ -344,15 +345,7 @@ def _fell_back(candidate: Candidate, op: str) -> None:
     cause = name, "" if missing else op
     if cause not in _WARNED:
         _WARNED.add(cause)
-        warnings.warn(message, RuntimeWarning, stacklevel=_outside())
-
-
-def _outside() -> int:
-    """The stack level of the first caller outside of this package, for a warning of the function that asks."""
-    frame, level = inspect.currentframe(), 0
-    while frame is not None and frame.f_globals.get("__name__", "").startswith(("pggan_fast.", "torch.")):
-        frame, level = frame.f_back, level + 1
-    return level
+        warnings.warn(message, RuntimeWarning, stacklevel=outside())
 
 
 @contextmanager

@@ -60,7 +60,7 @@ class Command:
     outdir: Annotated[Path | None, _option("DIR")] = None
     """Add a line to metric-NAME.jsonl there, in StyleGAN's format."""
     floor: bool = True
-    """Leave out reals against other reals."""
+    """Leave out the floor: the same metrics of reals against other reals, which a perfect generator would have."""
     scratch: Annotated[Path | None, _option("DIR")] = None
     """Keep patches in an unnamed file there, where they do not fit into memory (75 kB an image and level)."""
     dataset: Annotated[DatasetName | None, _option("NAME")] = None

@@ -14,9 +14,10 @@ from pggan_fast.swap.fused import Forward, Fused, installed
 from pggan_fast.swap.probe import Mismatch
 from pggan_fast.swap.probe import probe as compare
 from pggan_fast.swap.read import NO_INPUT, Reading, Unreadable, attempt, hooked, left_alone
-from pggan_fast.swap.report import FuseReport, Row
+from pggan_fast.swap.report import FuseReport, Row, merged
 from pggan_fast.swap.sequential import Runs, runs
 from pggan_fast.swap.timing import seconds
+from pggan_fast.swap.trial import quiet
 
 __all__ = ["FuseReport", "Row", "fuse", "unfuse"]
 
@@ -57,7 +58,8 @@ def fuse(model: torch.nn.Module, *, copy: bool = False, probe: bool = True, time
     report = FuseReport(model)
     before = {m: installed(m) for m in model.modules()}
     try:
-        _Fusing(report, probe, time).visit("", model)
+        with quiet():
+            _Fusing(report, probe, time).visit("", model)
     except BaseException:  # KeyboardInterrupt and no memory too: all of it or nothing
         unfuse(model)
         for forward in filter(None, before.values()):
@@ -101,14 +103,24 @@ class _Fusing:
         if before is not None and before.stale:
             before.remove()
         elif before is not None:
-            self.report.rows.append(Row(name, before.pattern, True, "fused before"))
+            self._row(name, m, before.pattern, "fused before", replaced=True)
             return self._inside(name, m, before)
         reason = left_alone(m) or _unfit(m)
         if reason is not None:
-            self.report.rows.append(Row(name, type(m).__name__, False, reason))
+            self._row(name, m, type(m).__name__, reason)
             return None
+        start = len(self.report.rows)
         forward = None if isinstance(m, _WRAPPERS) else self._family(name, m) or self._chain(name, m)
+        own = [row for row in self.report.rows[start:] if row.name == name]
+        if len(own) > 1:
+            others = [row for row in self.report.rows[start:] if row.name != name]
+            self.report.rows[start:] = [merged(own), *others]
         return self._inside(name, m, forward)
+
+    def _row(self, name: str, m: torch.nn.Module, pattern: str, reason: str = "", *, replaced: bool = False) -> Row:
+        row = Row(name, pattern, replaced, reason, kind=type(m).__name__)
+        self.report.rows.append(row)
+        return row
 
     def _inside(self, name: str, m: torch.nn.Module, forward: Forward | None) -> None:
         """What still runs: modules called as they are, or all children."""
@@ -122,7 +134,7 @@ class _Fusing:
             try:
                 forward = family.match(m)
             except Unreadable as unreadable:
-                self.report.rows.append(Row(name, type(m).__name__, False, str(unreadable)))
+                self._row(name, m, type(m).__name__, str(unreadable))
                 continue
             if forward is not None and self._put(name, forward):
                 return forward
@@ -135,14 +147,14 @@ class _Fusing:
         if not readings:
             if any(True for _ in m.parameters()):
                 reason = hooked(m) or next((r for r in reasons if r != NO_INPUT), NO_INPUT)
-                self.report.rows.append(Row(name, type(m).__name__, False, reason))
+                self._row(name, m, type(m).__name__, reason)
             return self._runs(name, m)
         worth = _worth(readings)
         if worth:
             forward = Fused(m, worth)
             return forward if self._put(name, forward) else None
         if any(True for _ in m.parameters(recurse=False)):
-            self.report.rows.append(Row(name, Fused(m, readings).pattern, False, "nothing to fuse it with"))
+            self._row(name, m, Fused(m, readings).pattern, "nothing to fuse it with")
         return None
 
     def _runs(self, name: str, m: torch.nn.Module) -> Forward | None:
@@ -162,8 +174,7 @@ class _Fusing:
 
     def _put(self, name: str, forward: Forward) -> bool:
         """Installs a replacement, unless the probe objects."""
-        row = Row(name, forward.pattern, True)
-        self.report.rows.append(row)
+        row = self._row(name, forward.module, forward.pattern, replaced=True)
         forward.install()
         if self.probe:
             try:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pggan_fast.backends import layout
+from pggan_fast.errors import outside as caller
 from pggan_fast.swap.chain import Chain
 from pggan_fast.swap.guard import Guard
 from pggan_fast.swap.read import Reading
@@ -92,7 +93,7 @@ class Forward:
             warnings.warn(
                 f"{type(self.module).__name__} was changed after fuse(): its own forward runs; call fuse again "
                 "to have it fast",
-                stacklevel=3,
+                stacklevel=caller(),
             )
         return self.original(*args, **kwargs)
 

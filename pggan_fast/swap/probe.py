@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from pggan_fast.errors import line
 from pggan_fast.swap.fused import Forward
 from pggan_fast.swap.steps import NotAsRecorded
 from pggan_fast.swap.trial import lively, muted, undisturbed
@@ -84,7 +85,11 @@ class _Comparison:
         errors = [max(_errors(a, b), default=0.0) for a, b in zip(got, truth, strict=True)]
         for kind, error in zip(KINDS, errors, strict=True):
             if not error <= ALGEBRA:
-                raise Mismatch(f"{kind} differs by {error:.1e} in float64, allowed {ALGEBRA:.0e}", error)
+                raise Mismatch(
+                    f"for {_told(self.examples(0)[case])} the fused form's {kind} is {error:.1e} off the original's "
+                    f"(relative, in float64; allowed {ALGEBRA:.0e})",
+                    error,
+                )
         if case == 0 and self.own != torch.float64:
             self._kernels(case, truth)
         return [max(errors)]
@@ -108,7 +113,11 @@ class _Comparison:
             a, b = (max(_errors(each, figures[2]), default=0.0) for each in figures[:2])
             if b == b and not a <= 4.0 * b + allowed:
                 dtype = str(self.own).removeprefix("torch.")
-                return Mismatch(f"{kind} is {a:.1e} off float64's in {dtype}, the original's {b:.1e}", a)
+                return Mismatch(
+                    f"for {_told(args)} in {dtype} the fused form's {kind} is {a:.1e} off the one in float64, the "
+                    f"original's is {b:.1e} off (relative)",
+                    a,
+                )
         return None
 
     def _figures(self, ours: bool, args: tuple[Any, ...], dtype: torch.dtype) -> Figures | None:
@@ -133,9 +142,16 @@ class _Comparison:
         except Exception as error:
             if not ours:
                 return None
-            raise Mismatch(f"fails: {error}", float("nan")) from error
+            reason = f"the fused form fails for {_told(args)}: {type(error).__name__}: {line(error)}"
+            raise Mismatch(reason, float("nan")) from error
         finally:
             self.fused.strict = False
+
+
+def _told(args: tuple[Any, ...]) -> str:
+    """Arguments in a message."""
+    each = ["x".join(map(str, a.shape)) if isinstance(a, Tensor) else line(a, 40) for a in args]
+    return f"{'input' if len(each) == 1 else 'arguments'} {', '.join(each)}"
 
 
 def _vector(t: Tensor) -> bool:
@@ -179,7 +195,7 @@ def _errors(got: list[Tensor], want: list[Tensor]) -> list[float]:
         shapes = [[tuple(t.shape) for t in ts] for ts in (got, want)]
         if not got or not want:  # all zero on one side
             return [float(t.double().norm()) for t in (*got, *want)]
-        raise Mismatch(f"shapes {shapes[0]} in place of {shapes[1]}", float("nan"))
+        raise Mismatch(f"the fused form gives shapes {shapes[0]}, the original {shapes[1]}", float("nan"))
     norms = [float(t.double().norm()) for t in want]
     floor = max(1e-3 * max(norms), 1e-30)
     return [

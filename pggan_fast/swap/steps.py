@@ -233,7 +233,7 @@ class Call:
         return hash(self.module)
 
     def __str__(self) -> str:
-        return f"<{type(self.module).__name__}>"
+        return f"{type(self.module).__name__}()"
 
 
 Step = Conv | Product | Scale | Bias | Act | Norm | Up | Pool | View | Stddev | Guess | Call

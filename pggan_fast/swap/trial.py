@@ -6,6 +6,7 @@ import contextlib
 import copy as copies
 import random
 import sys
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -185,6 +186,20 @@ def _attributes(value: Any) -> dict[str, Any] | None:
         return None
     found = getattr(value, "__dict__", None)
     return found if isinstance(found, dict) else None
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Warnings that running the module on our inputs causes are not shown, nor used up: those that torch gives once in
+    a process will come when the module runs. Our own pass."""
+    always = torch.is_warn_always_enabled()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"(?!pggan_fast)")
+        torch.set_warn_always(True)
+        try:
+            yield
+        finally:
+            torch.set_warn_always(always)
 
 
 @contextlib.contextmanager
