@@ -6,6 +6,7 @@ from pggan_fast.errors import line
 
 HEAD = 4096  # bytes that tell
 SAFETENSORS = "a safetensors file"
+TORCH = "a file of torch.save"
 _ZIP = b"PK\x03\x04"
 _OLD_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number of torch.save before 1.6, as a pickle has it
 _MAGIC = {
@@ -25,14 +26,14 @@ def kind(head: bytes) -> str:
     if not head:
         return "an empty file"
     if head[:4] == _ZIP and b"/data.pkl" in head[:512]:  # its first member
-        return "a file of torch.save"
+        return TORCH
     for magic, what in _MAGIC.items():
         if head.startswith(magic):
             return what
     if head[8:9] == b"{":  # after the length of its header
         return SAFETENSORS
     if head[:1] == b"\x80":
-        return "a file of torch.save (an old one)" if head[2:].startswith(_OLD_TORCH) else "a pickle"
+        return f"{TORCH} (an old one)" if head[2:].startswith(_OLD_TORCH) else "a pickle"
     if head[257:262] == b"ustar":
         return "a tar file"
     if is_text(head):

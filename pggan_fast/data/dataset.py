@@ -20,7 +20,7 @@ from pggan_fast.data.guess import open_source
 from pggan_fast.data.labels import Kind, Label
 from pggan_fast.data.pyramid import base_of, shrink
 from pggan_fast.data.sources import Source
-from pggan_fast.errors import line
+from pggan_fast.errors import few, line
 
 _LOOKED_AT = 64  # images whose sizes are compared when a set is opened
 
@@ -127,7 +127,9 @@ class SourceDataset(Dataset):
         self._numbers = _images(source)
         self.left_out = source.skipped
         if not self._numbers:
-            raise DataError(f"{self.name}: no images in it")
+            others = [*source.names, *(row.name for row in source.skipped)]
+            what = f"no images in it, but {few(others)}" if others else "no images in it"
+            raise DataError(f"{self.name}: {what}")
         self._channels: int | None = channels
         self._size: tuple[int, int] | None = None
         found = self._look()

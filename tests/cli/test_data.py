@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from image_files import file_of, folder_of, pixels
 from PIL import Image
 
@@ -197,3 +198,17 @@ def test_the_sheet_shows_images_from_all_over() -> None:
     assert sheet.shape == (2 + 2 * 6, 2 + 12 * 6, 3)
     assert np.array_equal(sheet[8:12, 8:12], pixels(13, 4, 4))
     assert contact_sheet([pixels(0, 512, 256)]).size == (2 + 66, 2 + 130)
+
+
+def test_info_says_what_is_no_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for kind, zipped in (("a file of torch.save", True), ("a file of torch.save (an old one)", False)):
+        torch.save({"a": torch.ones(2)}, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+        assert run("info", tmp_path / "x.pt") == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert f"x.pt: {kind}, expected a data set: a folder of images, a ZIP, tar shards" in line
+    (tmp_path / "folder").mkdir()
+    assert run("info", tmp_path / "folder") == 2
+    assert capsys.readouterr().err.strip().endswith("folder: no images in it")
+    (tmp_path / "folder/x.pt").write_bytes(b"1")
+    assert run("info", tmp_path / "folder") == 2
+    assert capsys.readouterr().err.strip().endswith("folder: no images in it, but x.pt")

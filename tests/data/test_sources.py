@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from image_files import attempt, crc32c, example, file_of, folder_of, pixels, tfrecord
@@ -345,7 +346,11 @@ def test_webdataset_reads_and_writes_the_same_shards(tmp_path: Path) -> None:
 
 def test_what_is_no_source(tmp_path: Path) -> None:
     (tmp_path / "x.bin").write_bytes(b"hello")
-    assert "expected a folder of images" in refusal(tmp_path / "x.bin")
+    assert "x.bin: a text file that begins 'hello', expected a data set: a folder of images" in refusal(
+        tmp_path / "x.bin"
+    )
+    torch.save({"a": torch.ones(2)}, tmp_path / "x.pt")
+    assert "x.pt: a file of torch.save, expected a data set: a folder of images" in refusal(tmp_path / "x.pt")
     with pytest.raises(FileNotFoundError):
         open_source(tmp_path / "none")
 

@@ -157,9 +157,7 @@ def test_fuse_undoes_what_the_probe_objects_to(monkeypatch: pytest.MonkeyPatch) 
     report = fuse(module)
     (row,) = [row for row in report.rows if not row.name]
     assert not row.replaced
-    said = (
-        r"undone: for input 2x5x\d+x\d+ the fused form's output is \S+ off the original's \(relative, in float64"
-    )
+    said = r"undone: for input 2x5x\d+x\d+ the fused form's output is \S+ off the original's \(relative, in float64"
     assert re.match(said, row.reason), row.reason
     assert row.error is not None
     assert row.error > 1e-4
