@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ from pggan_fast.swap.values import Data, Unknown
 NO_INPUT = "takes no input that its parameters' shapes suggest"
 LARGE = (32, 64, 128, 256, 512, 1024)
 SOON = 3e8  # products per sample
+FITS = 5e8  # elements of a tensor within the module, going by a smaller size as if each pixel looked at every other one
 Place = tuple[torch.nn.Module, str]
 
 
@@ -124,6 +126,7 @@ class _Trial:
     def __init__(self, module: torch.nn.Module, opaque: dict[torch.nn.Module, str]) -> None:
         self.module, self.opaque = module, opaque
         self.refusals: list[_NotTaken] = []
+        self.largest = 1, 0  # pixels of the largest input so far, and elements of the largest tensor that came of it
         self.asked = False  # whether forward has asked for the size of an image
         owners = {
             f"{prefix}.{name}".lstrip("."): (m, name) for prefix, m in module.named_modules() for name in vars_of(m)
@@ -171,6 +174,7 @@ class _Trial:
             try:
                 with recorder, _Asking(self):
                     out = torch.func.functional_call(self.module, self.state, (x,))
+                self.largest = max(self.largest, (math.prod(geometry.shape[1:]), recorder.largest))
             except Exception as error:
                 if isinstance(recorder.fault, Refused):
                     raise Unreadable(str(recorder.fault)) from None
@@ -317,10 +321,15 @@ def _others(trial: _Trial, reading: Reading) -> Iterator[Geometry]:
         return
     spreads = any(isinstance(step, Product) and step.kind == "conv_transpose" for step in reading.steps)
     weights = sum(p.numel() for p in trial.module.parameters() if p.ndim == 4)
-    large = [s for s in LARGE if trial.asked and weights * s * s <= SOON] + [16]
-    for size in ((8, 8), (4, 4), (4, 8), (2, 2), *((s, s) for s in large), *(((1, 1),) if spreads else ())):
+    for size in ((8, 8), (4, 4), (4, 8), (2, 2), (16, 16), *(((1, 1),) if spreads else ())):
         if size != first.shape[1:]:
             yield Geometry((first.shape[0], *size))
+    for s in LARGE if trial.asked else ():
+        pixels, elements = trial.largest
+        if weights * s * s > SOON or elements * (s * s / pixels) ** 2 > FITS:
+            return
+        if (s, s) != first.shape[1:]:
+            yield Geometry((first.shape[0], s, s))
 
 
 def _merge(reading: Reading, other: Reading) -> dict[torch.nn.Module, str]:

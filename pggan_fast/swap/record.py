@@ -60,6 +60,7 @@ class Recorder(TorchDispatchMode):
         self.refs = {id(t): ref for ref, t in parameters.items()}
         self.effects: list[str] = []  # what a list of steps would leave out
         self.fault: Exception | None = None  # what stopped the recording, if it was the recorder itself
+        self.largest = 0  # elements of a tensor
         self.operation = ""  # the one that a handler is asked about
         self.numbers: dict[tuple[torch.nn.Module, str], float] = {}  # tensors read as numbers
         self.owners: dict[int, Tensor] = {}  # keeps ids from being used again
@@ -114,6 +115,7 @@ class Recorder(TorchDispatchMode):
         inputs = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         outputs = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
         values = [self.value(t) for t in inputs]
+        self.largest = max(self.largest, *(t.numel() for t in outputs), 0)
         if not outputs:
             if inputs and not all(isinstance(v, (Const, Fixed)) for v in values):
                 raise Refused(f"decides by values ({name})")

@@ -265,3 +265,26 @@ def test_a_defect_of_the_recorder_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(operations.HANDLERS, "relu", broken)
     with pytest.raises(Unreadable, match=r"defect of this recorder.*ZeroDivisionError"):
         read(nn.ReLU(), 4)
+
+
+class Attends(nn.Module):
+    """Each pixel looks at every other one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        sizes.append(h * w)
+        y = x.flatten(2)
+        z = (y.transpose(1, 2) @ y).softmax(-1)
+        return nn.functional.leaky_relu(self.layer((y @ z).view(n, c, h, w) + x), 0.2)
+
+
+sizes: list[int] = []
+
+
+def test_large_inputs_stop_where_memory_would_not_do() -> None:
+    read(nn.Sequential(nn.Conv2d(3, 3, 1), Attends(), nn.Conv2d(4, 3, 3, padding=1), nn.LeakyReLU(0.2)), 4)
+    assert max(sizes) == 64 * 64  # at 128x128 the attention alone would take 4 GB
