@@ -34,8 +34,7 @@ class Command:
     kwargs: Annotated[list[str], tyro.conf.arg(metavar="KEY=VALUE ...", help_behavior_hint="")] = field(
         default_factory=list
     )
-    """Keyword arguments of the callable, such as --kwargs channels=64 act=relu. A VALUE that is a Python literal, such
-    as 64, 1e-3, True or None, is that; any other is text."""
+    """Arguments of the callable, such as --kwargs channels=64 act=relu: Python literals, or else text."""
     time: bool = False
     """Measure each fused part, a forward and backward pass, before and after."""
 
