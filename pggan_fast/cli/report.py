@@ -23,10 +23,13 @@ class Command:
 
     def run(self) -> int:
         from pggan_fast.benchmarks import plot
+        from pggan_fast.benchmarks.table import console
+        from pggan_fast.cli.bar import Bar
         from pggan_fast.training import report
 
         try:
-            made = report.make(self.run_dir)
+            with Bar(console(stderr=True), "pictures") as bar:
+                made = report.make(self.run_dir, bar)
         except ValueError as error:
             raise UsageError(str(error)) from None
         except OSError as error:

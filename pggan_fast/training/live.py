@@ -14,6 +14,7 @@ from rich.text import Text
 from pggan_fast.metrics.running import duration
 
 GAP = 2  # columns between two fields
+NARROW = 60  # columns; no bar below
 
 
 @dataclass
@@ -33,15 +34,19 @@ class Status:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         share = self.kimg / self.total_kimg if self.total_kimg > 0 else 1.0
+        seen, part = f"{self.kimg:.1f} of {self.total_kimg:g} kimg", f"{100 * min(share, 1.0):.1f}%"
+        eta = duration(self.eta_s) if math.isfinite(self.eta_s) else "-"
+        fields = list(self._fields()) if self.resolution else [("starting", "")]
+        if options.max_width < NARROW:
+            yield from _lines([("", seen), ("", part), ("ETA", eta), *fields], options.max_width)
+            return
         head = Table.grid(padding=(0, GAP, 0, 0), expand=True)
         head.add_column(ratio=1)
         for _ in range(3):
             head.add_column(justify="right", no_wrap=True)
-        eta = Text(f"ETA {duration(self.eta_s) if math.isfinite(self.eta_s) else '-'}", style="cyan")
-        seen = f"{self.kimg:.1f} of {self.total_kimg:g} kimg"
-        head.add_row(ProgressBar(total=1.0, completed=share), seen, f"{100 * min(share, 1.0):.1f}%", eta)
+        head.add_row(ProgressBar(total=1.0, completed=share), seen, part, Text(f"ETA {eta}", style="cyan"))
         yield head
-        yield from _lines(self._fields(), options.max_width) if self.resolution else [Text("starting", style="dim")]
+        yield from _lines(fields, options.max_width)
 
     def _fields(self) -> Iterable[tuple[str, str]]:
         """Names and values."""

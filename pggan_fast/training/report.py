@@ -11,7 +11,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,10 +61,11 @@ class Run:
         return values[-1] if values else None
 
 
-def make(run_dir: Path) -> list[Path]:
+def make(run_dir: Path, say: Callable[[int, int], object] | None = None) -> list[Path]:
     """Write report.html, and report.png where matplotlib is installed, into a run's folder; the paths of what was made.
 
-    Raises ValueError for a folder that has no stats.jsonl, OSError.
+    say: is told how many pictures are done, of how many: those of a large run take seconds each. Raises ValueError
+    for a folder that has no stats.jsonl, OSError.
     """
     from pggan_fast.benchmarks import plot
     from pggan_fast.training import curves
@@ -72,7 +73,7 @@ def make(run_dir: Path) -> list[Path]:
     run = read(run_dir)
     page, picture = run_dir / "report.html", run_dir / "report.png"
     drawn = curves.draw(run) if plot.available() and run.ticks else None
-    text = render(run, drawn, None if plot.available() else plot.MISSING)
+    text = render(run, drawn, None if plot.available() else plot.MISSING, say)
     write_atomically(page, lambda file: file.write(text.encode(errors="backslashreplace")))
     if drawn is None:
         return [page]
@@ -154,8 +155,8 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.5em; overflow-wrap: anywhere; } h2 { font-size: 1.15em; margin-top: 2em; }
 img { max-width: 100%; height: auto; display: block; }
-.history { display: grid; grid-template-columns: repeat(auto-fill, minmax(270px, 1fr)); gap: 1em; }
-figure { margin: 0; } figcaption { font-size: 0.85em; opacity: 0.75; }
+.history { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(420px, 100%), 1fr)); gap: 1em; }
+figure { margin: 0; min-width: 0; } figcaption { font-size: 0.85em; opacity: 0.75; }
 table { border-collapse: collapse; } .wide { overflow-x: auto; }
 td, th { text-align: left; padding: 0.15em 1.5em 0.15em 0; border-bottom: 1px solid #8884; vertical-align: top; }
 td { font-family: ui-monospace, monospace; font-size: 0.85em; overflow-wrap: anywhere; }
@@ -163,11 +164,13 @@ td { font-family: ui-monospace, monospace; font-size: 0.85em; overflow-wrap: any
 """
 
 
-def render(run: Run, curves: bytes | None, missing: str | None = None) -> str:
+def render(
+    run: Run, curves: bytes | None, missing: str | None = None, say: Callable[[int, int], object] | None = None
+) -> str:
     """The page: all text escaped, all pictures in it. curves: a PNG; missing: why there is none."""
     name = html.escape(run.path.resolve().name)
     parts = [f"<h1>{name}</h1>", *_summary(run)]
-    fakes, others = _history(run)
+    fakes, others = _history(run, say or (lambda done, total: None))
     if run.fakes:
         parts += ["<h2>Fakes now</h2>", _figure(run, *run.fakes[-1], LAST_WIDTH)]
     parts.append("<h2>Curves</h2>")
@@ -202,17 +205,21 @@ def _summary(run: Run) -> list[str]:
     values = [(title, form.format(x)) for title, name, form in shown if math.isfinite(x := _mean(last, name))]
     if math.isfinite(seconds := _mean(last, "Timing/total_sec")):
         values.append(("time", duration(seconds)))
-    losses = [(name.removeprefix("Loss/") + " loss", f"{_mean(last, name):.4g}") for name in run.names("Loss/")]
+    losses = [(name, f"{_mean(last, name):.4g}") for name in run.names("Loss/")]
     values += [(title, text) for title, text in losses if text != "nan"]
     return [_table([title for title, _ in values], [[text for _, text in values]])]
 
 
-def _history(run: Run) -> tuple[list[str], list[str]]:
+def _history(run: Run, say: Callable[[int, int], object]) -> tuple[list[str], list[str]]:
     """Pictures from the whole run, and a word on those that are not shown."""
     count = min(len(run.fakes), HISTORY)
     chosen = [run.fakes[round(i * (len(run.fakes) - 1) / max(1, count - 1))] for i in range(count)]
     word = [_note(f"{count} of {len(run.fakes)}; all are in the run's folder.")] if count < len(run.fakes) else []
-    return [_figure(run, kimg, path, WIDTH) for kimg, path in chosen], word
+    figures = []
+    for kimg, path in chosen:
+        figures.append(_figure(run, kimg, path, WIDTH))
+        say(len(figures), count)
+    return figures, word
 
 
 def _figure(run: Run, kimg: float, path: Path, width: int) -> str:
@@ -234,7 +241,9 @@ def _picture(run: Run, path: Path, caption: str, width: int) -> str:
         run.notes.append(f"{path.name}: cannot be read: {error}")
         return ""
     if small.width > width:
-        small = small.resize((width, max(1, round(small.height * width / small.width))), Image.Resampling.LANCZOS)
+        small = small.resize(
+            (width, max(1, round(small.height * width / small.width))), Image.Resampling.LANCZOS, reducing_gap=2.0
+        )
     held = io.BytesIO()
     small.save(held, "JPEG", quality=90, subsampling=0)
     text = html.escape(caption)

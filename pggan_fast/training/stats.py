@@ -43,9 +43,11 @@ class Collector:
             )
         self._values.setdefault(name, []).append(value.detach().clone().reshape(-1))
 
-    def latest(self, prefix: str) -> dict[str, float]:
-        """The last value of each name that begins so, of this process; reading them synchronises."""
-        return {name: float(values[-1][-1]) for name, values in self._values.items() if name.startswith(prefix)}
+    def latest(self, prefix: str = "") -> dict[str, float]:
+        """The last value of each name that begins so, of this process alone; clears nothing. Synchronises once."""
+        names = sorted(name for name in self._values if name.startswith(prefix))
+        last = _on_cpu([[self._values[name][-1][-1:]] for name in names])
+        return {name: float(value) for name, value in zip(names, last, strict=True) if len(value)}
 
     def collect(self) -> dict[str, Moments]:
         """The moments of each name in the order of the names, over all processes where there are some; clears.

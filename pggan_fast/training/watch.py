@@ -21,6 +21,7 @@ from rich.live import Live
 
 from pggan_fast.metrics.running import duration
 from pggan_fast.networks import write_atomically
+from pggan_fast.training.lines import Lines
 from pggan_fast.training.live import Status
 from pggan_fast.training.stats import Moments, moments
 
@@ -62,9 +63,8 @@ class Watch:
         if resumed_kimg is None and (run_dir / STATS).exists():
             raise FileExistsError(f"{run_dir / STATS}: there is one, and resumed_kimg is None, as of a new run")
         dropped = 0 if resumed_kimg is None else cut_stats(run_dir / STATS, resumed_kimg)
-        self._stats = open(run_dir / STATS, "ab")  # noqa: SIM115
-        self._log = open(run_dir / LOG, "a+b")  # noqa: SIM115
-        self._end_line()
+        self._stats, self._log = Lines(run_dir / STATS), Lines(run_dir / LOG)
+        self._log_failed = False
         self._live: Live | None = None
         if console.is_terminal and not console.is_dumb_terminal:
             self._live = Live(self._status, console=console, refresh_per_second=_REFRESHES, transient=True)
@@ -118,17 +118,18 @@ class Watch:
 
         record: by name, moments as `Collector.collect` has them, or numbers. All that the status line shows must be
         there, less Resources/, which are measured here, of this process, unless given. Numbers that are not finite
-        become null in stats.jsonl, and are warned of. Raises ValueError for a missing name, OSError.
+        become null in stats.jsonl, and are warned of. Raises ValueError for a missing name; OSError where stats.jsonl
+        cannot be written, which then has no part of the line, and the status line was said.
         """
         used = {f"Resources/{name}": gb for name, gb in memory(reset=True).items()}
         stats = {name: v if isinstance(v, Mapping) else moments([v]) for name, v in {**used, **record}.items()}
         if missing := [name for _, name, *_ in _STATUS if name not in stats]:
             raise ValueError(f"record: expected {', '.join(missing)} too, got {', '.join(record)}")
         now = time.time()
-        self._write_stats(stats, now)
         self.say(status_line({name: each["mean"] for name, each in stats.items()}))
         if wrong := [name for name, each in stats.items() if each["num"] and not math.isfinite(each["mean"])]:
             self.say(f"warning: not finite: {', '.join(wrong)}")
+        self._write_stats(stats, now)
         if self._events is not None:
             step = round(1000 * stats["Progress/kimg"]["mean"])
             for name, each in stats.items():
@@ -137,25 +138,26 @@ class Watch:
             self._events.flush()
 
     def say(self, text: str) -> None:
-        """A line for the console and log.txt."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        """A line for the console and log.txt; where log.txt cannot be written, for the console."""
+        self._print(text)
         self._note(text)
 
     def _note(self, text: str) -> None:
-        self._log.write(f"{text}\n".encode(errors="backslashreplace"))
-        self._log.flush()
+        """A line of log.txt; what goes wrong with that is no reason to stop a training, and is said once."""
+        try:
+            self._log.write(text)
+            self._log_failed = False
+        except OSError as error:
+            if not self._log_failed:
+                self._print(f"cannot write {LOG}: {error.strerror or error}")
+            self._log_failed = True
 
-    def _end_line(self) -> None:
-        """Of a log whose last line was cut off."""
-        if self._log.seek(0, os.SEEK_END):
-            self._log.seek(-1, os.SEEK_END)
-            if self._log.read() != b"\n":
-                self._log.write(b"\n")
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def _write_stats(self, stats: Mapping[str, Moments], now: float) -> None:
         line = {name: {k: x if math.isfinite(x) else None for k, x in each.items()} for name, each in stats.items()}
-        self._stats.write(json.dumps({**line, "timestamp": now}, allow_nan=False).encode() + b"\n")
-        self._stats.flush()
+        self._stats.write(json.dumps({**line, "timestamp": now}, allow_nan=False))
 
     def _tensorboard(self, run_dir: Path, resumed_kimg: float | None) -> Any:
         try:

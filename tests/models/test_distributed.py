@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import ddp_program as program
 import pytest
 import torch
 from ddp_program import RESOLUTIONS, WORLD, Data, Gradients, networks
+from processes import run_ranks
 from small_networks import ALPHA, assert_same_gradients
 from torch import Tensor
 
-import pggan_fast
 from pggan_fast.training.losses import g_loss, wgan_gp_d_loss
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}
@@ -26,23 +22,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-6}
 def seen(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What the scenes of ddp_program.py saw, in each process."""
     folder = tmp_path_factory.mktemp("ddp")
-    path = [Path(pggan_fast.__file__).parents[1], Path(__file__).parents[1], os.environ.get("PYTHONPATH", "")]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, program.__file__, str(rank), str(folder)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(WORLD)
-    ]
-    try:
-        for process in processes:
-            _, errors = process.communicate(timeout=300)
-            assert process.returncode == 0, errors[-4000:]
-    finally:
-        for process in processes:
-            process.kill()
+    run_ranks(program.__file__, WORLD, str(folder))
     return [torch.load(folder / str(rank), weights_only=True) for rank in range(WORLD)]
 
 
