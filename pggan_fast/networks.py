@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -46,6 +47,24 @@ class Networks:
 
     def present(self) -> dict[str, Generator | Discriminator]:
         return {name: net for name in KINDS if (net := getattr(self, name)) is not None}
+
+    @property
+    def sampled(self) -> tuple[str, Generator] | None:
+        """The generator that images are made with, and its name: G_ema, else G."""
+        return next(((name, net) for name in ("G_ema", "G") if (net := getattr(self, name)) is not None), None)
+
+
+def snapshot_name(kimg: int) -> str:
+    """Of the network file that a training writes after so many thousand images."""
+    return f"network-snapshot-{kimg:06}.safetensors"
+
+
+def newest_snapshot(folder: str | os.PathLike[str]) -> Path | None:
+    """The one of the most images in the folder of a training. Raises OSError."""
+    found = [
+        (re.fullmatch(r"network-snapshot-(\d{6,})\.safetensors", path.name), path) for path in Path(folder).iterdir()
+    ]
+    return max(((int(match[1]), path) for match, path in found if match), default=(0, None))[1]
 
 
 def save(path: str | os.PathLike[str], networks: Networks) -> None:

@@ -36,9 +36,8 @@ def grid(images: Tensor | Sequence[Tensor], columns: int | None = None, gap: int
         if image.shape != first.shape or image.dtype != torch.uint8:
             got, wanted = f"{image.dtype} {list(image.shape)}", f"torch.uint8 {list(first.shape)} as the first"
             raise ValueError(f"images: number {number}: expected {wanted}, got {got}")
-        top, left = (
-            gap + place * (size + gap) for place, size in zip(divmod(number, columns), (height, width), strict=True)
-        )
+        row, column = divmod(number, columns)
+        top, left = gap + row * (height + gap), gap + column * (width + gap)
         canvas[top : top + height, left : left + width] = image.permute(1, 2, 0)
     return Image.fromarray((canvas[:, :, 0] if len(first) == 1 else canvas).numpy())
 

@@ -17,6 +17,9 @@ COMMANDS = {
     "convert": ("pggan_fast.cli.convert", "turn another program's checkpoint into a network file of ours"),
     "data": ("pggan_fast.cli.data", "make data sets of images of any kind and size; look at them and verify them"),
     "train": ("pggan_fast.cli.train", "train a progressive GAN on a set of images, or go on with a training"),
+    "report": ("pggan_fast.cli.report", "make a page and a picture of a training run: curves, images, options"),
+    "generate": ("pggan_fast.cli.generate", "draw images of a trained network, each by its seed"),
+    "video": ("pggan_fast.cli.video", "make a video that goes from seed to seed"),
     "tune": ("pggan_fast.cli.tune", "measure which kernels are fastest on this device, and run those from now on"),
     "fuse": (
         "pggan_fast.cli.fuse",
@@ -24,7 +27,6 @@ COMMANDS = {
     ),
     "doctor": ("pggan_fast.cli.doctor", "check every op of every backend on this machine against the reference"),
     "metrics": ("pggan_fast.cli.metrics", "say how good generated images are: SWD, MS-SSIM, FID and others"),
-    "report": ("pggan_fast.cli.report", "make a page and a picture of a training run: curves, images, options"),
     "info": ("pggan_fast.cli.info", "say which backends run here, which do not, why, and what would change that"),
 }
 

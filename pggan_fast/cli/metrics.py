@@ -13,6 +13,7 @@ import tyro
 
 from pggan_fast.cli import UsageError
 from pggan_fast.cli.devices import parse_device
+from pggan_fast.cli.generators import default_batch, load
 from pggan_fast.metrics.published import DatasetName
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from pggan_fast.metrics.names import Name
     from pggan_fast.metrics.ranks import Ranks
     from pggan_fast.metrics.samples import Reals, Source
-    from pggan_fast.models import Generator
 
 
 def _option(metavar: str) -> Any:
@@ -40,8 +40,8 @@ class Command:
 
     data: Annotated[Path | None, _option("FILE")] = None
     """The reals: anything that `data convert` reads, such as a ZIP or a folder; the word faces: the embedded ones."""
-    network: Annotated[Path | None, _option("FILE")] = None
-    """A network file: its G_ema, else its G."""
+    network: Annotated[Path | None, _option("PATH")] = None
+    """A network file, or a training's folder, whose newest network-snapshot-*.safetensors it takes: G_ema, else G."""
     images: Annotated[Path | None, _option("FILE")] = None
     """Generated images in place of a network, anybody's."""
     metrics: Annotated[str, tyro.conf.arg(metavar="A,B,...")] = "swd16k,msssim20k,fd10k"
@@ -77,7 +77,7 @@ class Command:
             try:
                 fakes, reals = self._sources(names, settings)
                 wanted = running.measures(names, fakes, reals, settings)
-                batch = self.batch or _batch(wanted[0].size)
+                batch = self.batch or default_batch(wanted[0].size)
                 _check_memory(wanted, ranks, self.scratch)
                 with _progress(console(stderr=True), ranks) as say:
                     results = running.evaluate(wanted, fakes, reals, batch=batch, ranks=ranks, say=say)
@@ -137,7 +137,8 @@ class Command:
         from pggan_fast.data import open_dataset
         from pggan_fast.metrics.samples import Generated, Level, Reals, label_rows
 
-        G = None if self.network is None else _generator(self.network)
+        loaded = None if self.network is None else load(self.network)
+        G = None if loaded is None else loaded.G
         dataset = reals = None
         if self.data is not None:
             dataset = open_dataset(self.data)
@@ -145,21 +146,11 @@ class Command:
             reals = Reals(Level(dataset, level), seed=self.seed, mirror=self.mirror, name=str(self.data))
         if self.images is not None:
             return Reals(Level(open_dataset(self.images)), seed=self.seed, name=str(self.images)), reals
-        if G is None or self.network is None:
+        if loaded is None or G is None:
             return None, reals
         count, labels = max(name.count for name in names), label_rows(dataset) if G.label_dim else None
-        fakes = Generated(G, count, seed=self.seed, labels=labels, device=settings.device, name=self.network.name)
+        fakes = Generated(G, count, seed=self.seed, labels=labels, device=settings.device, name=loaded.path.name)
         return fakes, reals
-
-
-def _generator(path: Path) -> Generator:
-    from pggan_fast import networks
-
-    held = networks.load(path)
-    G = held.G if held.G_ema is None else held.G_ema
-    if G is None:
-        raise UsageError(f"--network: {path} has no generator")
-    return G
 
 
 @contextmanager
@@ -184,10 +175,6 @@ def _device(name: str | None, ranks: Ranks) -> torch.device:
     if device.type == "cuda" and ranks.world > 1 and name in (None, "cuda"):
         return parse_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
     return device
-
-
-def _batch(size: tuple[int, int]) -> int:
-    return min(256, max(4, 8192 // max(size))) & ~1
 
 
 def _check_memory(wanted: list[Measure], ranks: Ranks, scratch: Path | None) -> None:
