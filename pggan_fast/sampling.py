@@ -1,7 +1,9 @@
 """Images by seed, and videos that go from seed to seed: latents and labels for `inference.Sampler`.
 
 **Seeds.** z of seed s is `inference.latents(1, latent_dim, seed=s)`: it depends on s alone, bit by bit, as in
-StyleGAN's tools. Kernels may round otherwise for another number of images at a time: in float32 a byte may differ by 1.
+StyleGAN's tools. The image has the same bits for the same number of images at a time, whichever the others are; for
+another number kernels may round otherwise: on a CPU up to 2 of 10,000 bytes differed, by 1, in float32, and in half
+precision more of them and by more.
 
 **Truncation.** `truncation=psi` draws z's components from N(0, 1) truncated to [-psi, psi], as BigGAN does: shorter
 latents, more typical and less diverse images. That needs a generator that sees how long z is, `latent_norm="none"`.

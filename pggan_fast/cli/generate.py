@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class Command(Drawing):
     """Draw images of a trained network by seed: seed0000.png and so on, and grid.png with all of them.
 
-    A seed's latents depend on it alone. Its image is the same up to a rounding of the kernels, 1 of 255 in float32,
-    whatever --batch and the other seeds are. Files of these names are replaced.
+    A seed's latents depend on it alone. Its image has the same bits for the same number of images at a time, so that
+    --batch 1 is exact whatever the other seeds are; otherwise a byte in thousands may differ by 1 in float32, by a
+    kernel's rounding. Files of these names are replaced.
     """
 
     outdir: Annotated[Path, option("DIR")]

@@ -120,7 +120,7 @@ class Drawing:
     alpha: Annotated[float | None, option("A")] = None
     """Weight of the newest level, 0 to 1, while it fades in; the snapshot's, if it says so, else 1."""
     batch: Annotated[int | None, option("N")] = None
-    """Images at a time; 8192 / resolution, between 4 and 256, if not given. Rounding may differ by it."""
+    """Images at a time; 8192 / resolution, between 4 and 256, if not given. Kernels round otherwise by it."""
     device: Annotated[str | None, option("DEVICE")] = None
     """cpu, cuda or cuda:N; cuda where there is one, if not given."""
     dtype: Annotated[
