@@ -51,7 +51,9 @@ def test_what_is_no_image() -> None:
         grid(torch.zeros(1, 3, 2, 2))
     with pytest.raises(ValueError, match=r"expected \[N, 1 or 3, H, W\], got \[2, 4, 2, 3\]"):
         grid(some(2, 4))
-    with pytest.raises(ValueError, match=r"number 1: expected torch.uint8 \[3, 2, 3\] as the first, got .* \[3, 2, 4\]"):
+    with pytest.raises(
+        ValueError, match=r"number 1: expected torch.uint8 \[3, 2, 3\] as the first, got .* \[3, 2, 4\]"
+    ):
         grid([*some(1), *some(1, width=4)])
     with pytest.raises(ValueError, match="columns: expected an integer >= 1, got 0"):
         grid(some(1), 0)

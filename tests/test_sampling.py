@@ -169,9 +169,9 @@ def test_a_loop_goes_through_its_keys_and_back() -> None:
     assert torch.equal(torch.cat([loop(range(start, start + 8))[0] for start in (0, 8, 16)]), z)
     steps = torch.cosine_similarity(frames.double(), frames.roll(-1, 0).double(), dim=2).acos()
     assert bool((steps.view(3, 4, 2).std(1) < 1e-5).all())  # even from key to key, and on to the first
-    for keys in (keys[:, :1], keys[0]):
+    for few in (keys[:, :1], keys[0]):
         with pytest.raises(ValueError, match=r"keys: expected \[cells, 2 or more, d\]"):
-            Loop(keys, 4)
+            Loop(few, 4)
 
 
 @pytest.mark.parametrize("labelled", [False, True])
