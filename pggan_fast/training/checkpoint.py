@@ -14,7 +14,7 @@ import torch
 from pggan_fast.networks import write_atomically
 
 SCHEMA = 1
-_NAME = re.compile(r"training-state-(\d{6,})\.pt")
+_NAME = re.compile(r"training-state-(\d{9,})\.pt")
 
 
 class CheckpointError(ValueError):
@@ -22,7 +22,8 @@ class CheckpointError(ValueError):
 
 
 def path_of(folder: Path, images: int) -> Path:
-    return folder / f"training-state-{images // 1000:06d}.pt"
+    """By images seen, not thousands: a run may be stopped twice within one."""
+    return folder / f"training-state-{images:09d}.pt"
 
 
 def save(folder: Path, state: Mapping[str, Any], keep: int) -> Path:

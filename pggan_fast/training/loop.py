@@ -62,7 +62,8 @@ class Run:
             say=self.say,
         )
         self._collector = Collector(world.device)
-        self._tick, self._seconds, self._failed = 0, 0.0, False
+        self._tick, self._seconds = 0, 0.0
+        self._failed: set[str] = set()  # kinds of files whose last could not be written
         self._gallery = Gallery(self.trainer, folder)
         self._resumed: float | None = None
 
@@ -98,7 +99,7 @@ class Run:
             try:
                 self.world.broadcast(trainer.G, trainer.D, trainer.G_ema)
                 if self._resumed is None:
-                    self._write(lambda: self._begin())
+                    self._write("options", self._begin)
                 while not trainer.done and stop.signal is None:
                     self._until_tick(stop)
                 if stop.signal is not None:
@@ -106,7 +107,7 @@ class Run:
                 trainer.loader.close()
             finally:
                 self._watch = None
-        return stop.status or int(self._failed)
+        return stop.status or int(bool(self._failed))
 
     def _begin(self) -> None:
         options = {"config": self.config.as_json(), "versions": report.versions()}
@@ -133,7 +134,7 @@ class Run:
         record = self._record(stage, ended - began, images, waited)
         last = trainer.done or asked
         if self.first:
-            self._write(lambda: self._gallery.fakes(f"fakes{trainer.images // 1000:06d}.png", stage))
+            self._write("pictures", lambda: self._gallery.fakes(f"fakes{trainer.images // 1000:06d}.png", stage))
         if self._tick % self.settings.snap == 0 or last:
             self._snapshot(stage)
         self._save_state()
@@ -141,7 +142,7 @@ class Run:
         self._seconds += maintenance
         if self._watch is not None:
             record |= {"Timing/maintenance_sec": maintenance, "Timing/total_sec": self._seconds}
-            self._write(lambda: self._watch.tick(record))  # type: ignore[union-attr]
+            self._write("statistics", lambda: self._watch.tick(record))  # type: ignore[union-attr]
 
     def _record(self, stage: Stage, seconds: float, images: int, waited: float) -> dict[str, Any]:
         kimg = (self.trainer.images - images) / 1000
@@ -183,7 +184,7 @@ class Run:
         source = {"run": self.folder.name, "kimg": trainer.images / 1000, "resolution": stage.resolution,
                   "alpha": stage.alpha}  # fmt: skip
         if self.first:
-            self._write(lambda: networks.save(path, trainer.networks(**source)))
+            self._write("networks", lambda: networks.save(path, trainer.networks(**source)))
         if self.first and self.settings.metrics and stage.resolution == self.config.schedule.resolution:
             from pggan_fast.training.evaluation import evaluate
 
@@ -193,17 +194,16 @@ class Run:
     def _save_state(self) -> None:
         if self.first:
             state = {**self.trainer.state_dict(), "tick": self._tick, "seconds": self._seconds}
-            self._write(lambda: checkpoint.save(self.folder, state, self.settings.keep))
+            self._write("states", lambda: checkpoint.save(self.folder, state, self.settings.keep))
 
-    def _write(self, write: Callable[[], object]) -> None:
+    def _write(self, kind: str, write: Callable[[], object]) -> None:
         """Training outlives a full disk: what could not be written is told, and what was there before is whole."""
         if not self.first:
             return
         try:
             write()
+            self._failed.discard(kind)
         except OSError as error:
-            self._failed = True
+            self._failed.add(kind)
             text = f"cannot write {error.filename or self.folder}: {error.strerror or error}; training goes on"
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
-            self._failed = False

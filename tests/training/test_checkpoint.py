@@ -1,0 +1,101 @@
+"""Training states: whole or refused, the last ones kept, nothing executed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pggan_fast.training import checkpoint
+from pggan_fast.training.checkpoint import CheckpointError
+
+
+def saved(folder: Path, images: int, keep: int = 2) -> Path:
+    return checkpoint.save(folder, {"images": images, "weight": torch.arange(1000.0) + images}, keep)
+
+
+def test_the_last_ones_stay(tmp_path: Path) -> None:
+    for images in (5, 100, 2000, 30_000_000_000):
+        saved(tmp_path, images)
+    (tmp_path / "training-state-000002500.pt.bak").touch()
+    assert [p.name for p in checkpoint.states(tmp_path)] == [
+        "training-state-30000000000.pt", "training-state-000002000.pt",
+    ]  # fmt: skip
+
+
+def test_an_earlier_one_written_again_does_not_lose_a_later_one(tmp_path: Path) -> None:
+    """As after going on from the one before the last."""
+    for images in (1000, 2000, 1500):
+        saved(tmp_path, images)
+    assert [p.name for p in checkpoint.states(tmp_path)] == [
+        "training-state-000002000.pt",
+        "training-state-000001500.pt",
+    ]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100, 2000, -1])
+def test_a_cut_off_file_is_refused_and_the_one_before_taken(tmp_path: Path, kept: int) -> None:
+    saved(tmp_path, 1000)
+    newest = saved(tmp_path, 2000)
+    newest.write_bytes(newest.read_bytes()[:kept])
+    with pytest.raises(CheckpointError, match=r"000002000.pt: not a whole training state: "):
+        checkpoint.load(newest)
+    state, path, said = checkpoint.newest(tmp_path)
+    assert state is not None
+    assert path == checkpoint.path_of(tmp_path, 1000)
+    assert state["images"] == 1000
+    assert len(said) == 1
+
+
+def test_a_changed_byte_is_seen(tmp_path: Path) -> None:
+    """torch.load reads past it."""
+    path = saved(tmp_path, 1000)
+    data = bytearray(path.read_bytes())
+    at = data.index(torch.tensor([1500.0, 1501.0]).numpy().tobytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+    assert torch.load(path, weights_only=True)["weight"][500] != 1500.0
+    with pytest.raises(CheckpointError, match=r"damaged: .* is not what was written"):
+        checkpoint.load(path)
+
+
+class Command:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch executed",)
+
+
+def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "evil.pt"
+    torch.save({"schema": 1, "images": Command()}, path)
+    with pytest.raises(CheckpointError, match="not a whole training state"):
+        checkpoint.load(path)
+    path.write_bytes(pickle.dumps(Command()))
+    with pytest.raises(CheckpointError, match="not a whole training state"):
+        checkpoint.load(path)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(("held", "told"), [([1], "got list"), ({"schema": 7}, "got 7")])
+def test_what_is_another_file_of_torch_is_refused(tmp_path: Path, held: object, told: str) -> None:
+    path = tmp_path / "other.pt"
+    torch.save(held, path)
+    with pytest.raises(CheckpointError, match=f"expected a training state of schema 1, {told}"):
+        checkpoint.load(path)
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path, 1000)
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        saved(tmp_path, 2000)
+    assert [p.name for p in tmp_path.iterdir()] == ["training-state-000001000.pt"]
