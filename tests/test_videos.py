@@ -86,6 +86,7 @@ def test_a_file_is_whole_or_as_it_was(suffix: str, fault: object, tmp_path: Path
             yield pictures(1, size=(25, 16))[0]
         elif fault == "more":
             yield from pictures(2)
+            pytest.fail("a frame too many is enough")
 
     with pytest.raises(KeyboardInterrupt if fault is KeyboardInterrupt else ValueError) as raised:
         videos.save(path, frames(), 4, fps=10)
