@@ -229,7 +229,7 @@ def test_seeds_are_numbers_and_ranges() -> None:
         (["--network", "FIVE"], "gives images of 5 channels, expected 1 or 3"),
         (["--network", "EMPTY"], "has no network-snapshot-*.safetensors"),
         (["--network", "/no/such"], "--network: cannot read /no/such: No such file"),
-        (["--network", __file__], "not a whole safetensors file"),
+        (["--network", __file__], "a network file, which is safetensors that"),
         (["--outdir", __file__], "expected a folder"),
         (["--outdir", f"{__file__}/x"], "--outdir: cannot make"),
         (["--outdir", "/proc/x"], "--outdir: cannot make /proc/x"),
