@@ -180,11 +180,7 @@ class Command:
             mirror=self.mirror,
             seed=self.seed,
         )
-        for resolution in config.schedule.levels:
-            n = config.schedule.minibatch.get(resolution, config.schedule.minibatch_base)
-            if n % world.size:
-                raise UsageError(f"--batch: got {n} at {resolution}x{resolution}, expected a multiple of --gpus, "
-                                 f"{world.size}")  # fmt: skip
+        config.check_batches(world.size, self.batch_gpu)
         return config
 
     def _settings(self) -> Settings:

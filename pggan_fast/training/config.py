@@ -64,6 +64,30 @@ class Config:
         except TypeError as error:
             raise ValueError(f"loss_options: of {self.loss}: {error}") from None
 
+    def check_batches(self, processes: int, batch_gpu: int | None = None) -> None:
+        """Raises ValueError where a minibatch cannot be shared evenly, or does not fit the minibatch deviation."""
+        for resolution in self.schedule.levels:
+            minibatch = self.schedule.minibatch.get(resolution, self.schedule.minibatch_base)
+            if minibatch % processes:
+                raise ValueError(
+                    f"batch: expected a multiple of the {processes} processes, got {minibatch} at "
+                    f"{resolution}x{resolution}"
+                )
+            local = min(minibatch // processes, self.schedule.minibatch_gpu.get(resolution, minibatch))
+            parts = parts_of(local, batch_gpu)
+            if not self.fits_groups(local, parts):
+                told = f"in {parts} part{'s'[: parts > 1]}"
+                raise ValueError(
+                    f"batch: {local} images of a process at {resolution}x{resolution}, {told}, "
+                    f"do not fit groups of {self.D.get('stddev_group', 4)} of the minibatch deviation; choose another "
+                    "batch, batch_gpu or stddev_group"
+                )
+
+    def fits_groups(self, images: int, parts: int) -> bool:
+        """Whether the groups of the minibatch deviation are whole in each of so many parts of a process's images."""
+        group = min(int(self.D.get("stddev_group", 4)), images)
+        return not group or not any(len(range(part, images, parts)) % group for part in range(parts))
+
     def as_json(self) -> dict[str, Any]:
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         whole = {**fields, "schedule": self.schedule.as_json(), "betas": list(self.betas)}
@@ -81,6 +105,11 @@ class Config:
         return [
             f"{name}: {ours.get(name)!r}, {theirs.get(name)!r}" for name in names if ours.get(name) != theirs.get(name)
         ]
+
+
+def parts_of(images: int, most: int | None) -> int:
+    """How many parts of at most so many images."""
+    return 1 if most is None else -(-images // most)
 
 
 def _flat(value: Mapping[str, Any], before: str = "") -> dict[str, Any]:

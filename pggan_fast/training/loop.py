@@ -180,7 +180,7 @@ class Run:
         """The networks, which must be the same everywhere, and what the metrics say of them."""
         trainer = self.trainer
         self.world.check_equal(G=trainer.G, D=trainer.D, G_ema=trainer.G_ema)
-        path = self.folder / f"network-snapshot-{trainer.images // 1000:06d}.safetensors"
+        path = self.folder / networks.snapshot_name(trainer.images // 1000)
         source = {"run": self.folder.name, "kimg": trainer.images / 1000, "resolution": stage.resolution,
                   "alpha": stage.alpha}  # fmt: skip
         if self.first:

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 _RUN = re.compile(r"(\d+)(-|$)")
-_SNAPSHOT = re.compile(r"network-snapshot-(\d+)\.safetensors")
 
 
 def create(outdir: Path, description: str) -> Path:
@@ -32,12 +31,6 @@ def create(outdir: Path, description: str) -> Path:
             return path
         path.rmdir()
         time.sleep(random.uniform(0, 0.05))
-
-
-def newest_snapshot(run_dir: Path) -> Path | None:
-    """The `network-snapshot-KIMG.safetensors` of the largest kimg; None where there is none. Raises OSError."""
-    found = {int(m[1]): path for path in run_dir.iterdir() if (m := _SNAPSHOT.fullmatch(path.name))}
-    return found[max(found)] if found else None
 
 
 def _numbers(outdir: Path) -> list[int]:

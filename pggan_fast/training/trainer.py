@@ -13,7 +13,7 @@ from pggan_fast.data import Dataset, Loader
 from pggan_fast.models import Discriminator, Generator
 from pggan_fast.networks import Networks
 from pggan_fast.training import ema
-from pggan_fast.training.config import PRECISIONS, Config
+from pggan_fast.training.config import PRECISIONS, Config, parts_of
 from pggan_fast.training.distributed import World
 from pggan_fast.training.schedule import Stage, resets
 from pggan_fast.training.step import StepResult, d_step, g_step
@@ -53,7 +53,7 @@ class Trainer:
         self.images, self.skipped = 0, 0
         self.lod: float | None = None  # of the last iteration
         self.parts: dict[int, int] = {}  # by resolution, once memory was short
-        self._check_batches()
+        config.check_batches(self.world.size, batch_gpu)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.G = Generator(**config.G, backend=backend)
@@ -85,26 +85,8 @@ class Trainer:
             return None
         return torch.amp.GradScaler(self.world.device.type, **_SCALE)
 
-    def _check_batches(self) -> None:
-        group = int(self.config.D.get("stddev_group", 4))
-        for resolution in self.config.schedule.levels:
-            local = self._local_batch(resolution)
-            parts = self._parts(resolution, local)
-            for n in {-(-local // parts), local // parts}:
-                if group and n % min(group, n):
-                    raise ValueError(
-                        f"batch: {local} images of a process at {resolution}x{resolution}, in {parts} parts, do not "
-                        f"fit groups of {group} of the minibatch deviation; choose another batch, or stddev_group"
-                    )
-
-    def _local_batch(self, resolution: int) -> int:
-        schedule, world = self.config.schedule, self.world.size
-        minibatch = schedule.minibatch.get(resolution, schedule.minibatch_base)
-        return min(minibatch // world, schedule.minibatch_gpu.get(resolution, minibatch))
-
     def _parts(self, resolution: int, batch: int) -> int:
-        wanted = 1 if self._batch_gpu is None else -(-batch // self._batch_gpu)
-        return max(wanted, self.parts.get(resolution, 1))
+        return max(parts_of(batch, self._batch_gpu), self.parts.get(resolution, 1))
 
     @property
     def stage(self) -> Stage:
@@ -189,7 +171,7 @@ class Trainer:
                 if not _is_out_of_memory(error):
                     raise
                 where = f"{stage.resolution}x{stage.resolution} with {-(-local // parts)} images at a time"
-                if self.world.size > 1 or parts * 2 > local or not self._fits_groups(local, parts * 2):
+                if self.world.size > 1 or parts * 2 > local or not self.config.fits_groups(local, parts * 2):
                     raise OutOfMemory(f"out of memory at {where}; try a smaller --batch-gpu or --batch") from error
             for optimizer in self.optimizers.values():
                 optimizer.zero_grad(set_to_none=True)
@@ -197,10 +179,6 @@ class Trainer:
                 torch.cuda.empty_cache()
             self.parts[stage.resolution] = parts * 2
             self._say(f"out of memory at {where}: going on with {-(-local // (parts * 2))}")
-
-    def _fits_groups(self, local: int, parts: int) -> bool:
-        group = int(self.config.D.get("stddev_group", 4))
-        return not group or (local % parts == 0 and (local // parts) % min(group, local) == 0)
 
     def _latents(self, count: int) -> Tensor:
         return self._mine(torch.randn(count, int(self.G.latent_dim), generator=self.random))

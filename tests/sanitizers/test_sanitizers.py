@@ -88,6 +88,7 @@ def kernel_tests() -> list[Path]:
     return [p for p, text in texts.items() if "cpu.why_missing()" in text and "fresh_choices" not in text]
 
 
+@pytest.mark.slow
 def test_the_kernels_own_tests_are_clean(module: Path) -> None:
     done = under_asan(module, "tests", *map(str, kernel_tests()))
     assert done.returncode == 0, done.stderr + done.stdout
@@ -95,6 +96,7 @@ def test_the_kernels_own_tests_are_clean(module: Path) -> None:
     assert "runtime error" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_kernel_without_a_test_is_found(module: Path) -> None:
     tests = ROOT / "tests" / "backends" / "test_tiled.py"
     done = under_asan(module, "tests", str(tests), "-k", "seeded")
@@ -104,6 +106,7 @@ def test_a_kernel_without_a_test_is_found(module: Path) -> None:
     assert set(told[1].split(", ")) == {*instrumented.table()} - {"tiled_conv"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["read", "write"])
 def test_the_ends_of_torchs_tensors_are_seen(module: Path, which: str) -> None:
     done = under_asan(module, "past", which)
@@ -113,6 +116,7 @@ def test_the_ends_of_torchs_tensors_are_seen(module: Path, which: str) -> None:
     assert "0 bytes to the right of 256-byte region" in done.stderr or "after 256-byte region" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_tensor_that_is_long_enough_is_not_reported(module: Path) -> None:
     done = under_asan(module, "past", "nothing")
     assert (done.returncode, done.stderr) == (0, "")

@@ -25,8 +25,8 @@ Run = Callable[[], Any]
 def chosen(implementation: Callable[[str, tuple[Any, ...]], Callable[..., Any] | None]) -> Iterator[None]:
     """Every op on any tensor runs `implementation(op, arguments)`, and aten where that is None."""
 
-    def choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> Callable[..., Any]:
-        return implementation(op, args) or registry._TABLE["aten", op].run
+    def choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> registry.Chosen:
+        return registry.Chosen(implementation(op, args) or registry._TABLE["aten", op].run, "forced")
 
     with ExitStack() as patches:
         registry.forget()  # what fits a chip decides who runs

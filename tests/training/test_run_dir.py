@@ -47,11 +47,3 @@ def test_a_folder_that_appears_meanwhile_is_left_to_its_run(tmp_path, monkeypatc
     monkeypatch.setattr(run_dir, "_numbers", numbers)
     assert run_dir.create(tmp_path, description).name == f"00001-{description}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000-same", f"00001-{description}"]
-
-
-def test_the_newest_snapshot_is_that_of_the_largest_kimg(tmp_path):
-    assert run_dir.newest_snapshot(tmp_path) is None
-    for name in ("000800.safetensors", "1000200.safetensors", "999999.safetensors", "2000000.pt", "x.safetensors"):
-        (tmp_path / f"network-snapshot-{name}").touch()
-    (tmp_path / ".network-snapshot-3000000.safetensors.x8f").touch()
-    assert run_dir.newest_snapshot(tmp_path) == tmp_path / "network-snapshot-1000200.safetensors"

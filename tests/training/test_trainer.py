@@ -136,7 +136,7 @@ def test_what_fits_in_no_parts_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_batch_that_the_groups_do_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="batch: 10 images of a process at 4x4, in 1 parts, do not fit groups of 4"):
+    with pytest.raises(ValueError, match="batch: 10 images of a process at 4x4, in 1 part, do not fit groups of 4"):
         trainer(schedule={"minibatch_base": 10})
 
 

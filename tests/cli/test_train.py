@@ -1,0 +1,130 @@
+"""`pggan-fast train`: a run from the first command to the last, and what is refused before any work."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from processes import PATH
+
+from pggan_fast import cli, networks
+from pggan_fast.cli import train
+from pggan_fast.training.presets import PRESETS
+
+SMALL = ("--cbase", 64, "--cmax", 8, "--phase-kimg", 0.064, "--batch", 8, "--kimg", 0.256, "--tick", 0.064)
+
+
+def call(*arguments: object) -> object:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", *map(str, arguments)])
+    return stop.value.code
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "small.npz"
+    np.savez(path, images=np.random.RandomState(0).randint(0, 256, (20, 8, 8, 3), np.uint8))
+    return path
+
+
+def test_the_same_command_goes_on_and_then_is_done(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    command = ("--data", data, "--outdir", runs, *SMALL)
+    assert call(*command, "--kimg", 0.128) == 0
+    told = capsys.readouterr().out
+    assert "00000-demo-small-gpus1: a new run" in told
+    assert told.count("\ntick ") == 2
+    assert call(*command) == 0
+    told = capsys.readouterr().out
+    assert "00000-demo-small-gpus1: going on\nresumed at kimg 0.1" in told
+    assert told.count("\ntick ") == 2
+    assert call(*command) == 0
+    assert "is done, at 0.3 kimg: more --kimg goes on, --new starts another" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert call(*command, "--new", "--desc", "again") == 0
+    assert sorted(p.name for p in runs.iterdir()) == ["00000-demo-small-gpus1", "00001-demo-small-gpus1-again"]
+    whole, parts = (
+        networks.load(runs / name / "network-snapshot-000000.safetensors").G_ema
+        for name in ("00001-demo-small-gpus1-again", "00000-demo-small-gpus1")
+    )
+    assert whole is not None
+    assert parts is not None
+    for key, t in whole.state_dict().items():
+        assert torch.equal(t, parts.state_dict()[key])
+
+
+def test_processes_that_it_starts_itself(tmp_path: Path, data: Path) -> None:
+    command = [sys.executable, "-m", "pggan_fast.cli", "train", "--data", data, "--outdir", tmp_path / "runs", *SMALL]
+    done = subprocess.run(
+        [*map(str, command), "--gpus", "2"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, PATH)), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("\ntick ") == 4
+    assert (tmp_path / "runs" / "00000-demo-small-gpus2" / "network-snapshot-000000.safetensors").exists()
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--data", data, "--outdir", tmp_path / "runs", "--cfg", "v2-4gpus", "-n") == 0
+    told = capsys.readouterr().out
+    assert '"minibatch_base": 16' in told
+    assert "8x8" in told
+    assert "to 12000 kimg, by 1 process" in told
+    assert not (tmp_path / "runs").exists()
+
+
+def test_other_images_under_the_name_are_refused(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("--data", data, "--outdir", tmp_path / "runs", *SMALL, "--kimg", 0.064)
+    assert call(*command) == 0
+    np.savez(data, images=np.zeros((20, 8, 8, 3), np.uint8))
+    assert call(*command) == 2
+    error = capsys.readouterr().err
+    assert "are not those it was trained on: data.sha256" in error
+    assert error.count("\n") == 1
+
+
+def test_what_the_options_say_is_what_there_is() -> None:
+    assert set(get_args(train.Preset)) == set(PRESETS)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--batch", 10), "batch: 10 images of a process at 4x4, in 1 part, do not fit groups of 4"),
+        (("--batch", 0), "--batch: got 0, expected at least 1"),
+        (("--resolution", 16), "resolution: expected a power of two from 4 to 8"),
+        (("--metrics", "fid"), "--metrics: "),
+        (("--new", "--resume", "x"), "--resume and --new: expected one of them, got both"),
+        (("--resume", "x"), "x: No such file or directory"),
+        (("--cfg", "v3"), "--cfg"),
+        (("--seed", -1), "--seed: got -1, expected 0 to 2^63 - 1"),
+        (("--lr", 0), "lr: expected numbers > 0"),
+        (("--device", "cuda:77"), "--device: got 'cuda:77'"),
+    ],
+)
+def test_one_line_for_what_cannot_be(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], options: tuple[object, ...], told: str
+) -> None:
+    assert call("--data", data, "--outdir", tmp_path / "runs", *options) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.startswith("pggan-fast: error: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_set_that_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--data", tmp_path / "none.zip") == 2
+    assert "none.zip" in capsys.readouterr().err
