@@ -55,7 +55,7 @@ class Command:
     batch_gpu: Annotated[int | None, _option("N")] = None
     """The most images of a process at a time; gradients of more are added up."""
     resolution: Annotated[int | None, _option("R")] = None
-    """The last one; that of the images, if not given."""
+    """The last one; that of the images, if not given, and for the demo at most 32."""
     kimg: Annotated[float | None, _option("KIMG")] = None
     """Thousands of images to train on in all."""
     phase_kimg: Annotated[float | None, _option("KIMG")] = None
@@ -114,8 +114,8 @@ class Command:
         device = None if self.device is None else parse_device(self.device)
         with joined(device) as world:
             try:
-                dataset = self._dataset()
                 self.cfg = self.cfg or _preset(world)
+                dataset = self._dataset()
                 config = self._config(dataset, world)
                 if self.dry_run:
                     if world.rank == 0:
@@ -150,8 +150,13 @@ class Command:
 
     def _dataset(self) -> Dataset:
         from pggan_fast.data import open_dataset
+        from pggan_fast.training.presets import PRESETS
 
-        return open_dataset(self.data, resolution=self.resolution, labels=self.labels)
+        dataset = open_dataset(self.data, resolution=self.resolution, labels=self.labels)
+        most = PRESETS[str(self.cfg)].resolution
+        if self.resolution is None and most is not None and dataset.resolution > most:
+            return open_dataset(self.data, resolution=most, labels=self.labels)
+        return dataset
 
     def _config(self, dataset: Dataset, world: World) -> Config:
         from pggan_fast.training.config import configure

@@ -21,6 +21,7 @@ class Preset:
     generator: Mapping[str, Any] = field(default_factory=dict)
     discriminator: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)  # fields of `Config`
+    resolution: int | None = None  # the last one, where images are larger and none is asked for
 
 
 def _official(total_kimg: float, **arguments: Any) -> Callable[[int], Schedule]:
@@ -41,8 +42,11 @@ def _benchmark(resolution: int) -> Schedule:
 
 
 def _demo(resolution: int) -> Schedule:
+    """Few updates, so a learning rate three times the official one."""
+    levels = resolution.bit_length() - 2
     return Schedule(
-        resolution, 48, 4, 4, minibatch_base=16, minibatch={4: 32, 8: 32}, lr_base=0.002, tick_kimg_base=1, tick_kimg={}
+        resolution, 10.0 * levels + 70, 5, 5, minibatch_base=16, minibatch={4: 32, 8: 32}, lr_base=0.003,
+        tick_kimg_base=2, tick_kimg={},
     )  # fmt: skip
 
 
@@ -51,11 +55,12 @@ _TABLE1 = {"fmap_base": 2048}  # of the paper's ablation, at 128x128
 
 PRESETS: Mapping[str, Preset] = {
     "demo": Preset(
-        "minutes on a CPU: 32x32, narrow networks",
+        "half an hour on a CPU: 32x32, narrow networks",
         _demo,
         networks={"fmap_base": 1024, "fmap_max": 64},
         generator={"latent_dim": 64},
-        training={"ema_beta": 0.99, "minibatch_repeats": 1},
+        training={"ema_beta": 0.995, "minibatch_repeats": 1},
+        resolution=32,
     ),
     "v2-1gpu": Preset(
         "official default, one GPU",
