@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -219,7 +220,7 @@ class Trainer:
         for name, net in self._nets().items():
             net.load_state_dict(state[name])
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            optimizer.load_state_dict(copy.deepcopy(state["optimizers"][name]))  # torch would take its very tensors
         for name, scaler in self.scalers.items():
             if scaler is not None:
                 scaler.load_state_dict(state["scalers"][name])
