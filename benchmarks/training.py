@@ -60,9 +60,8 @@ def phases(config: Config) -> list[tuple[int, float]]:
 def measure(trainers: dict[str, Trainer], images: int, rounds: int) -> list[Row]:
     """A row for each trainer, seconds of a thousand images."""
     device, losses = trainers[OURS].world.device, {}
+    trainers[EAGER].load_state_dict(trainers[OURS].state_dict())
     for name, trainer in trainers.items():
-        if name != OURS:
-            trainer.load_state_dict(trainers[OURS].state_dict())
         found: list[float] = []
         trainer.images = images
         stage = trainer.iteration(lambda name, value, found=found: found.append(float(value)))  # type: ignore[misc]
