@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 T = TypeVar("T")
-TIMEOUT = timedelta(minutes=10)  # of a process that waits for another: first kernels are built meanwhile
+TIMEOUT = timedelta(hours=1)  # of a process that waits for another, which builds kernels or measures metrics
 
 
 @dataclass(frozen=True)
