@@ -163,7 +163,7 @@ class Watch:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            self._note(f"TensorBoard's events are not written, pip install 'pggan-fast[train]' would change that: {error}")
+            self._note(f"no TensorBoard events; pip install 'pggan-fast[train]' would change that: {error}")
             return None
         purge = None if resumed_kimg is None else round(1000 * resumed_kimg) + 1  # events from there come again
         return SummaryWriter(str(run_dir), purge_step=purge)
