@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
+import os
 import random
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 _RUN = re.compile(r"(\d+)(-|$)")
@@ -31,6 +36,27 @@ def create(outdir: Path, description: str) -> Path:
             return path
         path.rmdir()
         time.sleep(random.uniform(0, 0.05))
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """The folder is this process's inside the block: two trainings in one would write over each other's files.
+
+    The system lets go of it when the process ends, however it does. Where the file system knows no locks on folders
+    nothing is held. Raises ValueError where another process holds it, OSError.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder}: another process is training in it; --new starts another run") from None
+        except OSError as error:  # NFS wants a file that can be written
+            if error.errno not in (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+        yield
+    finally:
+        os.close(handle)
 
 
 def _numbers(outdir: Path) -> list[int]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import run_dir_program as program
 from processes import run_ranks
@@ -47,3 +49,11 @@ def test_a_folder_that_appears_meanwhile_is_left_to_its_run(tmp_path, monkeypatc
     monkeypatch.setattr(run_dir, "_numbers", numbers)
     assert run_dir.create(tmp_path, description).name == f"00001-{description}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000-same", f"00001-{description}"]
+
+
+def test_a_folder_is_held_by_one(tmp_path: Path) -> None:
+    told = "another process is training in it; --new starts another run"
+    with run_dir.held(tmp_path), pytest.raises(ValueError, match=told), run_dir.held(tmp_path):
+        pass
+    with run_dir.held(tmp_path):
+        pass
