@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from pggan_fast.data import Dataset
     from pggan_fast.training.config import Config
     from pggan_fast.training.distributed import World
-    from pggan_fast.training.loop import Settings
+    from pggan_fast.training.loop import Run, Settings
     from pggan_fast.training.resume import Found
 
 Preset = Literal[
@@ -198,7 +200,6 @@ class Command:
     def _train(self, config: Config, dataset: Dataset, world: World, console: Console) -> int:
         from pggan_fast.training import distributed, run_dir
         from pggan_fast.training.loop import Run
-        from pggan_fast.training.trainer import OutOfMemory
 
         found = distributed.shared(world, lambda: self._found(config))
         if found is not None and found.state["images"] >= 1000 * config.schedule.total_kimg:
@@ -207,10 +208,26 @@ class Command:
                 console.print(f"{found.folder} is done, at {done}: more --kimg goes on, --new starts another")
             return 0
         name = "-".join(filter(None, [self.cfg, Path(config.data["path"]).stem, f"gpus{world.size}", self.desc]))
-        folder = distributed.shared(
-            world, lambda: run_dir.create(self.outdir, name) if found is None else found.folder
-        )  # fmt: skip
-        run = Run(config, dataset, folder, world, self._settings(), console)
+        with ExitStack() as stack:
+
+            def claimed() -> Path:
+                folder = run_dir.create(self.outdir, name) if found is None else found.folder
+                stack.enter_context(run_dir.held(folder))
+                return folder
+
+            folder = distributed.shared(world, claimed)
+            try:
+                run = Run(config, dataset, folder, world, self._settings(), console)
+            except Exception:
+                if found is None and world.rank == 0:
+                    folder.rmdir()  # nothing is in it yet
+                raise
+            return self._go(run, found)
+
+    def _go(self, run: Run, found: Found | None) -> int:
+        from pggan_fast.training.trainer import OutOfMemory
+
+        folder = run.folder
         run.say(f"{folder}: {'a new run' if found is None else 'going on'}")
         if found is not None:
             for text in found.said:
@@ -245,6 +262,27 @@ def _preset(world: World) -> Preset:
 
 
 def _spawn(count: int) -> int:
-    """The same command in `count` processes of torchrun's."""
+    """The same command in `count` processes of torchrun's, with a share of the cores each.
+
+    In a session of its own, so that a signal comes to it once, from here: torchrun hands on SIGINT and SIGTERM alone,
+    and waits for its processes to save.
+    """
+    from pggan_fast.training.stopping import Stop
+
+    threads = str(max(1, len(os.sched_getaffinity(0)) // count))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    return subprocess.call([*torchrun, "-m", "pggan_fast.cli", *sys.argv[1:]])
+    command = [*torchrun, "-m", "pggan_fast.cli", *sys.argv[1:]]
+    handed_on = False
+    with Stop() as stop:
+        process = subprocess.Popen(command, env={"OMP_NUM_THREADS": threads, **os.environ}, start_new_session=True)
+        while True:
+            try:
+                status = process.wait(0.2)
+                break
+            except subprocess.TimeoutExpired:
+                if stop.signal is not None and not handed_on:
+                    process.send_signal(signal.SIGINT if stop.signal == "SIGINT" else signal.SIGTERM)
+                    handed_on = True
+            except KeyboardInterrupt:  # a second one: the processes are saving already
+                continue
+    return stop.status or status

@@ -49,7 +49,7 @@ class Gallery:
     @torch.no_grad()
     def fakes(self, name: str, stage: Stage) -> None:
         trainer = self._trainer
-        z = latents(self._count, trainer.G.latent_dim, seed=trainer.config.seed).to(trainer.world.device)
+        z = latents(self._count, trainer.G.latent_dim, seed=trainer.config.seed % (1 << 32)).to(trainer.world.device)
         labels = None
         if trainer.dataset.labels is not None:
             labels = trainer.loader.labels_of(torch.tensor(self._numbers, device=z.device))

@@ -15,7 +15,7 @@ from rich.console import Console
 from pggan_fast import networks
 from pggan_fast.backends import report, tables
 from pggan_fast.data import Dataset
-from pggan_fast.training import checkpoint
+from pggan_fast.training import checkpoint, evaluation
 from pggan_fast.training.config import Config
 from pggan_fast.training.distributed import World
 from pggan_fast.training.gallery import Gallery
@@ -65,6 +65,8 @@ class Run:
         self._tick, self._seconds = 0, 0.0
         self._failed: set[str] = set()  # kinds of files whose last could not be written
         self._gallery = Gallery(self.trainer, folder)
+        self._saved_s = 0.0  # that the last state took to be written
+        evaluation.check(settings.metrics, self.trainer)
         self._resumed: float | None = None
 
     @property
@@ -100,14 +102,15 @@ class Run:
                 self.world.broadcast(trainer.G, trainer.D, trainer.G_ema)
                 if self._resumed is None:
                     self._write("options", self._begin)
-                while not trainer.done and stop.signal is None:
-                    self._until_tick(stop)
-                if stop.signal is not None:
+                asked = False  # all processes leave together, whenever a signal came to one of them
+                while not (trainer.done or asked):
+                    asked = self._until_tick(stop)
+                if asked:
                     self.say(f"stopped by {stop.signal} at kimg {trainer.images / 1000:.1f}; the same command goes on")
                 trainer.loader.close()
             finally:
                 self._watch = None
-        return stop.status or int(bool(self._failed))
+        return (asked and stop.status) or int(bool(self._failed))
 
     def _begin(self) -> None:
         options = {"config": self.config.as_json(), "versions": report.versions()}
@@ -116,8 +119,11 @@ class Run:
         self._gallery.reals()
         self._gallery.fakes("fakes_init.png", self.trainer.stage)
 
-    def _until_tick(self, stop: Stop) -> None:
-        """Iterations up to the next tick, and what is due at it."""
+    def _until_tick(self, stop: Stop) -> bool:
+        """Iterations up to the next tick, and what is due at it. Whether a signal asked for an end.
+
+        The state is written last: what is killed before comes to this tick again, and writes its line again.
+        """
         trainer = self.trainer
         began, images, waited = time.monotonic(), trainer.images, trainer.loader.waited_s
         while True:
@@ -137,12 +143,15 @@ class Run:
             self._write("pictures", lambda: self._gallery.fakes(f"fakes{trainer.images // 1000:06d}.png", stage))
         if self._tick % self.settings.snap == 0 or last:
             self._snapshot(stage)
-        self._save_state()
-        maintenance = time.monotonic() - ended
+        maintenance = time.monotonic() - ended + self._saved_s
         self._seconds += maintenance
         if self._watch is not None:
             record |= {"Timing/maintenance_sec": maintenance, "Timing/total_sec": self._seconds}
             self._write("statistics", lambda: self._watch.tick(record))  # type: ignore[union-attr]
+        began = time.monotonic()
+        self._save_state()
+        self._saved_s = time.monotonic() - began
+        return asked
 
     def _record(self, stage: Stage, seconds: float, images: int, waited: float) -> dict[str, Any]:
         kimg = (self.trainer.images - images) / 1000
@@ -186,10 +195,11 @@ class Run:
         if self.first:
             self._write("networks", lambda: networks.save(path, trainer.networks(**source)))
         if self.first and self.settings.metrics and stage.resolution == self.config.schedule.resolution:
-            from pggan_fast.training.evaluation import evaluate
+            self._write("metrics", lambda: self._measure(path.name))
 
-            for line in evaluate(self.settings.metrics, trainer, path.name, self.folder):
-                self.say(line)
+    def _measure(self, snapshot: str) -> None:
+        for line in evaluation.evaluate(self.settings.metrics, self.trainer, snapshot, self.folder):
+            self.say(line)
 
     def _save_state(self) -> None:
         if self.first:

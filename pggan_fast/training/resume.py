@@ -51,7 +51,10 @@ def of(path: Path, config: Config) -> Found:
     found = _newest(path) if path.is_dir() else Found(path.parent, checkpoint.load(path), [])
     if found is None:
         raise CheckpointError(f"{path}: there is no training state in it that is whole")
-    differences = Config.from_json(found.state["config"]).differences(config)
+    try:
+        differences = Config.from_json(found.state["config"]).differences(config)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise CheckpointError(f"{path}: its options are not those of this version: {error!r}") from None
     if differences:
         raise Mismatch(f"{path}: was trained with other options (its own, yours): {'; '.join(differences)}")
     return found
@@ -66,5 +69,5 @@ def _config(folder: Path) -> Config | None:
     """Of the run in a folder; None where there is none that this version knows."""
     try:
         return Config.from_json(json.loads((folder / OPTIONS).read_bytes())["config"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

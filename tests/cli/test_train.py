@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from processes import PATH
 
 from pggan_fast import cli, networks
 from pggan_fast.cli import train
+from pggan_fast.training import checkpoint, run_dir
 from pggan_fast.training.presets import PRESETS
 
 SMALL = ("--cbase", 64, "--cmax", 8, "--phase-kimg", 0.064, "--batch", 8, "--kimg", 0.256, "--tick", 0.064)
@@ -111,6 +113,10 @@ def test_what_the_options_say_is_what_there_is() -> None:
         (("--cfg", "v3"), "--cfg"),
         (("--seed", -1), "--seed: got -1, expected 0 to 2^63 - 1"),
         (("--lr", 0), "lr: expected numbers > 0"),
+        (("--mbstd-group", -1), "stddev_group: expected an integer >= 0, got -1"),
+        (("--workers", -1), "workers: expected an integer >= 0, got -1"),
+        (("--metrics", "swd16"), "needs at least 16x16"),
+        (("--metrics", "fid50k"), "fid50k: needs an extractor"),
         (("--device", "cuda:77"), "--device: got 'cuda:77'"),
     ],
 )
@@ -122,9 +128,44 @@ def test_one_line_for_what_cannot_be(
     assert told in error
     assert error.startswith("pggan-fast: error: ")
     assert error.count("\n") == 1
-    assert not (tmp_path / "runs").exists()
+    assert not list((tmp_path / "runs").glob("*"))
 
 
 def test_a_set_that_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--data", tmp_path / "none.zip") == 2
     assert "none.zip" in capsys.readouterr().err
+
+
+def test_a_run_that_is_still_training_is_not_gone_on_with(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("--data", data, "--outdir", tmp_path / "runs", *SMALL)
+    assert call(*command, "--kimg", 0.128) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    with run_dir.held(folder):
+        assert call(*command) == 2
+    assert "another process is training in it; --new starts another run" in capsys.readouterr().err
+    assert call(*command) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_reaches_the_processes_that_it_started(tmp_path: Path, data: Path, number: signal.Signals) -> None:
+    """They have saved when the command ends; none is left."""
+    runs = tmp_path / "runs"
+    command = [sys.executable, "-m", "pggan_fast.cli", "train", "--data", data, "--outdir", runs, *SMALL]
+    with subprocess.Popen(
+        [*map(str, command), "--gpus", "2", "--kimg", "10000"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, PATH)), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("tick 1 "):
+                break
+        os.killpg(process.pid, number)  # as a terminal does, to the group
+        told = process.stdout.read()  # to its end: all that write there are gone
+        assert process.wait(60) == 128 + number, told
+    assert "the same command goes on" in told
+    (folder,) = runs.iterdir()
+    with run_dir.held(folder):
+        assert checkpoint.states(folder)

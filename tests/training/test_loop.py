@@ -217,3 +217,69 @@ def test_labels_and_metrics(tmp_path: Path) -> None:
     (line,) = (run.folder / "metric-swd16.jsonl").read_text().splitlines()
     assert json.loads(line)["snapshot_pkl"] == "network-snapshot-000000.safetensors"
     assert "swd16_avg" in said(run)
+
+
+def test_metrics_that_the_images_cannot_have_are_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="images: got 8x8, the sliced Wasserstein distance needs at least 16x16"):
+        run_of(tmp_path / "run", settings=Settings(metrics=("swd16",)))
+
+
+def test_metrics_that_cannot_be_written_do_not_end_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = images(size=16)
+    run = run_of(
+        tmp_path / "run", dataset, Settings(snap=1, metrics=("swd16",)),
+        schedule={"total_kimg": 0.128, "initial": 16},
+    )  # fmt: skip
+
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "metric-swd16.jsonl")
+
+    monkeypatch.setattr("pggan_fast.metrics.running.append", full)
+    assert run.run() == 1
+    assert checkpoint.states(run.folder)[0].name == "training-state-000000128.pt"
+
+
+def test_a_seed_of_more_than_32_bits(tmp_path: Path) -> None:
+    assert run_of(tmp_path / "run", seed=(1 << 63) - 1, schedule={"total_kimg": 0.016}).run() == 0
+
+
+def test_killed_right_after_a_state_was_written(tmp_path: Path) -> None:
+    """The fsync of the folder after the first state: its tick is in stats.jsonl, once."""
+    assert "digest" not in program(str(tmp_path), "--kill", "fsync", "10", check=False)
+    (folder,) = tmp_path.iterdir()
+    assert [p.name for p in checkpoint.states(folder)] == ["training-state-000000064.pt"]
+    program(str(tmp_path))
+    lines = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
+    assert [line["Progress/kimg"]["mean"] for line in lines] == [0.064, 0.128, 0.192, 0.256, 0.32]
+
+
+def test_a_signal_while_files_are_written_ends_no_process_alone(tmp_path: Path) -> None:
+    """All of them look for it together, within an iteration."""
+    asked: list[bool] = []
+
+    class Asked(World):
+        def any(self, told: bool) -> bool:
+            asked.append(told)
+            return told
+
+    dataset = images()
+    run = Run(config(dataset), dataset, tmp_path, Asked(), Settings(), Console(file=io.StringIO()))
+    real = run._save_state
+
+    def save() -> None:
+        real()
+        if run.trainer.images == 64:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run._save_state = save  # type: ignore[method-assign]
+    assert run.run() == 128 + signal.SIGTERM
+    assert asked[-1]
+    assert run.trainer.images == 80
+
+
+@pytest.mark.parametrize("held", [{}, {"config": {}}, {"config": {"schedule": "x", "betas": 3}}])
+def test_a_state_of_other_options_is_no_traceback(tmp_path: Path, held: dict[str, Any]) -> None:
+    path = tmp_path / "state.pt"
+    torch.save({"schema": checkpoint.SCHEMA, **held}, path)
+    with pytest.raises(checkpoint.CheckpointError, match=r"state\.pt: its options are not those of this version"):
+        resume.of(path, config(images()))
