@@ -235,8 +235,8 @@ class Command:
             run.load_state_dict(found.state)
         try:
             return run.run()
-        except OutOfMemory as error:
-            run.say(str(error))
+        except OutOfMemory as error:  # of any process
+            print(f"process {run.world.rank}: {error}", file=sys.stderr)
             return 1
 
     def _found(self, config: Config) -> Found | None:

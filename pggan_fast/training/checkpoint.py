@@ -27,14 +27,24 @@ def path_of(folder: Path, images: int) -> Path:
 
 
 def save(folder: Path, state: Mapping[str, Any], keep: int) -> Path:
-    """Write a state beside the others, then forget all but the last `keep`. Raises OSError; what was there stays."""
+    """Write a state beside the others, then forget all but the last `keep`, and those of more images: a run that went
+    on from an earlier one leaves them. Raises OSError; what was there stays."""
     held = io.BytesIO()
     torch.save({"schema": SCHEMA, **state}, held)
     path = path_of(folder, state["images"])
     write_atomically(path, lambda file: file.write(held.getbuffer()))
-    for old in [p for p in states(folder) if p != path][max(0, keep - 1) :]:
+    found = states(folder)
+    here = found.index(path)
+    for old in [*found[:here], *found[here + max(1, keep) :]]:
         old.unlink(missing_ok=True)
     return path
+
+
+def clear_halves(folder: Path) -> None:
+    """Forget files that a process did not get to write to their end; nobody else may write there meanwhile."""
+    for path in folder.glob(".*.*"):
+        if re.fullmatch(r"\.(training-state|network-snapshot|fakes|reals|training_options)[^/]*\.[^./]{8}", path.name):
+            path.unlink(missing_ok=True)
 
 
 def states(folder: Path) -> list[Path]:

@@ -100,8 +100,11 @@ class Run:
             self._watch = watch
             try:
                 self.world.broadcast(trainer.G, trainer.D, trainer.G_ema)
+                if self.first:
+                    checkpoint.clear_halves(self.folder)
                 if self._resumed is None:
-                    self._write("options", self._begin)
+                    self._write("options", self._options)
+                    self._write("pictures", self._first_pictures)
                 asked = False  # all processes leave together, whenever a signal came to one of them
                 while not (trainer.done or asked):
                     asked = self._until_tick(stop)
@@ -112,10 +115,12 @@ class Run:
                 self._watch = None
         return (asked and stop.status) or int(bool(self._failed))
 
-    def _begin(self) -> None:
+    def _options(self) -> None:
         options = {"config": self.config.as_json(), "versions": report.versions()}
         text = json.dumps(options, indent=2).encode()
         networks.write_atomically(self.folder / OPTIONS, lambda file: file.write(text))
+
+    def _first_pictures(self) -> None:
         self._gallery.reals()
         self._gallery.fakes("fakes_init.png", self.trainer.stage)
 
@@ -130,7 +135,7 @@ class Run:
             stage = trainer.iteration(self._collector.report)
             asked = self.world.any(stop.signal is not None)
             if asked and stop.signal is None:
-                stop.signal = "a signal to another process"
+                stop.signal = "SIGTERM"  # it came to another process
             if trainer.done or asked or trainer.images >= images + 1000 * stage.tick_kimg:
                 break
             self._show(stage, began, images, waited)
@@ -194,7 +199,7 @@ class Run:
                   "alpha": stage.alpha}  # fmt: skip
         if self.first:
             self._write("networks", lambda: networks.save(path, trainer.networks(**source)))
-        if self.first and self.settings.metrics and stage.resolution == self.config.schedule.resolution:
+        if self.first and self.settings.metrics and stage.lod == 0:
             self._write("metrics", lambda: self._measure(path.name))
 
     def _measure(self, snapshot: str) -> None:
@@ -204,6 +209,8 @@ class Run:
     def _save_state(self) -> None:
         if self.first:
             state = {**self.trainer.state_dict(), "tick": self._tick, "seconds": self._seconds}
+            if "options" in self._failed:  # without them nobody goes on with this run
+                self._write("options", self._options)
             self._write("states", lambda: checkpoint.save(self.folder, state, self.settings.keep))
 
     def _write(self, kind: str, write: Callable[[], object]) -> None:

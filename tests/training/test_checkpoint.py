@@ -28,14 +28,28 @@ def test_the_last_ones_stay(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_an_earlier_one_written_again_does_not_lose_a_later_one(tmp_path: Path) -> None:
-    """As after going on from the one before the last."""
-    for images in (1000, 2000, 1500):
-        saved(tmp_path, images)
+def test_going_on_from_an_earlier_one_forgets_what_came_after_it(tmp_path: Path) -> None:
+    """Else the next start would take the later one, and lose what was trained since."""
+    for images in (1000, 2000, 3000, 1500):
+        saved(tmp_path, images, keep=3)
     assert [p.name for p in checkpoint.states(tmp_path)] == [
-        "training-state-000002000.pt",
         "training-state-000001500.pt",
+        "training-state-000001000.pt",
     ]
+
+
+def test_halves_of_files_are_forgotten(tmp_path: Path) -> None:
+    """As SIGKILL leaves them; whole files and those of others stay."""
+    whole = {saved(tmp_path, 1000).name, ".notes.txt", ".training-state-notes"}
+    for name in (
+        ".notes.txt",
+        ".training-state-notes",
+        ".training-state-000002000.pt.a1b2c3d4",
+        ".fakes000001.png.abcdefg_",
+    ):
+        (tmp_path / name).touch()
+    checkpoint.clear_halves(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == whole
 
 
 @pytest.mark.parametrize("kept", [0, 1, 100, 2000, -1])
