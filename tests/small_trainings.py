@@ -33,7 +33,7 @@ def config(dataset: ArrayDataset, schedule: Mapping[str, Any] | None = None, **t
         networks={"fmap_base": 64, "fmap_max": 8},
         generator={"latent_dim": 6},
         schedule={**plan, **(schedule or {})},
-        **{"minibatch_repeats": 2, "seed": 5, **training},
+        **{"minibatch_repeats": 2, "seed": 5, "ema_beta": 0.99, **training},
     )
 
 
