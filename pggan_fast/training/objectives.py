@@ -64,10 +64,21 @@ class WganGp:
 
 
 @dataclass(frozen=True)
-class LeastSquares:
-    """D: ((D(real) - 1)^2 + D(fake)^2) / 2, G: (D(fake) - 1)^2 / 2. Source: Mao et al. 2017, equation 9."""
+class _OfScores:
+    """Losses that are functions of each image's score, and of D's gradients at the reals."""
 
     cond_weight: float = 1.0
+
+    def of_d(self, real: Tensor, fake: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def of_g(self, fake: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def penalty(
+        self, D: Discriminate, reals: Tensor, alpha: float | Tensor, scaler: torch.amp.GradScaler | None
+    ) -> Tensor | None:
+        return None
 
     def d_terms(
         self,
@@ -80,47 +91,62 @@ class LeastSquares:
         u: Tensor | None = None,
         scaler: torch.amp.GradScaler | None = None,
     ) -> Terms:
-        real, fake, label = _scores(D, reals, fakes, labels, alpha, self.cond_weight)
-        return _terms(((real - 1).square() + fake.square()) / 2, real, fake, label)
+        real, on_real = self._scored(D, reals, labels, alpha)
+        fake, on_fake = self._scored(D, fakes, labels, alpha)
+        terms = {"real": real, "fake": fake}
+        loss = self.of_d(real, fake)
+        if on_real is not None and on_fake is not None:
+            terms["label"] = on_real + on_fake
+            loss = loss + terms["label"]
+        if (penalty := self.penalty(D, reals, alpha, scaler)) is not None:
+            terms["penalty"] = penalty
+            loss = loss + penalty
+        return {"loss": loss, **terms}
 
     def g_loss(
         self, D: Discriminate, fakes: Tensor, labels: Tensor | None = None, *, alpha: float | Tensor = 1.0
     ) -> Tensor:
-        score, label = _scored(D, fakes, labels, alpha, self.cond_weight)
-        return _plus((score - 1).square() / 2, label).mean()
+        score, label = self._scored(D, fakes, labels, alpha)
+        loss = self.of_g(score)
+        return (loss if label is None else loss + label).mean()
+
+    def _scored(
+        self, D: Discriminate, images: Tensor, labels: Tensor | None, alpha: float | Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        score, logits = D(images, alpha=alpha)
+        return full(score), None if labels is None else self.cond_weight * label_loss(logits, labels)
 
 
 @dataclass(frozen=True)
-class NonSaturatingR1:
+class LeastSquares(_OfScores):
+    """D: ((D(real) - 1)^2 + D(fake)^2) / 2, G: (D(fake) - 1)^2 / 2. Source: Mao et al. 2017, equation 9."""
+
+    def of_d(self, real: Tensor, fake: Tensor) -> Tensor:
+        return ((real - 1).square() + fake.square()) / 2
+
+    def of_g(self, fake: Tensor) -> Tensor:
+        return (fake - 1).square() / 2
+
+
+@dataclass(frozen=True)
+class NonSaturatingR1(_OfScores):
     """D: softplus(-D(real)) + softplus(D(fake)) + gamma / 2 * ||grad D(real)||^2, G: softplus(-D(fake)).
 
     Source: Goodfellow et al. 2014; Mescheder et al. 2018, equation 9.
     """
 
     gamma: float = 10.0
-    cond_weight: float = 1.0
 
-    def d_terms(
-        self,
-        D: Discriminate,
-        reals: Tensor,
-        fakes: Tensor,
-        labels: Tensor | None = None,
-        *,
-        alpha: float | Tensor = 1.0,
-        u: Tensor | None = None,
-        scaler: torch.amp.GradScaler | None = None,
-    ) -> Terms:
-        real, fake, label = _scores(D, reals, fakes, labels, alpha, self.cond_weight)
-        squares = gradient_squares(D, reals.detach().clone(), alpha=alpha, scaler=scaler)[1]
-        penalty = self.gamma / 2 * squares
-        return {**_terms(F.softplus(-real) + F.softplus(fake) + penalty, real, fake, label), "penalty": penalty}
+    def of_d(self, real: Tensor, fake: Tensor) -> Tensor:
+        return F.softplus(-real) + F.softplus(fake)
 
-    def g_loss(
-        self, D: Discriminate, fakes: Tensor, labels: Tensor | None = None, *, alpha: float | Tensor = 1.0
-    ) -> Tensor:
-        score, label = _scored(D, fakes, labels, alpha, self.cond_weight)
-        return _plus(F.softplus(-score), label).mean()
+    def of_g(self, fake: Tensor) -> Tensor:
+        return F.softplus(-fake)
+
+    def penalty(
+        self, D: Discriminate, reals: Tensor, alpha: float | Tensor, scaler: torch.amp.GradScaler | None
+    ) -> Tensor | None:
+        return self.gamma / 2 * gradient_squares(D, reals.detach().clone(), alpha=alpha, scaler=scaler)[1]
 
 
 OBJECTIVES: Mapping[str, type[WganGp | LeastSquares | NonSaturatingR1]] = {
@@ -128,27 +154,3 @@ OBJECTIVES: Mapping[str, type[WganGp | LeastSquares | NonSaturatingR1]] = {
     "lsgan": LeastSquares,
     "nonsaturating-r1": NonSaturatingR1,
 }
-
-
-def _scored(
-    D: Discriminate, images: Tensor, labels: Tensor | None, alpha: float | Tensor, weight: float
-) -> tuple[Tensor, Tensor | None]:
-    score, logits = D(images, alpha=alpha)
-    return full(score), None if labels is None else weight * label_loss(logits, labels)
-
-
-def _scores(
-    D: Discriminate, reals: Tensor, fakes: Tensor, labels: Tensor | None, alpha: float | Tensor, weight: float
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Of the reals, of the fakes, and the label terms of both."""
-    real, on_real = _scored(D, reals, labels, alpha, weight)
-    fake, on_fake = _scored(D, fakes, labels, alpha, weight)
-    return real, fake, None if on_real is None or on_fake is None else on_real + on_fake
-
-
-def _terms(loss: Tensor, real: Tensor, fake: Tensor, label: Tensor | None) -> Terms:
-    return {"loss": _plus(loss, label), "real": real, "fake": fake, **({} if label is None else {"label": label})}
-
-
-def _plus(loss: Tensor, label: Tensor | None) -> Tensor:
-    return loss if label is None else loss + label
