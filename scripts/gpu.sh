@@ -98,6 +98,7 @@ tune() {
 bench() {
     build/gpu-venv/bin/pggan-fast bench ${bench_args[@]+"${bench_args[@]}"} \
         --json "$results/bench.json" --plot "$results/bench.png"
+    "$run" -m pggan_fast.benchmarks.training --resolution 128 --batch 16 --json "$results/training.json"
 }
 
 mkdir -p build/gpu "$results"
