@@ -98,7 +98,7 @@ def gradients(loss: Tensor, p: P) -> dict[str, Tensor | None]:
 
 def train(
     G: P, D: P, pixels: Tensor, *, latent_dim: int, seed: int, batch: int, repeats: int, phase: int, total: int,
-    lr: float, beta: float,
+    lr: dict[int, float], beta: float,
 ) -> Iterator[dict[str, object]]:  # fmt: skip
     """Iterations of `repeats` pairs of steps, from 4x4 to 8x8: after each, all that has changed."""
     order, draw = Sampler(len(pixels), seed=seed), torch.Generator().manual_seed(seed)
@@ -128,7 +128,7 @@ def train(
             real, fake = judge(d, reals, alpha), judge(d, fakes, alpha)
             penalty = 10 * (g.square().sum((1, 2, 3)).sqrt() - 1).square()
             loss_d = (fake - real + penalty + 0.001 * real.square()).mean()
-            adam_d.step(gradients(loss_d, d), lr)
+            adam_d.step(gradients(loss_d, d), lr[resolution])
             ema = {k: beta * ema[k] + (1 - beta) * adam_g.p[k].detach() for k in ema}
             seen += batch
             z = torch.randn(batch, latent_dim, generator=draw)
@@ -136,6 +136,6 @@ def train(
             loss_g = -judge(
                 {k: v.detach() for k, v in adam_d.p.items()}, generate(p, z, resolution, alpha), alpha
             ).mean()
-            adam_g.step(gradients(loss_g, p), lr)
+            adam_g.step(gradients(loss_g, p), lr[resolution])
             losses += [float(loss_d.detach()), float(loss_g.detach())]
         yield {"seen": seen, "G": dict(adam_g.p), "D": dict(adam_d.p), "G_ema": dict(ema), "losses": losses}

@@ -25,7 +25,7 @@ def images(count: int = 24, size: int = 8, labels: bool = False) -> ArrayDataset
 def config(dataset: ArrayDataset, schedule: Mapping[str, Any] | None = None, **training: Any) -> Config:
     """4x4 for 64 images, 8x8 fades in for 64 and is trained from there on, 8 images a minibatch."""
     plan = {"total_kimg": 0.32, "training_kimg": 0.064, "transition_kimg": 0.064, "minibatch_base": 8, "minibatch": {},
-            "lr_base": 0.002, "lr": {}, "tick_kimg_base": 0.064, "tick_kimg": {}}  # fmt: skip
+            "lr_base": 0.002, "lr": {8: 0.001}, "tick_kimg_base": 0.064, "tick_kimg": {}}  # fmt: skip
     return configure(
         dataset,
         "random",

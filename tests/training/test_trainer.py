@@ -25,7 +25,7 @@ def test_every_iteration_is_that_of_a_plain_trainer() -> None:
     pixels = torch.from_numpy(ours.dataset.images)  # type: ignore[attr-defined]
     plain = train(
         copied(ours.G), copied(ours.D), pixels, latent_dim=6, seed=5, batch=8, repeats=2, phase=64, total=320,
-        lr=0.002, beta=0.99,
+        lr={4: 0.002, 8: 0.001}, beta=0.99,
     )  # fmt: skip
     stages = []
     for expected in plain:
