@@ -247,18 +247,13 @@ class Command:
         return None if self.new else resume.find(self.outdir, config)
 
 
+_BY_GPUS: tuple[tuple[int, Preset], ...] = ((8, "v2-8gpus"), (4, "v2-4gpus"), (2, "v2-2gpus"), (1, "v2-1gpu"))
+
+
 def _preset(world: World) -> Preset:
     if world.device.type == "cpu":
         return "demo"
-    return (
-        "v2-8gpus"
-        if world.size >= 8
-        else "v2-4gpus"
-        if world.size >= 4
-        else "v2-2gpus"
-        if world.size > 1
-        else "v2-1gpu"
-    )
+    return next(name for least, name in _BY_GPUS if world.size >= least)
 
 
 def _spawn(count: int) -> int:
