@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from pggan_fast import networks
 
 SCHEMA = 1
 
@@ -74,23 +74,9 @@ def loads(text: str) -> Report:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write beside `path`, then replace it: a reader sees the old file or the whole new one."""
+    """A reader sees the old file or the whole new one."""
     data = content.encode() if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    networks.write_atomically(path, lambda file: file.write(data))
 
 
 def _known(kind: type, data: dict[str, Any]) -> dict[str, Any]:

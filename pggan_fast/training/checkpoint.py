@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from pggan_fast.errors import line
 from pggan_fast.networks import write_atomically
 
 SCHEMA = 1
@@ -65,8 +66,7 @@ def load(path: Path) -> dict[str, Any]:
     except (CheckpointError, OSError):
         raise
     except Exception as error:  # zipfile and torch raise nearly anything over bytes that somebody made up
-        text = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path}: not a whole training state: {text}") from None
+        raise CheckpointError(f"{path}: not a whole training state: {line(error)}") from None
     if not isinstance(state, dict) or state.get("schema") != SCHEMA:
         got = state.get("schema") if isinstance(state, dict) else type(state).__name__
         raise CheckpointError(f"{path}: expected a training state of schema {SCHEMA}, got {got}")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from pggan_fast.data import Dataset
+from pggan_fast.errors import counted
 from pggan_fast.training.objectives import OBJECTIVES, Objective
 from pggan_fast.training.presets import PRESETS
 from pggan_fast.training.schedule import Schedule
@@ -76,7 +77,7 @@ class Config:
             local = min(minibatch // processes, self.schedule.minibatch_gpu.get(resolution, minibatch))
             parts = parts_of(local, batch_gpu)
             if not self.fits_groups(local, parts):
-                told = f"in {parts} part{'s'[: parts > 1]}"
+                told = f"in {counted(parts, 'part')}"
                 raise ValueError(
                     f"batch: {local} images of a process at {resolution}x{resolution}, {told}, "
                     f"do not fit groups of {self.D.get('stddev_group', 4)} of the minibatch deviation; choose another "

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import sys
 
 import pytest
@@ -36,7 +37,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr(schema.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         schema.write_atomically(path, "new")
     assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
