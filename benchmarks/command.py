@@ -37,9 +37,16 @@ def parsed(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argp
     return options
 
 
-def save(path: Path | None, rows: Sequence[Row], device: torch.device, started: float) -> None:
-    """The run's file, if it was asked for; `started` by time.perf_counter."""
+def save(
+    path: Path | None,
+    rows: Sequence[Row],
+    device: torch.device,
+    started: float,
+    ceilings: dict[str, float] | None = None,
+) -> None:
+    """The run's file, if it was asked for; `started` by time.perf_counter. `ceilings`: the machine's, if measured."""
     if path is not None:
         machine, versions, commit = report.machine(device), report.versions(), report.commit()
+        machine |= {} if ceilings is None else {"ceilings": ceilings}
         done = Report(machine, versions, commit, list(rows), elapsed_s=time.perf_counter() - started)
         write_atomically(path, dumps(done))

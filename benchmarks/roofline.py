@@ -1,18 +1,18 @@
 """What bounds the CPU: products and memory traffic of whole networks and steps against the machine's own ceilings.
 
-    python -m pggan_fast.benchmarks.roofline [--rounds N]
+    python -m pggan_fast.benchmarks.roofline [--rounds N] [--json FILE]
 
-Ceilings are measured first: a 2048-cube float32 matrix product of torch's, and a copy of 256 MB. Then every case is run
-once with its kernels watched: products are what the forms really multiply (csrc/cpu/forms.h), not what a direct
-convolution would; bytes are what each kernel has to read and write once, features that stay in cache not among them.
-Last, how long the weights' transforms take: the same forward with weights that are frozen (pggan_fast.frozen).
+Ceilings are measured first (ceilings.py): a 2048-cube float32 matrix product of torch's, and a copy of 256 MB. Then
+every case is run once with its kernels watched: products are what the forms really multiply (csrc/cpu/forms.h), not
+what a direct convolution would; bytes are what each kernel has to read and write once, features that stay in cache not
+among them. The floor is what the structure of the network asks for at those ceilings (work.py), without a look at what
+ran. Last, how long the weights' transforms take: the same forward with weights that are frozen (pggan_fast.frozen).
+The file has the rows of the suite's reports, and `counted_flops` and `counted_bytes`, what was watched.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,9 +20,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pggan_fast.benchmarks import timing
+from pggan_fast.benchmarks import command, stats, timing
+from pggan_fast.benchmarks.ceilings import CPU, Ceilings, attach, measure
 from pggan_fast.benchmarks.command import positive
+from pggan_fast.benchmarks.schema import Row
 from pggan_fast.benchmarks.table import console, seconds
+from pggan_fast.benchmarks.work import TAPS
 from rich import box
 from rich.table import Table
 from torch import Tensor
@@ -33,9 +36,8 @@ from pggan_fast.backends import cpu, cpu_stage, tiled
 from pggan_fast.models import Discriminator, Generator
 from pggan_fast.training.step import d_step, g_step
 
-CPU = torch.device("cpu")
-# Products of one pixel of x and one pair of channels, by resampling; large tiles without one take 36 / 16.
-PRODUCTS = {"none": 4.0, "up": 9.0, "down": 9.0 / 4.0}
+# Products of one pixel of x and one pair of channels, by resampling; `up` has four pixels of y for one of x.
+PRODUCTS = {**TAPS["tiles"], "up": 4.0 * TAPS["tiles"]["up"]}
 
 
 @dataclass
@@ -70,7 +72,10 @@ def watched() -> Iterator[Counted]:
 
 
 def torchs_flops(run: Callable[[], Any]) -> float:
-    """Of torch's own convolutions and matrices in a forward pass: its counter stumbles over gradients of gradients."""
+    """Of torch's own convolutions and matrices in a forward pass: its counter stumbles over gradients of gradients.
+
+    It sees none that an op of ours calls (1x1, dense, or of few pixels): those are in no count of what ran.
+    """
     with FlopCounterMode(display=False) as counter:
         run()
     return float(counter.get_total_flops())
@@ -92,73 +97,124 @@ def _flops(kernel: str, args: tuple[Any, ...]) -> float:
 
 
 def _plain(x: Tensor, c: int) -> float:
-    return 36.0 / 16.0 if tiled.large_tiles(x, c) else PRODUCTS["none"]
+    return TAPS["large_tiles"]["none"] if tiled.large_tiles(x, c) else PRODUCTS["none"]
 
 
-def product_ceiling() -> float:
-    """FLOP/s of torch's matrix product."""
-    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
-    return 2.0 * 2048**3 / _median(lambda: a @ b, 7)
+@dataclass
+class CountedRow(Row):
+    """A row, and what its kernels multiplied and moved."""
+
+    counted_flops: float = 0.0
+    counted_bytes: float = 0.0
 
 
-def memory_ceiling() -> float:
-    """Bytes per second, read and written, of a copy."""
-    a, b = torch.zeros(64 << 20), torch.zeros(64 << 20)
-    return 8.0 * a.numel() / _median(lambda: b.copy_(a), 7)
+@dataclass(frozen=True)
+class Watched:
+    """A case of the suite, the network to freeze or None, and what runs it."""
+
+    case: str
+    resolution: int
+    batch: int
+    network: torch.nn.Module | None
+    run: Callable[[], Any]
 
 
-def _median(run: Callable[[], Any], rounds: int) -> float:
-    run()
-    return statistics.median(timing.timed(run, CPU) for _ in range(rounds))
-
-
-def cases() -> Iterator[tuple[str, torch.nn.Module | None, Callable[[], Any]]]:
-    """Name, the network to freeze or None, and what runs it."""
+def cases() -> Iterator[Watched]:
     for resolution, batch in ((128, 4), (1024, 1)):
         torch.manual_seed(0)
         G, D = Generator(resolution), Discriminator(resolution)
         z, image = torch.randn(batch, 512), torch.randn(batch, 3, resolution, resolution)
-        yield f"G forward {resolution}x{resolution} x{batch}", G, torch.no_grad()(lambda G=G, z=z: G(z))
-        yield f"D forward {resolution}x{resolution} x{batch}", D, torch.no_grad()(lambda D=D, i=image: D(i))
-    G, D = Generator(32), Discriminator(32)
+        yield Watched("G.forward", resolution, batch, G, torch.no_grad()(lambda G=G, z=z: G(z)))
+        yield Watched("D.forward", resolution, batch, D, torch.no_grad()(lambda D=D, i=image: D(i)))
+    yield step(32, 4)
+
+
+def step(resolution: int, batch: int) -> Watched:
+    """Both steps of a round of WGAN-GP."""
+    G, D = Generator(resolution), Discriminator(resolution)
     adam = {net: torch.optim.Adam(net.parameters(), lr=1e-3, betas=(0.0, 0.99)) for net in (G, D)}
-    z, reals = torch.randn(4, 512), torch.randn(4, 3, 32, 32)
-    yield "WGAN-GP step 32x32 x4", None, lambda: (d_step(G, D, adam[D], reals, z), g_step(G, D, adam[G], z))
+    z, reals = torch.randn(batch, 512), torch.randn(batch, 3, resolution, resolution)
+    run = lambda: (d_step(G, D, adam[D], reals, z), g_step(G, D, adam[G], z))  # noqa: E731
+    return Watched("step", resolution, batch, None, run)
+
+
+def measured(case: Watched, rounds: int, ceilings: Ceilings) -> CountedRow:
+    """The case run once watched, once by torch's counter, and `rounds` times for its time."""
+    case.run()
+    with watched() as counted:
+        case.run()
+    if case.network is not None:
+        counted.flops += torchs_flops(case.run)
+    row = CountedRow(
+        case.case,
+        "auto",
+        case.resolution,
+        case.batch,
+        "float32",
+        "cpu",
+        threads=torch.get_num_threads(),
+        counted_flops=counted.flops,
+        counted_bytes=counted.bytes,
+    )
+    row.samples = [timing.timed(case.run, CPU) for _ in range(rounds)]
+    row.median_s, row.p20_s, row.p80_s = stats.spread(row.samples)
+    attach([row], ceilings)
+    return row
+
+
+def transforms(case: Watched, rounds: int, took: float) -> str:
+    """The share of `took` that goes when the weights are frozen."""
+    if case.network is None:
+        return ""
+    with pggan_fast.frozen(case.network):
+        case.run()
+        frozen = stats.spread([timing.timed(case.run, CPU) for _ in range(rounds)]).median
+    return f"{100.0 * (1.0 - frozen / took):.0f} %"
+
+
+def table() -> Table:
+    names = "case", "median", "GFLOP", "% of GEMM", "MB", "% of copy", "floor", "bound", "x floor"
+    return Table(*names, "weights' transforms", box=box.ASCII2, pad_edge=False)
+
+
+def cells(row: CountedRow, ceilings: Ceilings) -> list[str]:
+    assert row.median_s is not None
+    assert row.floor_s is not None
+    return [
+        f"{row.case} {row.resolution}x{row.resolution} x{row.batch}",
+        seconds(row.median_s),
+        f"{row.counted_flops / 1e9:.1f}",
+        f"{100.0 * row.counted_flops / row.median_s / ceilings.flops:.0f} %",
+        f"{row.counted_bytes / 1e6:.0f}",
+        f"{100.0 * row.counted_bytes / row.median_s / ceilings.bytes:.0f} %",
+        seconds(row.floor_s),
+        row.bound or "",
+        f"{row.median_s / row.floor_s:.2f}",
+    ]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    name, form = "python -m pggan_fast.benchmarks.roofline", argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(name, description=__doc__, formatter_class=form)
+    parser = command.parser("roofline", __doc__)
     parser.add_argument("--rounds", type=positive, default=7, metavar="N", help="timed calls of each case")
-    rounds = parser.parse_args(arguments).rounds
+    options = command.parsed(parser, arguments)
     if cpu.native is None:
         print(cpu.why_missing(), file=sys.stderr)
         return 1
     started = time.perf_counter()
-    flops, bandwidth = product_ceiling(), memory_ceiling()
-    drawn = Table(
-        "case", "median", "GFLOP", "% of GEMM", "MB", "% of copy", "weights' transforms", box=box.ASCII2, pad_edge=False
-    )
-    for name, network, run in cases():
-        run()
-        with watched() as counted:
-            run()
-        counted.flops += 0.0 if network is None else torchs_flops(run)
-        took = _median(run, rounds)
-        share = ""
-        if network is not None:
-            with pggan_fast.frozen(network):
-                share = f"{100.0 * (1.0 - _median(run, rounds) / took):.0f} %"
-        drawn.add_row(
-            name, seconds(took), f"{counted.flops / 1e9:.1f}", f"{100.0 * counted.flops / took / flops:.0f} %",
-            f"{counted.bytes / 1e6:.0f}", f"{100.0 * counted.bytes / took / bandwidth:.0f} %", share,
-        )  # fmt: skip
+    ceilings, rows, drawn = measure(CPU), [], table()
+    for case in cases():
+        row = measured(case, options.rounds, ceilings)
+        assert row.median_s is not None
+        rows.append(row)
+        drawn.add_row(*cells(row, ceilings), transforms(case, options.rounds, row.median_s))
     screen = console()
     screen.print(drawn)
     screen.print(
-        f"ceilings: {flops / 1e9:.0f} GFLOP/s of matrix products, {bandwidth / 1e9:.1f} GB/s of a copy, "
-        f"{torch.get_num_threads()} threads; took {time.perf_counter() - started:.0f} s"
+        f"ceilings: {ceilings.flops / 1e9:.0f} GFLOP/s of matrix products, {ceilings.bytes / 1e9:.1f} GB/s of a copy, "
+        f"{seconds(ceilings.launch_s)} of an op, {torch.get_num_threads()} threads; "
+        f"took {time.perf_counter() - started:.0f} s"
     )
+    command.save(options.json, rows, CPU, started, ceilings.to_dict())
     return 0
 
 
