@@ -51,15 +51,18 @@ class Verdict(NamedTuple):
 def errors(result: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict[str, float]:
     """Relative error per tensor: of outputs max|a - ref| / max|ref|, of gradients and bytes rms(a - ref) / rms(ref).
 
-    Raises ValueError where names or shapes differ.
+    A gradient that only one of them has is zero in the other. Raises ValueError where other names or shapes differ.
     """
-    if result.keys() != reference.keys():
-        raise ValueError(f"got tensors {sorted(result)}, expected {sorted(reference)}")
+    outputs, expected = ([name for name in named if not name.startswith(GRADIENT)] for named in (result, reference))
+    if sorted(outputs) != sorted(expected):
+        raise ValueError(f"got tensors {sorted(outputs)}, expected {sorted(expected)}")
+    absent = {name: torch.zeros_like(t, dtype=torch.float64) for name, t in result.items() if name not in reference}
+    reference = {**reference, **absent}
     sizes = {name: _size(name, ref.double()) for name, ref in reference.items()}
     floor = FLOOR * max((s for name, s in sizes.items() if name.startswith(GRADIENT)), default=0.0)
     found = {}
     for name, ref in reference.items():
-        got = result[name]
+        got = result[name] if name in result else torch.zeros_like(ref)
         if got.shape != ref.shape:
             raise ValueError(f"{name}: got shape {tuple(got.shape)}, expected {tuple(ref.shape)}")
         scale = max(sizes[name], floor) if name.startswith(GRADIENT) else sizes[name]

@@ -1,8 +1,13 @@
-"""The file that `pggan-fast bench --json` writes: schema 1. Fields may be added, none renamed."""
+"""The files of a run: schema 1. Fields may be added, none renamed.
+
+`pggan-fast bench --json` writes one object. `--out` writes JSON lines: first everything but the results, then each row
+as soon as its unit is finished, so that nothing is lost with the rest of the run.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -37,8 +42,15 @@ class Row:
     mode: str | None = None  # of torch.compile
     fp32_precision: str | None = None
     threads: int | None = None
+    asked_threads: int | None = None  # of `--threads`; None: torch's own choice
     reason: str | None = None
     failed: bool = False  # the correctness gate was red
+    noise: float | None = None  # relative: how far two runs of eager were apart in these rounds
+    calls: int | None = None  # in a sample, whose seconds are their mean
+    flops: float | None = None  # of one call, by the form with the fewest products
+    min_bytes: float | None = None  # that one call has to read and write
+    floor_s: float | None = None  # the least time by the machine's ceilings
+    bound: str | None = None  # what makes the floor: "products", "memory" or "launch"
 
 
 @dataclass
@@ -50,6 +62,7 @@ class Report:
     preset: str | None = None
     seed: int | None = None
     elapsed_s: float | None = None
+    interrupted: bool = False
     schema: int = SCHEMA
 
     @property
@@ -63,14 +76,46 @@ def dumps(report: Report) -> str:
 
 def loads(text: str) -> Report:
     """A report from JSON. Raises ValueError for another schema or a missing field; unknown fields are dropped."""
-    data = json.loads(text)
-    if data.get("schema") != SCHEMA:
-        raise ValueError(f"schema: got {data.get('schema')!r}, expected {SCHEMA}")
+    return _report(json.loads(text))
+
+
+def _report(data: Any) -> Report:
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise ValueError(f"schema: got {data.get('schema') if isinstance(data, dict) else data!r}, expected {SCHEMA}")
     try:
         rows = [Row(**_known(Row, row)) for row in data["results"]]
         return Report(**{**_known(Report, data), "results": rows})
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a benchmark report: {error}") from error
+
+
+def header(report: Report) -> str:
+    """The first line of a file of JSON lines."""
+    facts = {key: value for key, value in asdict(report).items() if key != "results"}
+    return json.dumps(facts, allow_nan=False) + "\n"
+
+
+def lines(rows: Iterable[Row]) -> str:
+    return "".join(json.dumps(asdict(row), allow_nan=False) + "\n" for row in rows)
+
+
+def read(path: Path) -> Report:
+    """A report of either kind of file. A last line that was cut off is passed over; raises ValueError for other text,
+    OSError where the file cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        try:
+            whole = json.loads(text)
+        except json.JSONDecodeError:
+            whole = None
+        if whole is not None and not (isinstance(whole, dict) and "results" not in whole):
+            return _report(whole)
+        first, *others = text.split("\n")
+        cut = others and others[-1] != ""  # a line without its end
+        rows = [json.loads(line) for line in (others[:-1] if cut else others) if line]
+        return _report({**json.loads(first), "results": rows})
+    except ValueError as error:  # a decoding error is one
+        raise ValueError(f"{path}: no results of a benchmark: {error}") from None
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -32,3 +32,8 @@ def speedup(baseline: Sequence[float], ours: Sequence[float]) -> Spread:
         raise ValueError(f"samples: got {len(baseline)} of the baseline and {len(ours)}, expected pairs")
     within = spread([b / o for b, o in zip(baseline, ours, strict=True)])
     return Spread(spread(baseline).median / spread(ours).median, within.p20, within.p80)
+
+
+def noise(baseline: Sequence[float], again: Sequence[float]) -> float:
+    """How far a ratio of two runs of the very same may be from 1: 0.03 is 3 %. Samples as for `speedup`."""
+    return max(abs(ratio - 1.0) for ratio in speedup(baseline, again))

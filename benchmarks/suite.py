@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from pggan_fast.benchmarks import fit, gate, providers, stats, timing, workloads
+from pggan_fast.benchmarks import ceilings, conditions, fit, gate, providers, stats, timing, workloads
 from pggan_fast.benchmarks.cases import COMBINED, STEPS, Case, Inputs, Unit, inputs
-from pggan_fast.benchmarks.providers import EAGER, REFERENCE, Factory, Provider, Weights, network
+from pggan_fast.benchmarks.providers import EAGER, EAGER_AGAIN, REFERENCE, Provider, Weights
 from pggan_fast.benchmarks.schema import Report, Row
+from pggan_fast.benchmarks.subjects import Widths
 from pggan_fast.benchmarks.workloads import Workload
 
 from pggan_fast.backends import report
@@ -22,6 +23,8 @@ from pggan_fast.backends.registry import BackendUnavailable
 # many seconds before there was one), and what the units after it need at least.
 FIRST_COMPILE_S = 30.0
 UNIT_S = 6.0
+CPU = torch.device("cpu")
+NOISE_S = 2.0  # eager is not run a second time where a call takes longer: the noise of such is the noise of others
 
 
 @dataclass
@@ -32,11 +35,13 @@ class Plan:
     repeats: int | None = None  # rounds; None: as many as fit the budget, at least timing.MIN_ROUNDS
     budget_s: float = 165.0
     preset: str | None = None
-    factory: Factory = network
+    widths: Widths = field(default_factory=Widths)
     build: workloads.Build = workloads.build
     say: Callable[[str], None] = lambda text: None  # progress, one line per thing begun
-    latent: int = 512
+    keep: Callable[[list[Row]], None] = lambda rows: None  # the rows of each unit as soon as it is finished
     compile_steps: bool = True  # False: no torch.compile of training steps, which takes minutes on a CPU
+    noise: bool = True  # whether eager is measured twice, where a call takes less than NOISE_S
+    ceilings: ceilings.Ceilings | None = None  # of the machine, for the floor of every row
 
 
 @dataclass
@@ -50,30 +55,51 @@ class _Lane:
     first_s: dict[str, float] = field(default_factory=dict)
     warm_s: dict[str, float] = field(default_factory=dict)
     samples: dict[str, list[float]] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
     peaks: dict[str, int | None] = field(default_factory=dict)
 
 
-def run(plan: Plan) -> Report:
-    """Run the whole plan; a case with a red gate is in the report with its reason and without times."""
+def run(plan: Plan, device: torch.device = CPU) -> Report:
+    """Run the whole plan; a case with a red gate is in the report with its reason and without times.
+
+    Ctrl-C ends it with what is finished. `device` is that of the units.
+    """
     started = time.perf_counter()
-    rows: list[Row] = []
-    device = plan.units[0][0].device
-    who = list(plan.providers)
+    result = empty_report(plan, device)
     clock = _Clock(started + plan.budget_s)
+    threads = torch.get_num_threads()
+    try:
+        for number, unit in enumerate(plan.units):
+            torch.set_num_threads(unit[0].threads or threads)
+            rows = _Unit(plan, unit, lanes_of(plan), clock, len(plan.units) - number).run()
+            if plan.ceilings is not None:
+                ceilings.attach(rows, plan.ceilings)
+            plan.keep(rows)
+            result.results += rows
+            gc.collect()
+    except KeyboardInterrupt:
+        result.interrupted = True
+    finally:
+        torch.set_num_threads(threads)
+    result.machine["conditions"] = [*result.machine["conditions"], conditions.now(device)]
+    result.elapsed_s = time.perf_counter() - started
+    return result
+
+
+def lanes_of(plan: Plan) -> list[Provider]:
+    """The providers, eager among them, and eager again."""
+    who = list(plan.providers)
     if EAGER not in who:
         who.insert(0, EAGER)
-    for number, unit in enumerate(plan.units):
-        rows += _Unit(plan, unit, who, clock, len(plan.units) - number).run()
-        gc.collect()
-    return Report(
-        machine=report.machine(device),
-        versions=report.versions(),
-        commit=report.commit(),
-        results=rows,
-        preset=plan.preset,
-        seed=plan.seed,
-        elapsed_s=time.perf_counter() - started,
-    )
+    return [*who, EAGER_AGAIN] if plan.noise else who
+
+
+def empty_report(plan: Plan, device: torch.device = CPU) -> Report:
+    """What a run's file begins with."""
+    machine = {**report.machine(device), "conditions": [conditions.now(device)]}
+    if plan.ceilings is not None:
+        machine["ceilings"] = plan.ceilings.to_dict()
+    return Report(machine, report.versions(), report.commit(), [], preset=plan.preset, seed=plan.seed)
 
 
 @dataclass
@@ -94,7 +120,7 @@ class _Unit:
         self.plan, self.unit, self.device = plan, unit, unit[0].device
         self.clock, self.units_left = clock, units_left
         self.lanes = [_Lane(provider) for provider in who]
-        self.weights = Weights(plan.factory, unit[0].resolution, plan.seed)
+        self.weights = Weights(plan.widths, unit[0].resolution, plan.seed)
 
     def run(self) -> list[Row]:
         available = timing.available_bytes(self.device)
@@ -116,8 +142,12 @@ class _Unit:
     def _check(self, case: Case) -> None:
         """Build and run every provider once and hold its result to the gate; a red one refuses the whole case."""
         self.plan.say(f"{case.title}: float64 reference")
-        data = inputs(case, self.plan.seed, self.plan.latent)
-        reference = self.plan.build(case, REFERENCE, self.weights, data)()
+        data = inputs(case, self.plan.seed, self.plan.widths)
+        try:
+            reference = self.plan.build(case, REFERENCE, self.weights, data)()
+        except ModuleNotFoundError as error:  # of somebody else's networks
+            self._refuse(case.name, str(error))
+            return
         reference = {name: tensor.clone() for name, tensor in reference.items()}
         torchs: dict[str, float] = {}
         for lane in sorted(self.lanes, key=lambda lane: lane.provider != EAGER):  # eager first: the limits come from it
@@ -138,7 +168,10 @@ class _Unit:
     ) -> dict[str, float] | None:
         """Errors of the first result; None, with the reason noted, where the provider cannot run this case."""
         provider = lane.provider
-        if provider.compile_mode is not None and (reason := self._reason_not_to_compile(case)):
+        reason = provider.reason(case)
+        if provider.compile_mode is not None:
+            reason = reason or self._reason_not_to_compile(case)
+        if reason:
             lane.reasons[case.name] = reason
             return None
         self.plan.say(f"{case.title}: {provider.name}, first run and check")
@@ -165,7 +198,7 @@ class _Unit:
         return found
 
     def _reason_not_to_compile(self, case: Case) -> str | None:
-        if case.name == "D.step" and (refusal := providers.refusal_of_double_backward()):
+        if case.differentiates_twice and (refusal := providers.refusal_of_double_backward()):
             return refusal
         if case.training and not self.plan.compile_steps:
             return "the quick preset compiles no training steps, which takes minutes on a CPU; --preset full does"
@@ -175,23 +208,30 @@ class _Unit:
         return None
 
     def _measure_memory(self) -> None:
-        """The second run of each: it measures memory, warms up, and tells what a round will cost."""
+        """The second run of each measures memory; those after it warm up, and tell what a round will cost."""
         for lane in self.lanes:
-            for name, workload in lane.runs.items():
+            for name, workload in list(lane.runs.items()):
                 self.plan.say(f"{self._title(name)}: {lane.provider.name}, warm-up and peak memory")
                 start = time.perf_counter()
                 lane.peaks[name] = timing.peak_bytes(workload, self.device)
                 lane.warm_s[name] = time.perf_counter() - start
+                if lane.provider == EAGER_AGAIN and lane.warm_s[name] > NOISE_S:
+                    del lane.runs[name], lane.warm_s[name]
+                    lane.reasons[name] = f"a call takes more than {NOISE_S:.0f} s: no second run for the noise"
+                elif lane.warm_s[name] < timing.WARM_UP_S:
+                    lane.warm_s[name] = timing.warm_up(workload, self.device)
+                    lane.calls[name] = timing.calls_for(lane.warm_s[name])
 
     def _time(self) -> None:
         runs = {(i, name): run for i, lane in enumerate(self.lanes) for name, run in lane.runs.items()}
         if not runs:
             return
-        one_round = sum(sum(lane.warm_s.values()) for lane in self.lanes)
+        calls = {(i, name): self.lanes[i].calls.get(name, 1) for i, name in runs}
+        one_round = sum(self.lanes[i].warm_s[name] * count for (i, name), count in calls.items())
         share = self.clock.left() / self.units_left
         rounds = self.plan.repeats or timing.rounds_for(share, one_round)
         self.plan.say(f"{self._title()}: {rounds} rounds, about {rounds * one_round:.0f} s")
-        samples = timing.interleave(runs, rounds, self.device)
+        samples = timing.interleave(runs, rounds, self.device, calls)
         for i, name in runs:
             self.lanes[i].samples[name] = samples[i, name]
 
@@ -219,6 +259,7 @@ class _Unit:
             mode=lane.provider.compile_mode,
             fp32_precision=report.fp32_precision(case.device),
             threads=torch.get_num_threads(),
+            asked_threads=case.threads,
             reason=lane.reasons.get(case.name),
             failed=verdict is not None and verdict.red,
         )
@@ -227,10 +268,13 @@ class _Unit:
             return row
         time_s = stats.spread(samples)
         row.median_s, row.p20_s, row.p80_s, row.samples = *time_s, samples
-        row.images_per_s = case.batch / time_s.median
+        row.images_per_s, row.calls = case.batch / time_s.median, lane.calls.get(case.name, 1)
         row.peak_bytes = lane.peaks.get(case.name)
         if eager.samples.get(case.name):
             row.ratio, row.ratio_p20, row.ratio_p80 = stats.speedup(eager.samples[case.name], samples)
+        again = next((lane for lane in self.lanes if lane.provider == EAGER_AGAIN), None)
+        if again is not None and again.samples.get(case.name):
+            row.noise = stats.noise(eager.samples[case.name], again.samples[case.name])
         return row
 
     def _title(self, name: str | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import groupby
 
 from pggan_fast.benchmarks.schema import Report, Row
@@ -10,7 +11,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-PLAIN_WIDTH = 150  # columns where there is no terminal to ask
+EAGER_AGAIN = "eager_again"  # the A/A pair: shown as noise
+PLAIN_WIDTH = 170  # columns where there is no terminal to ask
 
 
 def console(stderr: bool = False) -> Console:
@@ -25,17 +27,19 @@ def render(report: Report, terminal: bool) -> RenderableType:
     for name in ("case", "size", "dtype"):
         table.add_column(name, no_wrap=True)
     table.add_column("provider", no_wrap=True)
-    for name in ("median", "p20..p80", "runs", "images/s", "x eager", "p20..p80", "peak", "error"):
+    for name in ("median", "p20..p80", "runs", "images/s", "x eager", "p20..p80", "of floor", "peak", "error"):
         table.add_column(name, justify="right", no_wrap=True)
     notes: list[Text] = []
-    for _, group in groupby(ordered(report.results), key=lambda r: (r.case, r.resolution, r.batch, r.dtype)):
+    shown = [row for row in ordered(report.results) if row.provider != EAGER_AGAIN]
+    noises = noise_of(report.results)
+    for _, group in groupby(shown, key=lambda r: (r.case, r.resolution, r.batch, r.dtype, r.asked_threads)):
         for number, row in enumerate(group):
-            head = [""] * 3 if number else [row.case, f"{row.resolution}x{row.resolution} x{row.batch}", row.dtype]
+            head = [""] * 3 if number else [row.case, _size(row), row.dtype]
             if row.median_s is None:
                 notes.append(_note(row))
-                table.add_row(*head, _name(row), "[red]wrong[/]" if row.failed else "-", *[""] * 7)
+                table.add_row(*head, _name(row), "[red]wrong[/]" if row.failed else "-", *[""] * 8)
             else:
-                table.add_row(*head, _name(row), *_numbers(row))
+                table.add_row(*head, _name(row), *_numbers(row, noises))
         table.add_section()
     return Group(table, *notes, _footer(report))
 
@@ -44,6 +48,17 @@ def ordered(rows: list[Row]) -> list[Row]:
     """Whole steps, then their parts, then forwards; the rest of the order is the run's own."""
     rank = {"step": 0, "D.step": 1, "G.step": 2}
     return sorted(rows, key=lambda r: (r.resolution if r.case in rank else 1 << 20, r.batch, rank.get(r.case, 3)))
+
+
+def noise_of(rows: list[Row]) -> Callable[[Row], float | None]:
+    """A row's noise; where its own rounds have not measured any, the largest of the run."""
+    largest = max((row.noise for row in rows if row.noise is not None), default=None)
+    return lambda row: largest if row.noise is None else row.noise
+
+
+def _size(row: Row) -> str:
+    threads = "" if row.asked_threads is None else f" t{row.asked_threads}"
+    return f"{row.resolution}x{row.resolution} x{row.batch}{threads}"
 
 
 def seconds(x: float) -> str:
@@ -64,13 +79,15 @@ def _name(row: Row) -> str:
     return f"{row.provider} ({row.mode})" if row.mode else row.provider
 
 
-def _numbers(row: Row) -> list[str]:
+def _numbers(row: Row, noises: Callable[[Row], float | None]) -> list[str]:
     assert row.median_s is not None
     assert row.p20_s is not None
     assert row.p80_s is not None
     ratio = spread = ""
     if row.ratio is not None and row.ratio_p20 is not None and row.ratio_p80 is not None:
-        ratio, spread = f"{row.ratio:.2f}", f"{row.ratio_p20:.2f}..{row.ratio_p80:.2f}"
+        noise = noises(row)
+        same = row.provider != "eager" and noise is not None and abs(row.ratio - 1.0) <= noise
+        ratio, spread = f"{'~' * same}{row.ratio:.2f}", f"{row.ratio_p20:.2f}..{row.ratio_p80:.2f}"
     return [
         seconds(row.median_s),
         f"{seconds(row.p20_s)}..{seconds(row.p80_s)}",
@@ -78,6 +95,7 @@ def _numbers(row: Row) -> list[str]:
         _digits(row.images_per_s or 0.0),
         ratio,
         spread,
+        "" if row.floor_s is None else f"{100.0 * row.floor_s / row.median_s:.0f} %",
         "" if row.peak_bytes is None else size(row.peak_bytes),
         "" if row.error is None else f"{row.error:.1e}",
     ]
@@ -90,11 +108,28 @@ def _note(row: Row) -> Text:
 
 def _footer(report: Report) -> Text:
     machine, versions = report.machine, report.versions
+    noises = sorted(row.noise for row in report.results if row.noise is not None and row.provider == "eager")
+    noise = (
+        ""
+        if not noises
+        else (
+            f"\nnoise: two runs of eager differ by {100.0 * noises[0]:.1f} to {100.0 * noises[-1]:.1f} % (A/A); ~ no "
+            "difference: a ratio within the noise of its case."
+        )
+    )
+    floor = ""
+    if ceilings := report.machine.get("ceilings"):
+        flops, copied, launch = ceilings["flops"] / 1e9, ceilings["bytes"] / 1e9, 1e6 * ceilings["launch_s"]
+        floor = (
+            f"\nof floor: the least time by the machine's ceilings ({flops:.0f} GFLOP/s of a matrix product, "
+            f"{copied:.1f} GB/s of a copy, {launch:.1f} us an op), in parts of the median."
+        )
     took = "" if report.elapsed_s is None else f"; took {report.elapsed_s:.0f} s"
     return Text(
         f"{machine['device']}, {machine['threads']} threads, float32 convolutions in {machine['fp32_precision']}; "
         f"torch {versions['torch']}{took}.\n"
         "x eager: times faster than plain PyTorch in NCHW, in the same run. error: against float64. "
-        "peak: memory above parameters, gradients, optimiser state and inputs.",
+        "peak: memory above parameters, gradients, optimiser state and inputs."
+        f"{floor}{noise}",
         style="dim",
     )

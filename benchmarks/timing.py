@@ -16,6 +16,8 @@ Key = TypeVar("Key")
 
 MIN_ROUNDS = 3
 MAX_ROUNDS = 30
+SAMPLE_S = 2e-3  # of a sample, at least
+WARM_UP_S, STABLE = 0.5, 0.05
 
 
 def synchronize(device: torch.device) -> None:
@@ -34,13 +36,50 @@ def timed(run: Callable[[], Any], device: torch.device) -> float:
     return seconds
 
 
-def interleave(runs: Mapping[Key, Callable[[], Any]], rounds: int, device: torch.device) -> dict[Key, list[float]]:
-    """`rounds` samples of each, in turns A B C A B C, so that a slow phase of the machine holds all of them."""
+def interleave(
+    runs: Mapping[Key, Callable[[], Any]],
+    rounds: int,
+    device: torch.device,
+    calls: Mapping[Key, int] | None = None,
+) -> dict[Key, list[float]]:
+    """`rounds` samples of each, in turns A B C A B C, so that a slow phase of the machine holds all of them.
+
+    A sample is the mean of that many `calls` in a row: 1 where it does not say.
+    """
     samples: dict[Key, list[float]] = {key: [] for key in runs}
     for _ in range(rounds):
         for key, run in runs.items():
-            samples[key].append(timed(run, device))
+            count = (calls or {}).get(key, 1)
+            samples[key].append(timed(run if count == 1 else repeated(run, count), device) / count)
     return samples
+
+
+def repeated(run: Callable[[], Any], calls: int) -> Callable[[], None]:
+    def many() -> None:
+        for _ in range(calls):
+            run()
+
+    return many
+
+
+def calls_for(seconds: float) -> int:
+    """How many calls of so many seconds make a sample that the clock and the scheduler do not blur."""
+    return max(1, min(1000, math.ceil(SAMPLE_S / max(seconds, 1e-7))))
+
+
+def warm_up(run: Callable[[], Any], device: torch.device) -> float:
+    """Run until a call takes no longer than the one before (within STABLE), for WARM_UP_S at most; the last's seconds.
+
+    Frequencies rise, allocators and autotuners settle. A call that itself takes longer than WARM_UP_S is not repeated.
+    """
+    started = time.perf_counter()
+    before = timed(run, device)
+    while time.perf_counter() - started < WARM_UP_S:
+        last = timed(run, device)
+        if last >= before * (1.0 - STABLE):
+            return last
+        before = last
+    return before
 
 
 def rounds_for(seconds: float, round_seconds: float) -> int:

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import torch
 from pggan_fast.benchmarks import timing
-from pggan_fast.benchmarks.cases import LATENT, default_batch
+from pggan_fast.benchmarks.cases import default_batch
+from pggan_fast.benchmarks.subjects import Widths
 from pggan_fast.benchmarks.tune_plans import tune_plans
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -168,8 +169,8 @@ def usual_way(op: str, args: tuple[Any, ...]) -> str:
 def calls(resolution: int, batch: int, dtype: torch.dtype) -> Iterator[Call]:
     """Every internal op of training steps and samplings, fading in and not, half activations beside float32 weights."""
     with torch.device("meta"):
-        G, D = Generator(resolution, latent_dim=LATENT), Discriminator(resolution)
-        z = torch.empty(batch, LATENT, dtype=dtype)
+        G, D = Generator(resolution, latent_dim=Widths().latent), Discriminator(resolution)
+        z = torch.empty(batch, Widths().latent, dtype=dtype)
         reals, alpha = torch.empty(batch, 3, resolution, resolution, dtype=dtype), torch.empty(())
     recorder = _Recorder()
     for fading in (1.0, alpha):

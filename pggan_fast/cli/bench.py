@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -15,34 +17,40 @@ from pggan_fast.cli.files import check_writable
 
 if TYPE_CHECKING:
     from pggan_fast.benchmarks.providers import Provider
+    from pggan_fast.benchmarks.schema import Report
     from pggan_fast.benchmarks.suite import Plan
 
-ProviderName = Literal["auto", "eager", "eager_channels_last", "compile", "aten", "cpu", "triton", "cuda"]
-CaseName = Literal["G.forward", "D.forward", "D.step", "G.step", "G.sample"]
+ProviderName = Literal[
+    "auto", "eager", "eager_channels_last", "best_eager", "compile", "compile_max_autotune", "aten", "cpu", "triton",
+    "cuda",
+]  # fmt: skip
 DEFAULT_PROVIDERS: tuple[ProviderName, ...] = ("auto", "eager", "eager_channels_last", "compile")
+MOST_SEED = 2**63 - 16
+INTERRUPTED = 130
 
 
-def _option(metavar: str | None = None) -> Any:
+def _option(metavar: str | None = None, name: str | None = None) -> Any:
     """An option without a default to show."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+    return tyro.conf.arg(metavar=metavar, name=name, help_behavior_hint="")
 
 
 @dataclass
 class Command:
-    """Measure whole networks and whole WGAN-GP training steps against plain PyTorch, side by side in one run.
+    """Measure ops, layers, networks and whole WGAN-GP training steps against plain PyTorch, side by side in one run.
 
     Every provider holds the same weights and must agree with a float64 reference before anything is timed; where one
     does not, its case gets no times and the exit status is 1. Providers are timed in turns, and ratios are within the
-    run. The default aims at less than three minutes on two idle CPU cores.
+    run. The default aims at less than three minutes on two idle CPU cores. Of files that runs have left, `pggan-fast
+    bench report` makes tables, pictures and a page, and `pggan-fast bench compare` says what differs between two.
     """
 
-    preset: Literal["quick", "full"] = "quick"
-    """full adds forwards from 4x4 to 1024x1024, a step at 64x64, a G step at 128x128; it may take an hour."""
-    cases: Annotated[tuple[CaseName, ...], _option()] = ()
-    """Only these cases of the preset; G.sample (latents to bytes, ours by inference.Sampler) runs only if named."""
+    preset: Literal["quick", "full", "layers", "growth", "peers"] = "quick"
+    """What is measured, at which sizes: --list tells. full may take hours."""
+    cases: Annotated[tuple[str, ...], _option("CASE")] = ()
+    """Only these cases, or those that match, as '*.block.*'; --list shows all."""
     resolution: Annotated[tuple[int, ...], _option("R")] = ()
     """Powers of two from 4 to 1024, instead of the preset's."""
-    batch: Annotated[int | None, _option("N")] = None
+    batch: Annotated[tuple[int, ...], _option("N")] = ()
     """Images per batch, instead of the preset's."""
     providers: Annotated[tuple[ProviderName, ...], tyro.conf.arg(aliases=["--provider"])] = DEFAULT_PROVIDERS
     """auto: this library, choosing its backends; aten to cuda: one of its backends; the others: plain PyTorch."""
@@ -51,42 +59,102 @@ class Command:
     device: Annotated[str | None, _option("DEVICE")] = None
     """cpu, cuda or cuda:N; cuda where there is one, if not given."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    """Half dtypes cast the networks for forwards and use autocast for training steps."""
-    threads: Annotated[int | None, _option("N")] = None
-    """CPU threads; torch's own choice, if not given."""
+    """Half dtypes cast the modules, and are autocast's in training steps."""
+    threads: Annotated[tuple[int, ...], _option("N")] = ()
+    """CPU threads, several one after the other; torch's own choice, if not given."""
     repeats: Annotated[int | None, _option("N")] = None
     """Timed rounds, at least 3; as many as fit in the budget (3 to 30), if not given."""
     budget: Annotated[float | None, _option("SECONDS")] = None
-    """What the run aims at; 165 for quick and 3600 for full, if not given."""
+    """What the run aims at: 165 for quick and 3600 for full, if not given."""
     compile_mode: Literal["auto", "default", "max-autotune"] = "auto"
-    """Mode of torch.compile. auto: default in quick, max-autotune in full."""
+    """Mode of the provider "compile". auto: default in quick, max-autotune in others."""
     seed: int = 0
     """Of weights and inputs."""
+    out: Annotated[Path | None, _option("FILE.jsonl")] = None
+    """Keep every finished case here, as the run goes on."""
+    resume: bool = False
+    """Go on with the run of --out: measure what it has not."""
     json: Annotated[Path | None, _option("FILE")] = None
-    """Write every sample here."""
+    """Write every sample here at the end, as one object."""
     plot: Annotated[Path | None, _option("FILE.png")] = None
     """Draw the results here; needs matplotlib."""
+    show: Annotated[bool, _option(name="list")] = False
+    """Show the presets, cases and providers, and measure nothing."""
+
+    model: Annotated[
+        Literal["h100", "h200", "a100", "l4", "b200", "rtx4090", "here"] | None, _option("{h100,h200,...,here}")
+    ] = None
+    """Measure nothing: predict every layer of G and D on this chip, beside what --out has measured."""
 
     def run(self) -> int:
+        if self.show:
+            return _list()
         self._check()
-        from pggan_fast.benchmarks import plot, schema, suite, table
+        if self.model:
+            return self._predict(self.model)
+        from pggan_fast.benchmarks import plot, schema, table
         from pggan_fast.benchmarks.progress import Progress
 
-        plan = self._plan()
-        with Progress(table.console(stderr=True)) as progress:
-            plan.say = progress
-            report = suite.run(plan)
         screen = table.console()
+        with Progress(table.console(stderr=True)) as progress:
+            report = self._measure(progress)
         screen.print(table.render(report, screen.is_terminal))
         if self.json:
             schema.write_atomically(self.json, schema.dumps(report))
-        if self.plot:
+        if self.plot and any(row.median_s is not None for row in report.results):
             plot.draw(report, self.plot)
+        if report.interrupted:
+            go_on = f"; with --resume it goes on with {self.out}" if self.out else ""
+            screen.print(f"interrupted: what was finished is above{go_on}", soft_wrap=True)
+            return INTERRUPTED
         return 1 if report.red else 0
+
+    def _measure(self, progress: Any) -> Report:
+        from pggan_fast.benchmarks import ceilings, suite
+        from pggan_fast.benchmarks.runs import RunFile, remaining
+
+        plan = self._plan()
+        plan.say = progress
+        device, dtype = plan.units[0][0].device, plan.units[0][0].dtype
+        file = None if self.out is None else RunFile(self.out)
+        try:
+            begun = None if file is None else file.begun(suite.empty_report(plan, device), self.resume)
+        except (ValueError, OSError) as error:
+            raise UsageError(f"--out: {error}") from None
+        if begun is None:
+            progress("the machine's ceilings")
+            plan.ceilings = ceilings.measure(device, dtype)
+        else:
+            plan.ceilings = ceilings.Ceilings.from_dict(begun.machine["ceilings"])
+            plan.units = remaining(plan.units, suite.lanes_of(plan), begun.results)
+        if file is not None:
+            plan.keep = file.keep
+            if begun is None:
+                file.start(suite.empty_report(plan, device))
+        report = suite.run(plan, device)
+        report.results = [*(begun.results if begun else []), *report.results]
+        return report
+
+    def _predict(self, chip: str) -> int:
+        import torch
+
+        from pggan_fast.benchmarks import model, schema, table
+
+        dtype, screen = getattr(torch, self.dtype), table.console()
+        try:
+            measured = schema.read(self.out).results if self.out and self.out.exists() else []
+        except (ValueError, OSError) as error:
+            raise UsageError(f"--out: {error}") from None
+        described = model.chip_of(chip, parse_device(self.device), dtype)
+        for resolution in self.resolution or (128,):
+            for batch in self.batch or (4,):
+                for name in model.NETWORKS:
+                    screen.print(model.render(described, name, resolution, batch, dtype, measured))
+        return 0
 
     def _check(self) -> None:
         """Everything that could fail after minutes of timing, before them."""
-        for name, path in (("--json", self.json), ("--plot", self.plot)):
+        for name, path in (("--out", self.out), ("--json", self.json), ("--plot", self.plot)):
             if path is not None:
                 check_writable(name, path)
         if self.plot is not None:
@@ -96,12 +164,15 @@ class Command:
                 raise UsageError(f"--plot: got {self.plot.name}, expected a name that ends in .png")
             if not plot.available():
                 raise UsageError(f"--plot: {plot.MISSING}")
+        if self.resume and self.out is None:
+            raise UsageError("--resume: goes on with a file; --out names it")
         if self.repeats is not None and self.repeats < 3:
             raise UsageError(f"--repeats: got {self.repeats}, expected at least 3: fewer show no spread")
-        for option in ("batch", "threads", "budget"):
-            value = getattr(self, option)
-            if value is not None and not 0 < value < math.inf:  # NaN fails too
-                raise UsageError(f"--{option}: got {value}, expected a positive number")
+        if self.budget is not None and not 0 < self.budget < math.inf:  # NaN fails too
+            raise UsageError(f"--budget: got {self.budget}, expected a positive number")
+        _within("--seed", [self.seed], 0, MOST_SEED)
+        _within("--batch", self.batch, 1, 65536)
+        _within("--threads", self.threads, 1, os.cpu_count() or 1, "as many as there are cores at most")
         if not self.providers:
             raise UsageError(f"--providers: got none, expected some of {', '.join(get_args(ProviderName))}")
         bad = [r for r in self.resolution if r not in [2**i for i in range(2, 11)]]
@@ -111,20 +182,27 @@ class Command:
     def _plan(self) -> Plan:
         import torch
 
-        from pggan_fast.benchmarks.cases import BUDGETS, units
+        from pggan_fast.benchmarks.cases import BUDGETS, matching, units
         from pggan_fast.benchmarks.suite import Plan
 
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
         device = parse_device(self.device)
+        try:
+            names = matching(self.cases) if self.cases else []
+        except ValueError as error:
+            raise UsageError(f"--cases: {error}") from None
         chosen = units(
             self.preset,
             device,
             getattr(torch, self.dtype),
-            names=self.cases,
+            names=names,
             resolutions=self.resolution,
-            batch=self.batch,
+            batches=self.batch,
+            threads=self.threads,
         )
+        if not chosen:
+            raise UsageError(
+                f"--cases: there is none of {', '.join(self.cases)} at these resolutions and in this dtype"
+            )
         return Plan(
             units=chosen,
             providers=self._providers(),
@@ -132,7 +210,7 @@ class Command:
             repeats=self.repeats,
             budget_s=self.budget or BUDGETS[self.preset],
             preset=self.preset,
-            compile_steps=self.preset == "full",
+            compile_steps=self.preset != "quick",
         )
 
     def _providers(self) -> list[Provider]:
@@ -143,5 +221,48 @@ class Command:
             raise UsageError(f"--backend {self.backend}: {reason}")
         mode = self.compile_mode
         if mode == "auto":
-            mode = "max-autotune" if self.preset == "full" else "default"
+            mode = "default" if self.preset == "quick" else "max-autotune"
         return [provider(name, mode, self.backend) for name in dict.fromkeys(self.providers)]
+
+
+def _within(option: str, values: Iterable[int], least: int, most: int, why: str = "") -> None:
+    for value in values:
+        if not least <= value <= most:
+            raise UsageError(f"{option}: got {value}, expected {least} to {most}{f', {why}' if why else ''}")
+
+
+def _list() -> int:
+    from rich import box
+    from rich.table import Table
+
+    from pggan_fast.benchmarks.cases import BUDGETS, CASES, MODES, PRESETS
+    from pggan_fast.benchmarks.peers.training import PEERS
+    from pggan_fast.benchmarks.providers import PROVIDERS
+    from pggan_fast.benchmarks.subjects import SUBJECTS
+    from pggan_fast.benchmarks.table import console
+
+    screen = console()
+    presets = {name: f"{made.__doc__ or ''} (aims at {BUDGETS[name]:.0f} s)" for name, made in PRESETS.items()}
+    elsewhere = {
+        f"python -m pggan_fast.benchmarks.{module}": text
+        for module, text in (
+            ("training", "the BENCHMARK preset: whole trainings, every phase"),
+            ("loader", "images a second of the loader, against the training step's"),
+            ("metrics", "SWD, MS-SSIM and others"),
+            ("overhead", "host microseconds of a layer call"),
+            ("roofline", "products and bytes counted as the kernels make them, against the machine's ceilings"),
+        )
+    }
+    providers = {name: p.text for name, p in PROVIDERS.items()}
+    cases = {f"{name}.{{{','.join(MODES)}}}": subject.text for name, subject in SUBJECTS.items()}
+    cases |= {name: text for name, text in CASES.items() if not name.endswith(tuple(f".{mode}" for mode in MODES))}
+    cases |= {f"{peer}.{{G,D}}.forward": f"the networks of {peer}" for peer in PEERS}
+    modes = {f".{name}": text for name, text in MODES.items()}
+    tables = {"preset": presets, "case": cases, "mode": modes, "provider": providers, "command": elsewhere}
+    for title, entries in tables.items():
+        shown = Table(title, "what it measures", box=box.SIMPLE_HEAVY if screen.is_terminal else box.ASCII2)
+        shown.columns[0].no_wrap = True
+        for name, text in entries.items():
+            shown.add_row(name, text)
+        screen.print(shown)
+    return 0

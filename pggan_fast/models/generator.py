@@ -139,17 +139,9 @@ class Generator(torch.nn.Module):
         for level in self.levels.resolutions:
             if level == r:
                 break
-            x = self._features(level, x)
+            x = block_features(block_of(self.blocks, level), x)
         image = self._image(r, x, alpha)
         return image if self.tanh_from is None or r < self.tanh_from else torch.tanh(image)
-
-    def _features(self, level: int, x: Tensor) -> Tensor:
-        block = block_of(self.blocks, level)
-        if level > 4 and _one_op(block):
-            return _stage(block, x)
-        for layer in block.values():
-            x = layer(x)
-        return x
 
     def _image(self, level: int, x: Tensor, alpha: float | Tensor) -> Tensor:
         """What the level shows, x being the features of the one below."""
@@ -158,7 +150,7 @@ class Generator(torch.nn.Module):
             low = cast(nn.ToRGB, self.to_rgb[name(level // 2)])
         if level > 4 and _one_op(block, to_rgb, *([] if low is None else [low])):
             return _stage(block, x, to_rgb.scaled, None if low is None else low.scaled, alpha)
-        y = self._features(level, x)
+        y = block_features(block, x)
         return to_rgb(y) if low is None else to_rgb.fade_in(y, low, x, alpha)
 
     def _joined(self, z: Tensor, labels: Tensor | None) -> Tensor:
@@ -182,6 +174,15 @@ class Generator(torch.nn.Module):
             raise ValueError(f"labels: expected {expected}, got {None if labels is None else tuple(labels.shape)}")
         if labels is not None and labels.shape != (z.shape[0], self.label_dim):
             raise ValueError(f"labels: expected shape {(z.shape[0], self.label_dim)}, got {tuple(labels.shape)}")
+
+
+def block_features(block: torch.nn.ModuleDict, x: Tensor) -> Tensor:
+    """What a level makes of the features below it (the first: of latents)."""
+    if "conv_up" in block and _one_op(block):
+        return _stage(block, x)
+    for layer in block.values():
+        x = layer(x)
+    return x
 
 
 def _one_op(block: torch.nn.ModuleDict, *shows: nn.ToRGB) -> bool:

@@ -2,36 +2,26 @@
 
 import pytest
 import torch
+from pggan_fast.benchmarks import timing
 from pggan_fast.benchmarks.cases import Case
 from pggan_fast.benchmarks.providers import EAGER, provider
 from pggan_fast.benchmarks.schema import Report, Row
+from pggan_fast.benchmarks.subjects import Widths
 from pggan_fast.benchmarks.suite import Plan
 
-from pggan_fast.models import Discriminator, Generator
-
 CPU = torch.device("cpu")
-WIDTH = {"fmap_base": 32, "fmap_max": 8}
-
-
-def tiny_network(kind, resolution, provider):
-    if kind == "G":
-        return Generator(resolution, latent_dim=16, backend=provider.backend, **WIDTH)
-    return Discriminator(resolution, backend=provider.backend, **WIDTH)
+TINY = Widths(fmap_base=32, fmap_max=8, latent=16)
 
 
 @pytest.fixture
-def factory():
-    return tiny_network
+def plan(monkeypatch):
+    """A plan of tiny networks at 8x8, three rounds of one call, for the case names given."""
+    monkeypatch.setattr(timing, "WARM_UP_S", 0.0)
 
-
-@pytest.fixture
-def plan():
-    """A plan of tiny networks at 8x8, three rounds, for the case names given."""
-
-    def make(*names, providers=None, **options):
-        unit = tuple(Case(name, 8, 4, torch.float32, CPU) for name in names)
+    def make(*names, providers=None, resolution=8, batch=4, **options):
+        unit = tuple(Case(name, resolution, batch, torch.float32, CPU) for name in names)
         chosen = providers or [EAGER, provider("auto")]
-        settings = {"factory": tiny_network, "latent": 16, "repeats": 3, **options}
+        settings = {"widths": TINY, "repeats": 3, "noise": False, **options}
         return Plan(units=[unit], providers=chosen, **settings)
 
     return make

@@ -53,12 +53,16 @@ def test_one_flipped_sign_passes_and_one_wrong_channel_does_not():
     assert verdict({**ref, "grad b": wrong}, ref).red
 
 
-def test_a_missing_or_misshapen_gradient_is_an_error():
-    ref = {"grad w": torch.ones(3), "grad b": torch.ones(3)}
-    with pytest.raises(ValueError, match="expected"):
+def test_an_absent_gradient_is_zero_and_a_misshapen_or_absent_output_an_error():
+    ref = {"y": torch.ones(3), "grad w": torch.ones(3), "grad b": torch.zeros(3)}
+    assert gate.errors({"y": torch.ones(3), "grad b": torch.zeros(3)}, ref)["grad w"] == 1.0
+    assert gate.errors({"y": torch.ones(3), "grad w": torch.ones(3)}, ref)["grad b"] == 0.0
+    assert gate.errors({**ref, "grad c": torch.ones(3)}, ref)["grad c"] > 1.0
+    assert gate.errors({**ref, "grad c": torch.zeros(3)}, ref)["grad c"] == 0.0
+    with pytest.raises(ValueError, match=r"got tensors \[\], expected \['y'\]"):
         gate.errors({"grad w": torch.ones(3)}, ref)
     with pytest.raises(ValueError, match="grad b: got shape"):
-        gate.errors({"grad w": torch.ones(3), "grad b": torch.ones(1)}, ref)
+        gate.errors({**ref, "grad b": torch.ones(1)}, ref)
 
 
 def test_a_tensor_that_eager_gets_wholly_wrong_does_not_hide_the_others():

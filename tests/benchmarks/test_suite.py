@@ -1,8 +1,9 @@
 import pytest
 import torch
-from pggan_fast.benchmarks import providers, suite, workloads
-from pggan_fast.benchmarks.cases import PRESETS, units
-from pggan_fast.benchmarks.providers import EAGER, provider
+from pggan_fast.benchmarks import best_eager, cases, providers, suite, workloads
+from pggan_fast.benchmarks.cases import CASES, PRESETS, Case, matching, units
+from pggan_fast.benchmarks.providers import EAGER, EAGER_AGAIN, PROVIDERS, REFERENCE, provider
+from pggan_fast.benchmarks.subjects import SUBJECTS, Widths
 
 from pggan_fast.inference import Sampler
 
@@ -149,9 +150,9 @@ def test_a_case_that_does_not_fit_is_skipped_with_its_size(plan, monkeypatch):
     assert all("GiB are free" in row.reason for row in report.results)
 
 
-def test_all_providers_hold_the_same_weights_and_no_bias_is_zero(factory):
-    weights = providers.Weights(factory, 8, seed=3)
-    a, b = (weights.network("D", who).state_dict() for who in (EAGER, AUTO))
+def test_all_providers_hold_the_same_weights_and_no_bias_is_zero():
+    weights = providers.Weights(Widths(32, 8, 16), 8, seed=3)
+    a, b = (weights.module("D", who).state_dict() for who in (EAGER, AUTO))
     assert a.keys() == b.keys()
     assert all(torch.equal(a[key], b[key]) for key in a)
     assert all(value.abs().min() > 0 for value in a.values())
@@ -162,14 +163,126 @@ def test_presets_put_steps_first_and_options_replace_their_sizes():
     quick = units("quick", cpu, torch.float32)
     assert [case.name for case in quick[0]] == ["D.step", "G.step"]
     assert {case.resolution for unit in quick for case in unit} == {32, 128}
-    (unit,) = units("quick", cpu, torch.float32, names=("G.forward",), resolutions=(64,), batch=3)
+    (unit,) = units("quick", cpu, torch.float32, names=("G.forward",), resolutions=(64,), batches=(3,))
     assert [(case.name, case.resolution, case.batch) for case in unit] == [("G.forward", 64, 3)]
     sizes = [
         (case.name, case.resolution, case.batch) for (case,) in units("quick", cpu, torch.float32, names=("G.sample",))
     ]
     assert sizes == [("G.sample", 128, 4), ("G.sample", 32, 4)]
-    (unit,) = units("full", cpu, torch.float32, names=("G.sample",), resolutions=(64,), batch=3)
+    (unit,) = units("full", cpu, torch.float32, names=("G.sample",), resolutions=(64,), batches=(3,))
     assert [(case.name, case.resolution, case.batch) for case in unit] == [("G.sample", 64, 3)]
     assert all(case.name != "G.sample" for name in PRESETS for unit in units(name, cpu, torch.float32) for case in unit)
     full = {(case.name, case.resolution, case.batch) for unit in units("full", cpu, torch.float32) for case in unit}
     assert {("D.step", 64, 8), ("G.step", 64, 8), ("G.step", 128, 4), ("G.forward", 1024, 1)} <= full
+
+
+def smallest(name):
+    """The case in small: 16 images for a family whose groups are of 16."""
+    least = SUBJECTS[name.rpartition(".")[0]].resolutions[0] if name.rpartition(".")[0] in SUBJECTS else 8
+    return {"resolution": least, "batch": 16 if "genforce" in name else 4}
+
+
+# Others' networks stand in their steps whole: their forwards alone, each fused once more, are slow tests.
+HERE = [name for name in CASES if not name.startswith(("pro-gan-pth", "gan-lab"))]
+FORWARDS = [name for name in HERE if name.startswith(tuple(cases.PEERS)) and name.endswith("forward")]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in FORWARDS else name for name in HERE]
+)
+def test_every_case_by_every_provider_that_runs_here_agrees(plan, name):
+    who = [p for p in PROVIDERS.values() if p.name not in ("triton", "cuda") and p.compile_mode is None]
+    report = suite.run(plan(name, providers=who, repeats=1, **smallest(name)))
+    assert not report.red, [row.reason for row in report.results if row.reason]
+    timed = {row.provider for row in report.results if row.median_s is not None}
+    assert {"auto", "eager"} <= timed
+    assert all(row.reason for row in report.results if row.provider not in timed)
+    if not name.startswith(tuple(cases.PEERS)) and not name.endswith("sample"):
+        assert timed == {p.name for p in who}
+
+
+@pytest.mark.parametrize("mode", ["forward", "backward", "double"])
+def test_a_wrong_layer_is_red(plan, mode, monkeypatch):
+    """The phases of an up-convolution with the kernel mirrored: an output like any other."""
+    real = best_eager._summed
+    monkeypatch.setattr(best_eager, "_summed", lambda w: real(w.flip(3)))
+    row = suite.run(plan(f"up.{mode}", providers=[EAGER, provider("best_eager")])).results[1]
+    assert row.failed
+
+
+def test_networks_that_are_not_installed_are_told_and_not_run(plan, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    report = suite.run(plan("pro-gan-pth.step"))
+    assert not report.red
+    assert {row.reason for row in report.results} == {"pro-gan-pth is not installed: pip install --no-deps pro-gan-pth"}
+
+
+def test_two_runs_of_the_same_give_the_noise(plan):
+    report = suite.run(plan("G.forward", noise=True))
+    rows = {row.provider: row for row in report.results}
+    again = rows["eager_again"]
+    expected = max(abs(x - 1) for x in (again.ratio, again.ratio_p20, again.ratio_p80))
+    assert [row.noise for row in rows.values()] == [pytest.approx(expected)] * 3
+    assert suite.run(plan("G.forward")).results[0].noise is None
+
+
+def test_no_second_run_where_a_call_takes_long(plan, monkeypatch):
+    monkeypatch.setattr(suite, "NOISE_S", 0.0)
+    rows = {row.provider: row for row in suite.run(plan("G.forward", noise=True)).results}
+    assert rows["eager_again"].median_s is None
+    assert "no second run for the noise" in rows["eager_again"].reason
+    assert rows["auto"].median_s
+
+
+def test_ctrl_c_keeps_what_is_finished(plan):
+    kept = []
+
+    def build(case, who, weights, data):
+        if case.name == "D.forward":
+            raise KeyboardInterrupt
+        return workloads.build(case, who, weights, data)
+
+    both = plan("G.forward", build=build, keep=kept.append)
+    both.units = [*both.units, *plan("D.forward").units]
+    report = suite.run(both)
+    assert report.interrupted
+    assert [row.case for row in report.results] == ["G.forward"] * 2
+    assert [[row.case for row in rows] for rows in kept] == [["G.forward"] * 2]
+
+
+def test_threads_are_the_cases_and_set_back(plan):
+    before, seen = torch.get_num_threads(), []
+
+    def build(case, who, weights, data):
+        seen.append(torch.get_num_threads())
+        return workloads.build(case, who, weights, data)
+
+    one = plan("G.forward", build=build)
+    one.units = [(Case("G.forward", 8, 4, torch.float32, torch.device("cpu"), threads=1),)]
+    (row, *_) = suite.run(one).results
+    assert set(seen) == {1}
+    assert (row.threads, row.asked_threads) == (1, 1)
+    assert torch.get_num_threads() == before
+
+
+def test_options_multiply_and_patterns_choose():
+    cpu = torch.device("cpu")
+    assert matching(["up.*", "G.forward"]) == ["up.forward", "up.backward", "up.double", "G.forward"]
+    with pytest.raises(ValueError, match="'nothing', which is no case"):
+        matching(["nothing"])
+    asked = {"names": ["up.forward"], "resolutions": [4, 8], "batches": [1, 2], "threads": [1, 2]}
+    found = [(c.resolution, c.batch, c.threads) for (c,) in units("quick", cpu, torch.float32, **asked)]
+    assert found == [(8, n, t) for n in (1, 2) for t in (1, 2)]  # there is no up-convolution at 4x4
+
+
+def test_half_types_cast_layers_and_refuse_peers(plan):
+    half = plan("conv.backward")
+    half.units = [(Case("conv.backward", 8, 4, torch.bfloat16, torch.device("cpu")),)]
+    report = suite.run(half)
+    assert not report.red
+    assert Case("wsconv.step", 8, 4, torch.bfloat16, torch.device("cpu")).reason() is not None
+
+
+def test_the_second_run_of_eager_and_the_reference_are_no_choice():
+    assert EAGER_AGAIN.name not in PROVIDERS
+    assert REFERENCE.name not in PROVIDERS

@@ -33,3 +33,23 @@ def test_peak_memory_sees_what_is_freed_inside_the_call_and_not_what_was_there()
 def test_peak_is_none_where_the_mark_cannot_be_reset(monkeypatch):
     monkeypatch.setattr(timing, "_reset_high_water_mark", lambda: False)
     assert peak_bytes(lambda: None, CPU) is None
+
+
+def test_samples_of_short_calls_are_means_of_many():
+    assert timing.calls_for(1.0) == 1
+    assert timing.calls_for(1e-3) == 2
+    assert timing.calls_for(0.0) == timing.calls_for(1e-9) == 1000
+    made = []
+    samples = interleave({"a": lambda: made.append("a"), "b": lambda: made.append("b")}, 2, CPU, {"a": 3})
+    assert made == ["a", "a", "a", "b"] * 2
+    assert {name: len(taken) for name, taken in samples.items()} == {"a": 2, "b": 2}
+
+
+def test_warming_up_ends_when_times_no_longer_fall(monkeypatch):
+    times = iter([5.0, 3.0, 2.0, 1.95, 1.0])
+    monkeypatch.setattr(timing, "timed", lambda run, device: next(times))
+    assert timing.warm_up(lambda: None, CPU) == 1.95
+    assert next(times) == 1.0
+    monkeypatch.setattr(timing, "WARM_UP_S", 0.0)
+    monkeypatch.setattr(timing, "timed", lambda run, device: 7.0)
+    assert timing.warm_up(lambda: None, CPU) == 7.0

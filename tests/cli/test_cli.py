@@ -53,6 +53,12 @@ def test_every_command_has_help(name, capsys):
         (["bench", "--resolution", "33"], "--resolution: got 33, expected a power of two"),
         (["bench", "--repeats", "2"], "--repeats: got 2"),
         (["bench", "--batch", "0"], "--batch: got 0"),
+        (["bench", "--threads", "100000"], "--threads: got 100000, expected 1 to"),
+        (["bench", "--seed", str(2**80)], "--seed: got"),
+        (["bench", "--seed", "-1"], "--seed: got -1, expected 0 to"),
+        (["bench", "--cases", "nothing"], "--cases: got 'nothing', which is no case; --list shows them"),
+        (["bench", "--cases", "up.forward", "--resolution", "4"], "--cases: there is none of up.forward at these"),
+        (["bench", "--resume"], "--resume: goes on with a file; --out names it"),
         (["bench", "--device", "cuda:99"], "--device: got 'cuda:99'"),
         (["bench", "--device", "abacus"], "--device: got 'abacus'"),
         (["bench", "--json", "/no/such/folder/x.json"], "--json: the folder"),
@@ -104,18 +110,19 @@ def test_a_plot_without_matplotlib_fails_before_any_timing(tmp_path, capsys, mon
     from pggan_fast.benchmarks import plot, suite
 
     monkeypatch.setattr(plot, "available", lambda: False)
-    monkeypatch.setattr(suite, "run", lambda plan: pytest.fail("timed before the error"))
+    monkeypatch.setattr(suite, "run", lambda *args: pytest.fail("timed before the error"))
     assert call("bench", "--plot", str(tmp_path / "x.png")) == 2
     assert "pip install 'pggan-fast[bench]'" in capsys.readouterr().err
 
 
 def test_bench_writes_what_it_measured_and_fails_on_a_red_gate(tmp_path, capsys, monkeypatch):
-    from pggan_fast.benchmarks import schema, suite
+    from pggan_fast.benchmarks import ceilings, schema, suite
 
     row = schema.Row("G.forward", "auto", 8, 1, "float32", "cpu", reason="wrong: image", failed=True)
     machine = {"device": "cpu", "threads": 1, "fp32_precision": "ieee"}
     report = schema.Report(machine, {"torch": "2"}, None, [row])
-    monkeypatch.setattr(suite, "run", lambda plan: report)
+    monkeypatch.setattr(suite, "run", lambda *args: report)
+    monkeypatch.setattr(ceilings, "measure", lambda *args: ceilings.Ceilings(1.0, 1.0, 1.0))
     path = tmp_path / "x.json"
     assert call("bench", "--json", str(path)) == 1
     assert schema.loads(path.read_text()) == report
@@ -123,12 +130,16 @@ def test_bench_writes_what_it_measured_and_fails_on_a_red_gate(tmp_path, capsys,
     assert call("bench") == 0
 
 
-def test_bench_knows_every_case_of_the_suite():
-    from pggan_fast.benchmarks import cases
+def test_bench_lists_every_case_and_provider_and_preset(capsys):
+    from pggan_fast.benchmarks import cases, providers
 
     from pggan_fast.cli import bench
 
-    assert set(get_args(bench.CaseName)) == set(cases.CASES)
+    assert set(get_args(bench.ProviderName)) == set(providers.PROVIDERS)
+    assert call("bench", "--list") == 0
+    shown = capsys.readouterr().out
+    assert all(f" {name} " in shown for name in (*cases.PRESETS, *providers.PROVIDERS))
+    assert all(f" {name}." in shown for name in cases.SUBJECTS)
 
 
 def test_info_json_has_every_backend_and_variable(capsys):

@@ -160,11 +160,3 @@ def test_the_networks_are_tuned_and_the_choice_follows(device: str, triton: str)
         assert change.best in change.seconds
     known = tables.table(torch.device(device, 0))["ways"]
     assert {change.name for change in tuning_run.changes} <= set(known)
-
-
-def test_the_layers_of_both_networks() -> None:
-    from pggan_fast.benchmarks import layers
-
-    found = list(layers.layers(16, 4))
-    assert len(found) == 5 + 1 + 1 + 5  # convolutions of G and its toRGB, fromRGB and the convolutions of D
-    assert {shape[0] for _, shape in found} == {4}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import sys
-import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pggan_fast.benchmarks.peers import installed
 from torch import Tensor
 
 import pggan_fast
@@ -24,8 +24,10 @@ def pro_gan_pth(folder: Path) -> Iterator[Case]:
     """3.4: the networks of the published code, with fewer feature maps. Own forwards of G need the method of torch that
     their first layer calls as it once was."""
     sys.path.insert(0, str(folder))
-    from pro_gan_pytorch import custom_layers, networks
-
+    convolution = torch.nn.ConvTranspose2d._output_padding
+    networks, custom_layers = installed.pro_gan_pth()
+    repaired = custom_layers.EqualizedConvTranspose2d._output_padding
+    custom_layers.EqualizedConvTranspose2d._output_padding = convolution  # as it was published
     widths = (12, 8, 6, 4)
     networks.nf = lambda stage, **options: widths[stage - 1]
     generator = networks.Generator(5, latent_size=LATENT).double()
@@ -34,7 +36,7 @@ def pro_gan_pth(folder: Path) -> Iterator[Case]:
     fused = copy.deepcopy(generator)
     assert_whole(pggan_fast.fuse(fused))
     assert fused(torch.randn(2, LATENT).double()).shape == (2, 3, 32, 32)  # repaired
-    custom_layers.EqualizedConvTranspose2d._output_padding = lambda *args: (0, 0)
+    custom_layers.EqualizedConvTranspose2d._output_padding = repaired
     for options in ({}, {"use_eql": False}, {"num_classes": 3}):
         plain = {k: v for k, v in options.items() if k != "num_classes"}
         generator = networks.Generator(5, latent_size=LATENT, **plain)
@@ -49,15 +51,9 @@ def pro_gan_pth(folder: Path) -> Iterator[Case]:
 
 
 def gan_lab(folder: Path) -> Iterator[Case]:
-    """0.4.2: its modules import each other as top-level ones. Its packages import data sets, so that only the modules
-    of the networks are imported."""
-    root = folder / "gan_lab"
-    sys.path.insert(0, str(root))
-    for name in ("utils", "progan"):
-        package = sys.modules[name] = types.ModuleType(name)
-        package.__path__ = [str(root / name)]
-    from progan import architectures, base
-
+    """0.4.2"""
+    sys.path.insert(0, str(folder))
+    architectures, base = installed.gan_lab()
     base.ProGAN.get_fmap = lambda self, scale_stage: (12, 8, 6, 4)[scale_stage - 1]
     for options in ({}, {"equalized_lr": False}):
         for level in range(4):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pggan_fast.benchmarks import schema
 
 PACKAGES = {"pro-gan-pth": "3.4", "gan-lab": "0.4.2"}  # neither runs on today's torch with what it asks for
 PROGRAM = Path(__file__).with_name("real_packages_program.py")
@@ -32,3 +33,20 @@ def test_installed_networks_fuse_whole(package):
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=env, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "agree" in done.stdout
+
+
+@pytest.mark.slow
+def test_installed_networks_are_measured(package, tmp_path):
+    name, folder = package
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
+    }
+    file = tmp_path / "run.jsonl"
+    arguments = ["bench", "--cases", f"{name}.D.forward", f"{name}.G.forward", "--resolution", "8", "--batch", "4"]
+    arguments += ["--repeats", "3", "--providers", "auto", "--out", str(file)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pggan_fast.cli", *arguments], capture_output=True, text=True, env=env, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    rows = schema.read(file).results
+    assert {row.provider for row in rows if row.median_s} == {"auto", "eager", "eager_again"}
