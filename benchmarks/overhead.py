@@ -244,25 +244,6 @@ def layer_calls(modules: Sequence[torch.nn.Module], run: Run) -> int:
     return calls[0]
 
 
-def graph_of(run: Run) -> Run:
-    """A replay of `run` captured as a CUDA graph, after three runs on a side stream."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        results = run()
-
-    def replay() -> Results:
-        graph.replay()
-        return results
-
-    return replay
-
-
 def disagreement(got: Results, want: Results) -> float:
     """The largest difference of any result, in parts of its largest element; a gradient that is None is zero."""
     errors = [0.0]
@@ -278,7 +259,7 @@ def measure(subject: Subject, rounds: int, calls: int, device: torch.device) -> 
     """A row per provider, in seconds per layer; where results disagree one failed row, and nothing is timed."""
     runs = dict(subject.runs)
     if device.type == "cuda" and subject.mode != "penalty":
-        runs |= {f"{name} graph": graph_of(runs[name]) for name in (EAGER, OURS)}
+        runs |= {f"{name} graph": timing.captured(runs[name]) for name in (EAGER, OURS)}
     want = runs[EAGER]()
     case = f"{subject.name}: {subject.mode}"
     rows = []

@@ -15,6 +15,7 @@ from typing import Any
 from pggan_fast import networks
 
 SCHEMA = 1
+GRAPH = "graph, L2 cold"
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Row:
     failed: bool = False  # the correctness gate was red
     noise: float | None = None  # relative: how far two runs of eager were apart in these rounds
     calls: int | None = None  # in a sample, whose seconds are their mean
+    timing: str | None = None  # GRAPH: of a CUDA graph of calls whose data is in no cache; None: of calls from Python
     flops: float | None = None  # of one call, by the form with the fewest products
     min_bytes: float | None = None  # that one call has to read and write
     floor_s: float | None = None  # the least time by the machine's ceilings

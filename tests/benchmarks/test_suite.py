@@ -286,3 +286,37 @@ def test_half_types_cast_layers_and_refuse_peers(plan):
 def test_the_second_run_of_eager_and_the_reference_are_no_choice():
     assert EAGER_AGAIN.name not in PROVIDERS
     assert REFERENCE.name not in PROVIDERS
+
+
+def test_parts_are_timed_in_graphs_where_there_are_any(plan, monkeypatch):
+    """With graphs that only call: K calls with data of their own in one, and their mean."""
+    built = []
+
+    def build(case, who, weights, data):
+        run = workloads.build(case, who, weights, data)
+        built.append(who.name)
+        return run
+
+    monkeypatch.setattr(suite.timing, "cold_copies", lambda size, device: 5)
+    monkeypatch.setattr(suite.timing, "captured", lambda run: run)
+    rows = suite.run(plan("conv.backward", build=build)).results
+    assert built.count("auto") == 1 + 5
+    assert {(row.timing, row.calls) for row in rows} == {("graph, L2 cold", 5)}
+    assert {row.timing for row in suite.run(plan("G.forward", "conv.double")).results} == {None}
+
+
+def test_a_graph_that_fails_or_is_wrong_is_not_timed(plan, monkeypatch):
+    said = []
+
+    def refused(run):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    def stale(run):
+        return lambda: [{name: 2 * t for name, t in result.items()} for result in run()]
+
+    monkeypatch.setattr(suite.timing, "cold_copies", lambda size, device: 2)
+    for captured, told in ((refused, "not permitted when stream is capturing"), (stale, "gives other results")):
+        monkeypatch.setattr(suite.timing, "captured", captured)
+        rows = suite.run(plan("conv.forward", say=said.append)).results
+        assert all(row.timing is None and row.median_s for row in rows)
+        assert any(told in text for text in said)
