@@ -98,6 +98,9 @@ tune() {
 bench() {
     build/gpu-venv/bin/pggan-fast bench ${bench_args[@]+"${bench_args[@]}"} \
         --json "$results/bench.json" --plot "$results/bench.png"
+    rm -f "$results/layers.jsonl"
+    build/gpu-venv/bin/pggan-fast bench --preset layers --dtype bfloat16 --budget 90 --out "$results/layers.jsonl" \
+        --providers auto eager best_eager triton cuda
     "$run" -m pggan_fast.benchmarks.training --resolution 128 --batch 16 --json "$results/training.json"
 }
 
