@@ -200,7 +200,7 @@ class _Counter:
         a layer's linear part and v what flows back into its dx = A^T du:
         - first: du from dy and y, dx = A^T du. Products once, also of the lowest layer.
         - second, from the input up: dw of (v, du), once, and A v, once, which is the v of the layer above; of the
-          topmost only where dy wants a gradient or the layer is curved. It reads v, dy and y.
+          topmost, D's linear head in a penalty, only where dy wants a gradient. It reads v, dy and y.
         - where a layer is curved (a norm, the minibatch deviation) its derivative hangs on x, so a gradient enters the
           forward's own chain there and runs down: dx and dw as in a backward, of that layer and those below. Without
           one (leaky ReLU) there is none of it. In D all below the deviation has it, all above has not.
@@ -221,13 +221,13 @@ class _Counter:
         yield from self.backward(below, wants_x, direction="of the curvature")
 
     def _second(self, layer: Layer, up: bool) -> Part:
-        """Reads v, y, the weight, and dy but for a linear op; writes dw, A v, and of a curved layer the gradient of u,
-        or of an op's x."""
-        image, linear = up or layer.curved, not (layer.weights or layer.curved)
-        products = (layer.weights > 0) + image
+        """Reads v, y, dy but for a linear op, and with A v (`up`) the weight; writes dw, A v, and of a curved layer the
+        gradient of u, or of an op's x."""
+        linear = not (layer.weights or layer.curved)
+        products = (layer.weights > 0) + up
         xs = 1 + (layer.curved and not layer.weights)
         ys = (not linear) + layer.reads_y + up + (layer.curved and layer.weights > 0)
-        return self.part(layer, "second", products, xs, ys, layer.weights * (1 + image), max(1, products))
+        return self.part(layer, "second", products, xs, ys, layer.weights * (1 + up), max(1, products))
 
     def adam(self, name: str, chain: Sequence[Layer]) -> Part:
         """The norm reads each gradient; Adam reads gradient, parameter and two moments and writes the last three."""

@@ -224,10 +224,18 @@ def test_bytes_by_dtype() -> None:
     for name in ("G.forward", "D.double", "fade_in.backward"):
         assert 2 * work(name, 8, 2, torch.float16).bytes == work(name, 8, 2).bytes
     whole, half = work("G.step", 8, 2), work("G.step", 8, 2, torch.bfloat16)
-    assert half.bytes > whole.bytes / 2
+    dense = half.parts[1]
+    assert dense.name == "fakes: 4x4.dense forward"
+    assert dense.bytes == 2 * 2 * (512 + 16 * 512) + 4 * (512 * 16 * 512 + 512)
     assert half.parts[-1] == whole.parts[-1]  # Adam
     pixels = work("G.sample", 8, 2, torch.float16).parts[-1]
     assert pixels.bytes == 2 * 3 * 64 * (2 + 1)
+
+
+def test_the_top_of_a_penalty() -> None:
+    """The head's dy is constant, so nobody wants its A v: it reads v and dy and writes dw."""
+    (second,) = (p for p in work("D.step", 8, 2).parts if p.name == "penalty: 4x4.head second")
+    assert (second.flops, second.bytes, second.launches) == (2 * 2 * 512, 4 * (2 * 512 + 2 + 512), 1)
 
 
 def test_adam() -> None:
