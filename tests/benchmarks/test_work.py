@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from pggan_fast.benchmarks.subjects import SUBJECTS, Widths
 from pggan_fast.benchmarks.work import FORMS, TAPS, Part, Work, chain_of, is_counted, work
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -78,23 +79,38 @@ def test_a_backward_is_twice_the_forward(r: int) -> None:
         assert plain(f"{name}.backward", r) == 3 * plain(f"{name}.forward", r)
 
 
-def above_the_deviation(r: int) -> float:
-    """Twice D's layers above the minibatch deviation but its linear head: torch sends a zero down there, which is a
-    gradient to it."""
-    return 2 * 2 * N * sum(layer.products * {None: 1, "none": 9}[layer.resample] for layer in chain_of("D", r)[-3:-1])
+def of_zeros(name: str, r: int) -> float:
+    """What torch multiplies with zeros in a double: its leaky ReLU sends zeros down the forward's chain, where
+    nothing is curved above. Twice each such layer's products."""
+    layers = chain_of(name, r)
+    curved = max((i for i, layer in enumerate(layers) if layer.curved), default=-1)
+    return 2 * N * sum(layer.flops("plain") for layer in layers[curved + 1 :] if layer.reads_y)
 
 
-@pytest.mark.parametrize("name", ["G", "D"])
-@pytest.mark.parametrize("r", [4, 8, 64])
-def test_double(r: int, name: str) -> None:
-    network, x = networks(r)["GD".index(name)]
-    dy = torch.empty_like(network(x.requires_grad_()), requires_grad=True)
+# At a size at which each is, and where the numbers of channels differ.
+@pytest.mark.parametrize("name", SUBJECTS)
+@pytest.mark.parametrize("mode", ["forward", "backward", "double"])
+def test_every_case(name: str, mode: str) -> None:
+    """As the suite's workloads run them, on plain PyTorch."""
+    subject, widths = SUBJECTS[name], Widths()
+    r = min(128, subject.resolutions[1])
+    with torch.device("meta"):
+        module = subject.make(r, widths, "reference", None)
+        inputs = [torch.empty(shape, requires_grad=mode != "forward") for shape in subject.shapes(r, N, widths)]
+    dy = torch.empty_like(module(*inputs), requires_grad=mode == "double")
 
     def run() -> None:
-        (g,) = torch.autograd.grad(network(x), x, dy, create_graph=True)
-        g.backward(torch.empty_like(g))
+        y = module(*inputs)
+        if mode == "backward":
+            y.backward(dy)
+        if mode == "double":
+            (g,) = torch.autograd.grad(y, inputs[0], dy, create_graph=True)
+            g.backward(torch.empty_like(g))
 
-    assert counted(run) == plain(f"{name}.double", r) + (above_the_deviation(r) if name == "D" else 0)
+    assert counted(run) == plain(f"{name}.{mode}", r) + (of_zeros(name, r) if mode == "double" else 0)
+    chain = chain_of(name, r)
+    assert sum(x.numel() for x in inputs) == N * chain[0].x
+    assert dy.numel() == N * chain[-1].y
 
 
 @pytest.mark.parametrize("r", [4, 8])
@@ -105,9 +121,7 @@ def test_steps(r: int) -> None:
     z, reals = torch.randn(N, 512), torch.randn(N, 3, r, r)
     optimizers = [torch.optim.Adam(net.parameters(), betas=(0.0, 0.99)) for net in (D, G)]
     of_x_hat = 2 * N * chain_of("D", r)[0].products
-    assert counted(lambda: d_step(G, D, optimizers[0], reals, z)) == (
-        plain("D.step", r) + above_the_deviation(r) + of_x_hat
-    )
+    assert counted(lambda: d_step(G, D, optimizers[0], reals, z)) == (plain("D.step", r) + of_zeros("D", r) + of_x_hat)
     assert counted(lambda: g_step(G, D, optimizers[1], z, resolution=r)) == plain("G.step", r)
     assert plain("step", r) == plain("D.step", r) + plain("G.step", r)
 
