@@ -195,6 +195,15 @@ def test_layers_hold_the_networks_parameters(r: int) -> None:
             assert [a.y for a in chain[:-1]] == [b.x for b in chain[1:]]
 
 
+def test_which_layers_are_curved() -> None:
+    """All with a norm, and the minibatch deviation; and which derivatives take dy alone."""
+    curved = {name: [layer.name for layer in chain_of(name, 8) if layer.curved] for name in ("D", "G.block", "D.block")}
+    assert curved == {"D": ["4x4.stddev"], "G.block": ["up", "conv"], "D.block": []}
+    assert [layer.curved for layer in chain_of("G", 8)] == [True] * 5 + [False]
+    alone = {name: [layer.name for layer in chain_of(name, 8) if not layer.reads_y] for name in ("G", "D", "D.block")}
+    assert alone == {"G": ["8x8.to_rgb"], "D": ["4x4.head"], "D.block": []}
+
+
 def test_bytes_of_a_double_by_hand() -> None:
     """A convolution without a norm, `down` at 8x8: forward x, y, w, b; first dy, y, w, dx; second v, dy, y, w, dw,
     ddy."""
