@@ -111,7 +111,7 @@ class Command:
 
     def _measure(self, progress: Any) -> Report:
         from pggan_fast.benchmarks import ceilings, suite
-        from pggan_fast.benchmarks.runs import RunFile, remaining
+        from pggan_fast.benchmarks.runfile import RunFile, remaining
 
         plan = self._plan()
         plan.say = progress

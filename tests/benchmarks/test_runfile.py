@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from pggan_fast.benchmarks import ceilings, schema, suite, timing
-from pggan_fast.benchmarks.runs import RunFile
+from pggan_fast.benchmarks.runfile import RunFile
 from pggan_fast.benchmarks.subjects import Widths
 
 from pggan_fast import cli
