@@ -11,9 +11,11 @@ from typing import Any, NoReturn
 
 import tyro
 
-# Subcommand: (module with a `Command` dataclass whose `run()` returns the exit status, one line of help).
+# Subcommand, of one word or two: (module with a `Command` dataclass whose `run()` returns the exit status, one line of
+# help).
 COMMANDS = {
     "bench": ("pggan_fast.cli.bench", "measure throughput and memory against plain PyTorch on this machine"),
+    "bench compare": ("pggan_fast.cli.bench_compare", "say what became faster or slower: two runs, or two commits"),
     "convert": ("pggan_fast.cli.convert", "turn another program's checkpoint into a network file of ours"),
     "data": ("pggan_fast.cli.data", "make data sets of images of any kind and size; look at them and verify them"),
     "train": ("pggan_fast.cli.train", "train a progressive GAN on a set of images, or go on with a training"),
@@ -46,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         print(f"pggan-fast {__version__}")
         sys.exit(0)
-    name, *rest = arguments
+    words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
+    name, rest = " ".join(arguments[:words]), arguments[words:]
     if name not in COMMANDS:
         _fail(f"unknown command {name!r}, expected one of {', '.join(COMMANDS)}")
     module, _ = COMMANDS[name]

@@ -1,0 +1,129 @@
+"""Files of runs: either form is read, what may be absent is looked up in one place, rows are told apart."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pggan_fast.benchmarks import stats
+from pggan_fast.benchmarks.schema import Report, Row, loads
+
+from pggan_fast.errors import line
+
+AGAIN = "eager_again"  # plain PyTorch a second time: how far its ratio is from 1 is noise
+
+
+def read(path: Path) -> Report:
+    """A run: one JSON object, or JSON lines, the first of them about the run and every other a row.
+
+    Raises ValueError, one line that starts with the path, for what is neither or of another schema; OSError. A last
+    line that is not whole, as of a run that goes on or was killed, is left out.
+    """
+    text = path.read_text(errors="replace")
+    try:
+        try:
+            data = json.loads(text)
+        except ValueError:
+            data = _of_lines(text.splitlines())
+        else:
+            if isinstance(data, dict) and "results" not in data and "case" not in data:
+                data["results"] = []  # the first line of a run that has no row yet
+        if not isinstance(data, dict):
+            raise ValueError(f"not a benchmark report: expected a JSON object, got a {type(data).__name__}")
+        return loads(json.dumps(data))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {line(error)}") from None
+
+
+def _of_lines(lines: Sequence[str]) -> dict[str, Any]:
+    records: list[dict[str, Any]] = []
+    for number, text in enumerate(lines, 1):
+        try:
+            record = json.loads(text)
+        except ValueError:
+            if number == len(lines) and records:
+                break
+            raise ValueError(f"line {number} is not JSON") from None
+        if not isinstance(record, dict):
+            raise ValueError(f"line {number}: expected a JSON object, got a {type(record).__name__}")
+        records.append(record)
+    if not records:
+        raise ValueError("the file is empty")
+    return {**records[0], "results": records[1:]}
+
+
+def known(row: Row, name: str) -> Any:
+    """A field that rows have only since a while (`flops`, `min_bytes`, `floor_s`, `bound`, `noise`); None without."""
+    return getattr(row, name, None)
+
+
+class Key(NamedTuple):
+    """What tells a run's rows apart."""
+
+    case: str
+    provider: str
+    resolution: int
+    batch: int
+    dtype: str
+    device: str
+    mode: str | None
+    threads: int | None = None  # only where a run has the rest more than once
+
+    @property
+    def size(self) -> str:
+        threads = "" if self.threads is None else f", {self.threads} threads"
+        return f"{self.resolution}x{self.resolution} x{self.batch}{threads}"
+
+
+def key(row: Row) -> Key:
+    return Key(row.case, row.provider, row.resolution, row.batch, row.dtype, row.device, row.mode)
+
+
+def crowded(reports: Iterable[Report]) -> bool:
+    """Whether a run has rows that only the number of threads tells apart."""
+    return any(count > 1 for report in reports for count in Counter(map(key, report.results)).values())
+
+
+def keyed(rows: Iterable[Row], threads: bool) -> dict[Key, Row]:
+    """Rows by what tells them apart; of equal ones (a run that went on) the last."""
+    return {key(row)._replace(threads=row.threads if threads else None): row for row in rows}
+
+
+def baselines(rows: Iterable[Row]) -> list[str]:
+    """The providers that ratios are of, and that have none themselves: eager, and its second run."""
+    rows = list(rows)
+    names = dict.fromkeys(row.provider for row in rows)
+    if "eager" in names:
+        return [name for name in names if name in ("eager", AGAIN)]
+    without = [name for name in names if all(row.ratio is None for row in rows if row.provider == name)]
+    return without if len(without) < len(names) else []
+
+
+def against_baseline(rows: Sequence[Row]) -> dict[int, stats.Spread]:
+    """Times faster than the baseline of the same run, by the row's place; rows that have no such ratio are left out.
+
+    The run's own ratio where it has one; else that of the samples, where both took as many.
+    """
+    names = baselines(rows)
+    base = {_place(row): row for row in rows if names and row.provider == names[0]}
+    found = {}
+    for at, row in enumerate(rows):
+        other = base.get(_place(row)) or base.get((*_place(row)[:-1], None))  # torch.compile's mode is not eager's
+        if row.ratio is not None and row.median_s is not None:
+            found[at] = stats.Spread(row.ratio, row.ratio_p20 or row.ratio, row.ratio_p80 or row.ratio)
+        elif other is not None and row.samples and len(row.samples) == len(other.samples):
+            found[at] = stats.speedup(other.samples, row.samples)
+    return found
+
+
+def _place(row: Row) -> tuple[object, ...]:
+    """A row's case at its size."""
+    return (row.case, row.resolution, row.batch, row.dtype, row.device, row.threads, row.mode)
+
+
+def noise_of(report: Report) -> float | None:
+    """The largest noise of a run's cases, relative; None where it did not measure any."""
+    return max((noise for row in report.results if (noise := known(row, "noise")) is not None), default=None)
