@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,9 +120,51 @@ def against_baseline(rows: Sequence[Row]) -> dict[int, stats.Spread]:
     return found
 
 
+def filled(report: Report) -> Report:
+    """The run with the ratios that it does not tell itself, but whose samples it has."""
+    ratios, base = against_baseline(report.results), baselines(report.results)
+    rows = list(report.results)
+    for at, (ratio, p20, p80) in ratios.items():
+        if rows[at].ratio is None and rows[at].provider not in base:
+            rows[at] = replace(rows[at], ratio=ratio, ratio_p20=p20, ratio_p80=p80)
+    return replace(report, results=rows)
+
+
 def _place(row: Row) -> tuple[object, ...]:
     """A row's case at its size."""
     return (row.case, row.resolution, row.batch, row.dtype, row.device, row.threads, row.mode)
+
+
+def images(row: Row) -> float:
+    """Of one sample: the batch, unless the run says otherwise (a training's samples are of a thousand images)."""
+    if row.images_per_s and row.median_s:
+        return row.images_per_s * row.median_s
+    return float(row.batch)
+
+
+def together(named: Sequence[tuple[str, Report]]) -> list[tuple[str, Report]]:
+    """Runs of the same commit on the same machine as one, however many threads each had; in the order they came in.
+
+    Of rows that several have the last is kept. A commit with changes may be any code, and joins no other.
+    """
+    groups: dict[str, list[tuple[str, Report]]] = {}
+    for at, (name, report) in enumerate(named):
+        clean = report.commit and not report.commit.endswith("+")
+        machine = {name: value for name, value in report.machine.items() if name not in ("threads", "ceilings")}
+        same = json.dumps([machine, report.versions, report.commit if clean else at], sort_keys=True, default=str)
+        groups.setdefault(same, []).append((name, report))
+    return [
+        (" + ".join(dict.fromkeys(name for name, _ in group)), _joined([report for _, report in group]))
+        for group in groups.values()
+    ]
+
+
+def _joined(group: Sequence[Report]) -> Report:
+    if len(group) == 1:
+        return group[0]
+    rows = keyed((row for report in group for row in report.results), threads=True)
+    took = [report.elapsed_s for report in group if report.elapsed_s is not None]
+    return replace(group[0], results=list(rows.values()), elapsed_s=sum(took) if took else None)
 
 
 def noise_of(report: Report) -> float | None:
