@@ -16,6 +16,10 @@ import tyro
 COMMANDS = {
     "bench": ("pggan_fast.cli.bench", "measure throughput and memory against plain PyTorch on this machine"),
     "bench compare": ("pggan_fast.cli.bench_compare", "say what became faster or slower: two runs, or two commits"),
+    "bench report": (
+        "pggan_fast.cli.bench_report",
+        "make a page of benchmark results: tables, pictures, how cost grows",
+    ),
     "convert": ("pggan_fast.cli.convert", "turn another program's checkpoint into a network file of ours"),
     "data": ("pggan_fast.cli.data", "make data sets of images of any kind and size; look at them and verify them"),
     "train": ("pggan_fast.cli.train", "train a progressive GAN on a set of images, or go on with a training"),

@@ -5,13 +5,12 @@ Both can be made while the run goes on.
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from PIL import Image
 
 from pggan_fast.metrics.running import duration
 from pggan_fast.networks import write_atomically
+from pggan_fast.pages import embedded, note, page, table
 from pggan_fast.training.watch import STATS
 
 HISTORY = 24  # pictures of fakes that the page shows, from the whole run
@@ -71,14 +71,14 @@ def make(run_dir: Path, say: Callable[[int, int], object] | None = None) -> list
     from pggan_fast.training import curves
 
     run = read(run_dir)
-    page, picture = run_dir / "report.html", run_dir / "report.png"
+    html_path, picture = run_dir / "report.html", run_dir / "report.png"
     drawn = curves.draw(run) if plot.available() and run.ticks else None
     text = render(run, drawn, None if plot.available() else plot.MISSING, say)
-    write_atomically(page, lambda file: file.write(text.encode(errors="backslashreplace")))
+    write_atomically(html_path, lambda file: file.write(text.encode(errors="backslashreplace")))
     if drawn is None:
-        return [page]
+        return [html_path]
     write_atomically(picture, lambda file: file.write(drawn))
-    return [page, picture]
+    return [html_path, picture]
 
 
 def read(run_dir: Path) -> Run:
@@ -150,34 +150,20 @@ def flat(options: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 # The page.
 
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2em auto; padding: 0 1em; }
-h1 { font-size: 1.5em; overflow-wrap: anywhere; } h2 { font-size: 1.15em; margin-top: 2em; }
-img { max-width: 100%; height: auto; display: block; }
-.history { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(420px, 100%), 1fr)); gap: 1em; }
-figure { margin: 0; min-width: 0; } figcaption { font-size: 0.85em; opacity: 0.75; }
-table { border-collapse: collapse; } .wide { overflow-x: auto; }
-td, th { text-align: left; padding: 0.15em 1.5em 0.15em 0; border-bottom: 1px solid #8884; vertical-align: top; }
-td { font-family: ui-monospace, monospace; font-size: 0.85em; overflow-wrap: anywhere; }
-.note { opacity: 0.75; }
-"""
-
 
 def render(
     run: Run, curves: bytes | None, missing: str | None = None, say: Callable[[int, int], object] | None = None
 ) -> str:
     """The page: all text escaped, all pictures in it. curves: a PNG; missing: why there is none."""
-    name = html.escape(run.path.resolve().name)
-    parts = [f"<h1>{name}</h1>", *_summary(run)]
+    parts = _summary(run)
     fakes, others = _history(run, say or (lambda done, total: None))
     if run.fakes:
         parts += ["<h2>Fakes now</h2>", _figure(run, *run.fakes[-1], LAST_WIDTH)]
     parts.append("<h2>Curves</h2>")
     if curves is not None:
-        parts.append(f'<img alt="curves against kimg" src="{_embedded(curves, "png")}">')
+        parts.append(f'<img alt="curves against kimg" src="{embedded(curves, "png")}">')
     else:
-        parts.append(_note(missing or "nothing was written down yet"))
+        parts.append(note(missing or "nothing was written down yet"))
     parts += _metrics(run)
     if fakes:
         parts += ["<h2>History of fakes</h2>", f'<div class="history">{"".join(fakes)}</div>', *others]
@@ -185,16 +171,14 @@ def render(
         parts += ["<h2>Reals</h2>", _picture(run, run.reals, "reals", LAST_WIDTH)]
     if run.options:
         rows = [(key, json.dumps(value)) for key, value in run.options.items()]
-        parts += ["<h2>Options</h2>", _table(("option", "value"), rows)]
-    parts += [_note(note) for note in dict.fromkeys(run.notes)]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{name}</title>'
-    opening = f'<!doctype html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>\n<body>'
-    return "\n".join([opening, *filter(None, parts), "</body></html>\n"])
+        parts += ["<h2>Options</h2>", table(("option", "value"), rows)]
+    parts += [note(text) for text in dict.fromkeys(run.notes)]
+    return page(run.path.resolve().name, parts)
 
 
 def _summary(run: Run) -> list[str]:
     if not run.ticks:
-        return [_note("No tick was written down yet.")]
+        return [note("No tick was written down yet.")]
     last = run.ticks[-1]
     shown = (
         ("kimg", "Progress/kimg", "{:.1f}"), ("tick", "Progress/tick", "{:.0f}"),
@@ -207,14 +191,14 @@ def _summary(run: Run) -> list[str]:
         values.append(("time", duration(seconds)))
     losses = [(name, f"{_mean(last, name):.4g}") for name in run.names("Loss/")]
     values += [(title, text) for title, text in losses if text != "nan"]
-    return [_table([title for title, _ in values], [[text for _, text in values]])]
+    return [table([title for title, _ in values], [[text for _, text in values]])]
 
 
 def _history(run: Run, say: Callable[[int, int], object]) -> tuple[list[str], list[str]]:
     """Pictures from the whole run, and a word on those that are not shown."""
     count = min(len(run.fakes), HISTORY)
     chosen = [run.fakes[round(i * (len(run.fakes) - 1) / max(1, count - 1))] for i in range(count)]
-    word = [_note(f"{count} of {len(run.fakes)}; all are in the run's folder.")] if count < len(run.fakes) else []
+    word = [note(f"{count} of {len(run.fakes)}; all are in the run's folder.")] if count < len(run.fakes) else []
     figures = []
     for kimg, path in chosen:
         figures.append(_figure(run, kimg, path, WIDTH))
@@ -247,7 +231,7 @@ def _picture(run: Run, path: Path, caption: str, width: int) -> str:
     held = io.BytesIO()
     small.save(held, "JPEG", quality=90, subsampling=0)
     text = html.escape(caption)
-    source = _embedded(held.getvalue(), "jpeg")
+    source = embedded(held.getvalue(), "jpeg")
     size = f'width="{small.width}" height="{small.height}"'
     return f'<figure><img alt="{text}" {size} src="{source}"><figcaption>{text}</figcaption></figure>'
 
@@ -260,20 +244,4 @@ def _metrics(run: Run) -> list[str]:
             of = [(score.kimg, score.values[name]) for score in scores if name in score.values]
             kimg, value = of[-1]
             rows.append((name, f"{value:.4g}", "-" if kimg is None else f"{kimg:g}", f"{len(of)}"))
-    return ["<h2>Metrics</h2>", _table(("metric", "last value", "kimg", "times measured"), rows)] if rows else []
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    def cells(kind: str, texts: Iterable[str]) -> str:
-        return "<tr>" + "".join(f"<{kind}>{html.escape(text)}</{kind}>" for text in texts) + "</tr>"
-
-    lines = "\n".join(cells("td", row) for row in rows)
-    return f'<div class="wide"><table>\n{cells("th", head)}\n{lines}\n</table></div>'
-
-
-def _note(text: str) -> str:
-    return f'<p class="note">{html.escape(text)}</p>'
-
-
-def _embedded(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return ["<h2>Metrics</h2>", table(("metric", "last value", "kimg", "times measured"), rows)] if rows else []

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from pggan_fast.benchmarks import plot, schema, table
+from pggan_fast.benchmarks.plots import style
 from rich.console import Console
 
 # design: fields may be added, none renamed
@@ -75,19 +76,20 @@ def test_plot_is_a_png_that_names_the_faces(report, tmp_path, monkeypatch):
     path = tmp_path / "bench.png"
     plot.draw(report, path)
     assert path.read_bytes().startswith(b"\x89PNG")
-    assert "not photographs" in plot._footnote(report.results)
+    assert "not photographs" in style.embedded_images(report.results)
     forwards = [row for row in report.results if "step" not in row.case]
-    assert "not photographs" not in plot._footnote(forwards)
+    assert style.embedded_images(forwards) == ""
     assert "matplotlib.pyplot" not in sys.modules  # no global state, no display
 
 
 def test_a_case_at_many_resolutions_is_a_curve(report, tmp_path):
     forwards = [row for row in report.results if row.case == "G.forward"]
     assert forwards
-    assert not plot._curves(report.results)
+    assert not plot.is_curve(report)
     rows = [dataclasses.replace(row, resolution=r) for row in forwards for r in (4, 8, 16, 32)]
-    assert list(plot._curves(rows)) == ["G.forward"]
-    assert not plot._curves([*rows, dataclasses.replace(forwards[0], case="D.forward")])
+    assert plot.is_curve(dataclasses.replace(report, results=rows))
+    both = [*rows, dataclasses.replace(forwards[0], case="D.forward")]
+    assert not plot.is_curve(dataclasses.replace(report, results=both))
     path = tmp_path / "curves.png"
     plot.draw(dataclasses.replace(report, results=rows), path)
     assert path.read_bytes().startswith(b"\x89PNG")
