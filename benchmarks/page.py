@@ -15,8 +15,8 @@ from pggan_fast.benchmarks.table import ordered, seconds, size
 from pggan_fast import pages
 
 HOW = (
-    "Every provider holds the same weights and inputs and must agree with a float64 reference before anything is "
-    "timed. Providers are timed in turns, round by round; times are medians, with the 20th and the 80th percentile. "
+    "Every provider holds the same weights and inputs, and its results are checked before anything is timed. "
+    "Providers are timed in turns, round by round; times are medians, with the 20th and the 80th percentile. "
     "Ratios are of the medians of the same run, so that a slow phase of the machine holds both. Peak memory is above "
     "parameters, gradients, optimiser state and inputs."
 )
@@ -97,6 +97,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
     if report.elapsed_s is not None:
         told.append(("took", f"{report.elapsed_s:.0f} s"))
     told.append(("ratios", f"times faster than {speed.baseline(report.results)} in the same run"))
+    told.append(("checked", style.checked(report)))
     noise = runs.noise_of(report)
     unknown = "not measured; the spread of the paired ratios stands for it"
     measured = f"at most {100 * (noise or 0.0):.1f} %, plain PyTorch against itself in the same rounds"

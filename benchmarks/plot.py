@@ -30,7 +30,7 @@ def draw(report: Report, path: Path) -> None:
     """
     if is_curve(report):
         above, below = speed.ratios(report), speed.memory_parts(report)
-        told = f"eager: plain PyTorch in NCHW, in the same run; p20 to p80. {style.CHECKED}"
+        told = f"eager: plain PyTorch in NCHW, in the same run; p20 to p80. {style.checked(report)}"
         title = f"pggan_fast against plain PyTorch: {style.machine(report)}"
         figure = style.grid([*above, *below], title, told, columns=len(above), legend=True)
     else:

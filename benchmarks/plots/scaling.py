@@ -48,7 +48,7 @@ def _lines(growths: Sequence[Growth], along: Along) -> Callable[[Axes], None]:
             style.sizes(ax, sorted({getattr(row, along) for row in every}))
             ax.set_xlabel(along, fontsize=8)
         style.powers(ax, "ms per image" if along == "resolution" else "ms")
-        ax.legend(fontsize=7, frameon=False, title="exponent", title_fontsize=7)
+        ax.legend(fontsize=7, edgecolor="none", framealpha=0.85, title="exponent", title_fontsize=7)
 
     return draw
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pggan_fast.benchmarks import growth, runs
 from pggan_fast.benchmarks.growth import Series
 from pggan_fast.benchmarks.plots import style
-from pggan_fast.benchmarks.plots.style import CHECKED, Panel
+from pggan_fast.benchmarks.plots.style import Panel
 from pggan_fast.benchmarks.schema import Report, Row
 from pggan_fast.benchmarks.table import ordered, seconds, size
 
@@ -85,7 +85,7 @@ def _title(report: Report) -> str:
 def _told(report: Report, quantity: Quantity) -> str:
     if quantity is PEAK:
         return "Memory above parameters, gradients, optimiser state and inputs."
-    return f"Bold: times faster than {baseline(report.results)} in the same run. {CHECKED}"
+    return f"Bold: times faster than {baseline(report.results)} in the same run. {style.checked(report)}"
 
 
 def baseline(rows: Sequence[Row]) -> str:
