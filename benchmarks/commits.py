@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pggan_fast.benchmarks import runs
+from pggan_fast.benchmarks import schema
 from pggan_fast.benchmarks.schema import Report
 
 import pggan_fast
@@ -199,7 +199,7 @@ def _bench(tree: Tree, options: Sequence[str]) -> Report:
         raise CommitError(
             f"{tree.commit[:10]}: its `pggan-fast bench {' '.join(options)}` ended with {done.returncode}"
         )
-    return runs.read(path)
+    return schema.read(path)
 
 
 def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -90,7 +90,7 @@ def measured(report: Report, threads: bool = False) -> Side:
             found[key] = Measured(None, 0.0, row.median_s, row.failed, row.reason)
             continue
         ratio, p20, p80 = ratios[at]
-        noise = runs.known(row, "noise")
+        noise = row.noise
         noise = run_noise if noise is None else noise
         if noise is None:
             noise = max(p80 / ratio, ratio / p20, 1.0) - 1.0

@@ -72,7 +72,7 @@ class Series:
     def work(self) -> list[float] | None:
         """In any unit, of what `seconds` are of: the floor of the time, else flops, else products of the networks."""
         for name in ("floor_s", "flops"):
-            values = [runs.known(row, name) for row in self.rows]
+            values = [getattr(row, name) for row in self.rows]
             if all(values):
                 return [value / self._per(row) for value, row in zip(values, self.rows, strict=True)]
         if self.along != "resolution":
@@ -176,7 +176,7 @@ def fit(line: Series) -> Growth:
         return Growth(line, exponent, None, (slope(xs, work),) if work else ())
     sides = [[n for n, x in enumerate(xs) if keep(x)] for keep in (lambda x: x <= at.at, lambda x: x >= at.at)]
     grown = tuple(slope([xs[n] for n in side], [work[n] for n in side]) for side in sides) if work else ()
-    bounds = [_common([runs.known(line.rows[n], "bound") for n in side]) for side in sides]
+    bounds = [_common([line.rows[n].bound for n in side]) for side in sides]
     return Growth(line, exponent, at, grown, _why(at, grown, bounds))
 
 

@@ -139,7 +139,7 @@ def _head(report: Report) -> list[str]:
 
 def _cells(row: Row) -> list[str]:
     assert row.median_s is not None
-    noise, floor = runs.known(row, "noise"), runs.known(row, "floor_s")
+    noise, floor = row.noise, row.floor_s
     return [
         row.case,
         _size(row),
@@ -153,7 +153,7 @@ def _cells(row: Row) -> list[str]:
         f"{row.ratio_p20:.2f}..{row.ratio_p80:.2f}" if row.ratio_p20 and row.ratio_p80 else "",
         "" if noise is None else f"{100 * noise:.1f} %",
         "" if floor is None else f"{100 * floor / row.median_s:.0f} %",
-        runs.known(row, "bound") or "",
+        row.bound or "",
         "" if row.peak_bytes is None else size(row.peak_bytes),
         "" if row.error is None else f"{row.error:.1e}",
         "" if row.threads is None else str(row.threads),

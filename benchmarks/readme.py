@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pggan_fast.benchmarks import runs
+from pggan_fast.benchmarks import runs, schema
 from pggan_fast.benchmarks.schema import Report, Row, write_atomically
 from pggan_fast.benchmarks.table import seconds
 
@@ -31,7 +31,7 @@ QUICK = (
 
 
 def results(name: str, root: Path) -> Report:
-    return runs.filled(runs.read(root / "benchmarks" / "results" / f"{name}.json"))
+    return runs.filled(schema.read(root / "benchmarks" / "results" / f"{name}.json"))
 
 
 def row(report: Report, case: str, provider: str, resolution: int) -> Row:

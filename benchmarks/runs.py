@@ -1,4 +1,4 @@
-"""Files of runs: either form is read, what may be absent is looked up in one place, rows are told apart."""
+"""Rows of runs: what tells them apart, and which runs are one."""
 
 from __future__ import annotations
 
@@ -6,59 +6,12 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pggan_fast.benchmarks import stats
-from pggan_fast.benchmarks.schema import Report, Row, loads
-
-from pggan_fast.errors import line
+from pggan_fast.benchmarks.schema import Report, Row
 
 AGAIN = "eager_again"  # plain PyTorch a second time: how far its ratio is from 1 is noise
-
-
-def read(path: Path) -> Report:
-    """A run: one JSON object, or JSON lines, the first of them about the run and every other a row.
-
-    Raises ValueError, one line that starts with the path, for what is neither or of another schema; OSError. A last
-    line that is not whole, as of a run that goes on or was killed, is left out.
-    """
-    text = path.read_text(errors="replace")
-    try:
-        try:
-            data = json.loads(text)
-        except ValueError:
-            data = _of_lines(text.splitlines())
-        else:
-            if isinstance(data, dict) and "results" not in data and "case" not in data:
-                data["results"] = []  # the first line of a run that has no row yet
-        if not isinstance(data, dict):
-            raise ValueError(f"not a benchmark report: expected a JSON object, got a {type(data).__name__}")
-        return loads(json.dumps(data))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: {line(error)}") from None
-
-
-def _of_lines(lines: Sequence[str]) -> dict[str, Any]:
-    records: list[dict[str, Any]] = []
-    for number, text in enumerate(lines, 1):
-        try:
-            record = json.loads(text)
-        except ValueError:
-            if number == len(lines) and records:
-                break
-            raise ValueError(f"line {number} is not JSON") from None
-        if not isinstance(record, dict):
-            raise ValueError(f"line {number}: expected a JSON object, got a {type(record).__name__}")
-        records.append(record)
-    if not records:
-        raise ValueError("the file is empty")
-    return {**records[0], "results": records[1:]}
-
-
-def known(row: Row, name: str) -> Any:
-    """A field that rows have only since a while (`flops`, `min_bytes`, `floor_s`, `bound`, `noise`); None without."""
-    return getattr(row, name, None)
 
 
 class Key(NamedTuple):
@@ -169,4 +122,4 @@ def _joined(group: Sequence[Report]) -> Report:
 
 def noise_of(report: Report) -> float | None:
     """The largest noise of a run's cases, relative; None where it did not measure any."""
-    return max((noise for row in report.results if (noise := known(row, "noise")) is not None), default=None)
+    return max((row.noise for row in report.results if row.noise is not None), default=None)

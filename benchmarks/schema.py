@@ -7,12 +7,13 @@ as soon as its unit is finished, so that nothing is lost with the rest of the ru
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from pggan_fast import networks
+from pggan_fast.errors import line
 
 SCHEMA = 1
 GRAPH = "graph, L2 cold"
@@ -82,8 +83,10 @@ def loads(text: str) -> Report:
 
 
 def _report(data: Any) -> Report:
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise ValueError(f"schema: got {data.get('schema') if isinstance(data, dict) else data!r}, expected {SCHEMA}")
+    if not isinstance(data, dict):
+        raise ValueError(f"not a benchmark report: expected a JSON object, got a {type(data).__name__}")
+    if data.get("schema") != SCHEMA:
+        raise ValueError(f"schema: got {data.get('schema')!r}, expected {SCHEMA}")
     try:
         rows = [Row(**_known(Row, row)) for row in data["results"]]
         return Report(**{**_known(Report, data), "results": rows})
@@ -102,22 +105,38 @@ def lines(rows: Iterable[Row]) -> str:
 
 
 def read(path: Path) -> Report:
-    """A report of either kind of file. A last line that was cut off is passed over; raises ValueError for other text,
-    OSError where the file cannot be read."""
+    """A report of either kind of file. A last line that is not whole, of a run that goes on or was killed, is left out.
+
+    Raises ValueError, one line that starts with the path, for what is neither or of another schema; OSError.
+    """
+    text = path.read_text(errors="replace")
     try:
-        text = path.read_text(encoding="utf-8")
         try:
-            whole = json.loads(text)
-        except json.JSONDecodeError:
-            whole = None
-        if whole is not None and not (isinstance(whole, dict) and "results" not in whole):
-            return _report(whole)
-        first, *others = text.split("\n")
-        cut = others and others[-1] != ""  # a line without its end
-        rows = [json.loads(line) for line in (others[:-1] if cut else others) if line]
-        return _report({**json.loads(first), "results": rows})
-    except ValueError as error:  # a decoding error is one
-        raise ValueError(f"{path}: no results of a benchmark: {error}") from None
+            data = json.loads(text)
+        except ValueError:
+            data = _of_lines(text.splitlines())
+        if isinstance(data, dict) and "results" not in data and "case" not in data:
+            data["results"] = []  # the first line of a run that has no row yet
+        return _report(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {line(error)}") from None
+
+
+def _of_lines(texts: Sequence[str]) -> dict[str, Any]:
+    records: list[dict[str, Any]] = []
+    for number, text in enumerate(texts, 1):
+        try:
+            record = json.loads(text)
+        except ValueError:
+            if number == len(texts) and records:
+                break
+            raise ValueError(f"line {number} is not JSON") from None
+        if not isinstance(record, dict):
+            raise ValueError(f"line {number}: expected a JSON object, got a {type(record).__name__}")
+        records.append(record)
+    if not records:
+        raise ValueError("the file is empty")
+    return {**records[0], "results": records[1:]}
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -89,7 +89,7 @@ def roofline(report: Report) -> Figure | None:
     ceilings = report.machine.get("ceilings")
     # The ceilings are of the machine's threads: a row of more or fewer has another roof.
     here = (None, report.machine.get("threads"))
-    rows = [r for r in report.results if r.median_s and runs.known(r, "flops") and runs.known(r, "min_bytes")]
+    rows = [r for r in report.results if r.median_s and r.flops and r.min_bytes]
     rows = [row for row in rows if row.threads in here]
     if not isinstance(ceilings, dict) or not ceilings.get("flops") or not ceilings.get("bytes") or not rows:
         return None
@@ -107,13 +107,13 @@ def _scatter(rows: Sequence[Row], every: Sequence[Row], ceilings: Mapping[str, f
 
     def draw(ax: Axes) -> None:
         ridge = flops / rate
-        xs = [runs.known(row, "flops") / runs.known(row, "min_bytes") for row in rows]
+        xs = [(row.flops or 0.0) / (row.min_bytes or 1.0) for row in rows]
         ends = [min(*xs, ridge) / 2, max(*xs, ridge) * 2]
         roof = [ends[0], ridge, ends[1]]
         ax.plot(roof, [min(flops, x * rate) / 1e9 for x in roof], color="#222222", linewidth=1.2)
         for provider in dict.fromkeys(row.provider for row in rows):
             of = [(x, row) for x, row in zip(xs, rows, strict=True) if row.provider == provider]
-            ys = [runs.known(row, "flops") / (row.median_s or 1.0) / 1e9 for _, row in of]
+            ys = [(row.flops or 0.0) / (row.median_s or 1.0) / 1e9 for _, row in of]
             look: dict[str, Any] = {
                 "color": style.colour(provider, every),
                 "edgecolor": "white",

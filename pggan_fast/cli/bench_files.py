@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 def read_run(path: Path) -> Report:
     """A file that `pggan-fast bench` wrote. Raises UsageError."""
-    from pggan_fast.benchmarks import runs
+    from pggan_fast.benchmarks import schema
 
     try:
-        return runs.read(path)
+        return schema.read(path)
     except ValueError as error:
         raise UsageError(str(error)) from None
     except OSError as error:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-from pggan_fast.benchmarks import compare, runs, schema
+from pggan_fast.benchmarks import compare, schema
 from pggan_fast.benchmarks.schema import Report, Row
 from rich.console import Console
 
@@ -123,11 +123,11 @@ def test_either_form_of_file_is_read(report, tmp_path):
     rows = data.pop("results")
     lines = tmp_path / "lines.jsonl"
     lines.write_text("\n".join(map(json.dumps, [data, *rows])) + "\n")
-    assert runs.read(whole) == runs.read(lines) == report
+    assert schema.read(whole) == schema.read(lines) == report
     lines.write_text("\n".join(map(json.dumps, [data, *rows]))[:-20])  # killed while it wrote
-    assert runs.read(lines).results == report.results[:-1]
+    assert schema.read(lines).results == report.results[:-1]
     lines.write_text(json.dumps(data))
-    assert runs.read(lines).results == []
+    assert schema.read(lines).results == []
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_other_files_are_one_line(text, said, tmp_path):
     path = tmp_path / "run.json"
     path.write_text(text)
     with pytest.raises(ValueError) as error:
-        runs.read(path)
+        schema.read(path)
     assert str(error.value).startswith(f"{path}: ")
     assert said in str(error.value)
     assert "\n" not in str(error.value)

@@ -89,9 +89,9 @@ def test_a_file_of_another_machine_or_build_is_refused(tmp_path: Path, capsys: p
 def test_other_files_are_no_results(tmp_path: Path, text: str) -> None:
     file = tmp_path / "run.jsonl"
     file.write_text(text)
-    with pytest.raises(ValueError, match=r"run\.jsonl: no results of a benchmark"):
+    with pytest.raises(ValueError, match=r"run\.jsonl: "):
         schema.read(file)
-    with pytest.raises(ValueError, match="no results of a benchmark"):
+    with pytest.raises(ValueError, match=r"run\.jsonl: "):
         RunFile(file).begun(schema.Report({}, {}, None, []), resume=True)
     assert file.read_text() == text
 
