@@ -137,7 +137,7 @@ def chain_of(subject: str, r: int) -> list[Layer]:
         "pixel_norm": [op(subject, c * pixels, c * pixels, curved=True)],
         "bias_act": [op(subject, c * pixels, c * pixels, biases=c)],
         "minibatch_stddev": [op(subject, c * pixels, (c + 1) * pixels, curved=True)],
-        "conv": [conv(subject, r, c, c, norm=True)],
+        "conv": [conv("conv", r, c, c, norm=True)],
         "to_rgb": [rgb(subject, r, c, IMAGE)],
         "from_rgb": [rgb(subject, r, IMAGE, c)],
     }
