@@ -50,9 +50,9 @@ class Row:
     noise: float | None = None  # relative: how far two runs of eager were apart in these rounds
     calls: int | None = None  # in a sample, whose seconds are their mean
     timing: str | None = None  # GRAPH: of a CUDA graph of calls whose data is in no cache; None: of calls from Python
-    flops: float | None = None  # of one call, by the form with the fewest products
+    flops: float | None = None  # of one call, in the form that this provider multiplies in
     min_bytes: float | None = None  # that one call has to read and write
-    floor_s: float | None = None  # the least time by the machine's ceilings
+    floor_s: float | None = None  # the least time by the machine's ceilings, in the form with the fewest products
     bound: str | None = None  # what makes the floor: "products", "memory" or "launch"
 
 
