@@ -39,14 +39,14 @@ class Command:
     """Exit with 1 where a case's ratio fell below this part of A's (0.7, say), or B's result is wrong."""
     turns: Annotated[int, tyro.conf.arg(metavar="N")] = 2
     """Of commits: runs of each, A B A B; how far they are apart counts as noise."""
-    preset: Annotated[Literal["quick", "full"] | None, _option("{quick,full}")] = None
+    preset: Annotated[Literal["quick", "full", "layers", "growth", "peers"] | None, _option("PRESET")] = None
     cases: Annotated[tuple[str, ...], _option("CASE")] = ()
     resolution: Annotated[tuple[int, ...], _option("R")] = ()
-    batch: Annotated[int | None, _option("N")] = None
+    batch: Annotated[tuple[int, ...], _option("N")] = ()
     providers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME", aliases=["--provider"])] = ("auto",)
     device: Annotated[str | None, _option("DEVICE")] = None
     dtype: Annotated[str | None, _option("DTYPE")] = None
-    threads: Annotated[int | None, _option("N")] = None
+    threads: Annotated[tuple[int, ...], _option("N")] = ()
     repeats: Annotated[int | None, _option("N")] = None
     budget: Annotated[float | None, _option("SECONDS")] = None
 
