@@ -176,6 +176,8 @@ class _Unit:
         reason = provider.reason(case)
         if provider.compile_mode is not None:
             reason = reason or self._reason_not_to_compile(case)
+        if provider == EAGER_AGAIN and self._eager().first_s[case.name] > NOISE_S:
+            reason = f"a call takes more than {NOISE_S:.0f} s: no second run for the noise"
         if reason:
             lane.reasons[case.name] = reason
             return None
@@ -220,10 +222,6 @@ class _Unit:
                 start = time.perf_counter()
                 lane.peaks[name] = timing.peak_bytes(workload, self.device)
                 lane.warm_s[name] = time.perf_counter() - start
-                if lane.provider == EAGER_AGAIN and lane.warm_s[name] > NOISE_S:
-                    del lane.runs[name], lane.warm_s[name]
-                    lane.reasons[name] = f"a call takes more than {NOISE_S:.0f} s: no second run for the noise"
-                    continue
                 self._take_cold(lane, name)
                 workload = lane.runs[name]
                 if lane.warm_s[name] < timing.WARM_UP_S:
@@ -270,7 +268,7 @@ class _Unit:
             self.lanes[i].samples[name] = [s / copies for s in samples[i, name]]
 
     def _rows(self) -> list[Row]:
-        eager = next(lane for lane in self.lanes if lane.provider == EAGER)
+        eager = self._eager()
         rows = [self._row(case, lane, eager) for case in self.unit for lane in self.lanes]
         if tuple(case.name for case in self.unit) == STEPS:
             rows += [
@@ -312,6 +310,9 @@ class _Unit:
         if again is not None and again.samples.get(case.name):
             row.noise = stats.noise(eager.samples[case.name], again.samples[case.name])
         return row
+
+    def _eager(self) -> _Lane:
+        return next(lane for lane in self.lanes if lane.provider == EAGER)
 
     def _title(self, name: str | None = None) -> str:
         name = name or " + ".join(case.name for case in self.unit)
