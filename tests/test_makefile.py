@@ -270,7 +270,8 @@ GPU_STAGES = {
     "tests/kernels tests/ops": "interpreter",
     "-k sanitized": "sanitize",
     "tune --dtype": "tune",
-    "bench --preset": "bench",
+    "bench.json": "bench",
+    "layers.jsonl": "layers",
 }
 
 
@@ -294,7 +295,7 @@ def test_make_gpu_runs_its_stages_in_order(copy, sanitizer):
     tests = ["tests/gpu", "interpreter", "tests"]
     tools = re.findall(r"--tool (\w+) .*tests/gpu/test_grid.py -k sanitized", copy.log.read_text())
     assert tools == ["memcheck", "racecheck", "initcheck", "synccheck"]
-    assert gpu_steps(copy) == ["build", *tests, "sanitize", *["sanitize" for _ in tools], "tune", "bench"]
+    assert gpu_steps(copy) == ["build", *tests, "sanitize", *["sanitize" for _ in tools], "tune", "bench", "layers"]
     assert "bench --preset full --json benchmarks/results/a-device/bench.json" in copy.log.read_text()
     logs = {p.name for p in (copy.folder / "build" / "gpu").iterdir()}
     assert logs == {f"{stage}.log" for stage in ("build", "test", "sanitize", "tune", "bench")}
@@ -303,9 +304,9 @@ def test_make_gpu_runs_its_stages_in_order(copy, sanitizer):
 def test_a_stage_of_make_gpu_runs_alone_and_builds_once(copy):
     assert copy.run("make", "gpu", "STAGES=tune").returncode == 0
     assert copy.run("make", "gpu", "STAGES=bench tune").returncode == 0
-    assert gpu_steps(copy) == ["build", "tune", "bench", "tune"]
+    assert gpu_steps(copy) == ["build", "tune", "bench", "layers", "tune"]
     assert copy.run("make", "gpu", "STAGES=measure").returncode != 0
-    assert gpu_steps(copy) == ["build", "tune", "bench", "tune"]
+    assert gpu_steps(copy) == ["build", "tune", "bench", "layers", "tune"]
 
 
 @pytest.mark.parametrize(

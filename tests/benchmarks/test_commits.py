@@ -141,7 +141,8 @@ def test_outside_of_a_checkout(tmp_path, monkeypatch):
 
 def test_worktrees_are_removed_after_an_interrupt(root):
     program = (
-        "import sys, pathlib, tempfile; from pggan_fast.benchmarks import commits\n"
+        "import signal, sys, pathlib, tempfile; from pggan_fast.benchmarks import commits\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a job in the background ignores
         "tempfile.tempdir = sys.argv[2]; commits.checkout = lambda: pathlib.Path(sys.argv[1])\n"
         "commits.measure(('HEAD~1', 'HEAD'), ['--hang'], 1)"
     )
