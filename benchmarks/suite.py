@@ -24,7 +24,6 @@ FIRST_COMPILE_S = 30.0
 UNIT_S = 6.0
 CPU = torch.device("cpu")
 GRAPHED = ("op", "layer", "block")  # kinds of cases
-NOISE_S = 2.0  # eager is not run a second time where a call takes longer: the noise of such is the noise of others
 
 
 @dataclass
@@ -40,7 +39,8 @@ class Plan:
     say: Callable[[str], None] = lambda text: None  # progress, one line per thing begun
     keep: Callable[[list[Row]], None] = lambda rows: None  # the rows of each unit as soon as it is finished
     compile_steps: bool = True  # False: no torch.compile of training steps, which takes minutes on a CPU
-    noise: bool = True  # whether eager is measured twice, where a call takes less than NOISE_S
+    noise: bool = True  # whether eager is measured twice, where a call takes less than noise_s: the noise of longer
+    noise_s: float = 2.0  # ones is that of others
     ceilings: ceilings.Ceilings | None = None  # of the machine, for the floor of every row
 
 
@@ -176,8 +176,8 @@ class _Unit:
         reason = provider.reason(case)
         if provider.compile_mode is not None:
             reason = reason or self._reason_not_to_compile(case)
-        if provider == EAGER_AGAIN and self._eager().first_s[case.name] > NOISE_S:
-            reason = f"a call takes more than {NOISE_S:.0f} s: no second run for the noise"
+        if provider == EAGER_AGAIN and self._eager().first_s[case.name] > self.plan.noise_s:
+            reason = f"a call takes more than {self.plan.noise_s:g} s: no second run for the noise"
         if reason:
             lane.reasons[case.name] = reason
             return None

@@ -211,6 +211,7 @@ class Command:
             budget_s=self.budget or BUDGETS[self.preset],
             preset=self.preset,
             compile_steps=self.preset != "quick",
+            noise_s=0.6 if self.preset == "quick" else 2.0,  # of its budget more is wanted for torch.compile
         )
 
     def _providers(self) -> list[Provider]:

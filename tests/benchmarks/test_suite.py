@@ -226,9 +226,8 @@ def test_two_runs_of_the_same_give_the_noise(plan):
     assert suite.run(plan("G.forward")).results[0].noise is None
 
 
-def test_no_second_run_where_a_call_takes_long(plan, monkeypatch):
-    monkeypatch.setattr(suite, "NOISE_S", 0.0)
-    rows = {row.provider: row for row in suite.run(plan("G.forward", noise=True)).results}
+def test_no_second_run_where_a_call_takes_long(plan):
+    rows = {row.provider: row for row in suite.run(plan("G.forward", noise=True, noise_s=0.0)).results}
     assert rows["eager_again"].median_s is None
     assert "no second run for the noise" in rows["eager_again"].reason
     assert rows["auto"].median_s
