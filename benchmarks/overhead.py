@@ -271,16 +271,9 @@ def measure(subject: Subject, rounds: int, calls: int, device: torch.device) -> 
             return [row]
         rows.append(row)
 
-    def repeated(run: Run) -> Callable[[], None]:
-        def many() -> None:
-            for _ in range(calls):
-                run()
-
-        return many
-
-    samples = timing.interleave({name: repeated(run) for name, run in runs.items()}, rounds, device)
+    samples = timing.interleave(runs, rounds, device, dict.fromkeys(runs, calls))
     for row in rows:
-        row.samples = [s / (calls * subject.layers) for s in samples[row.provider]]
+        row.samples = [s / subject.layers for s in samples[row.provider]]
         row.median_s, row.p20_s, row.p80_s = stats.spread(row.samples)
     ours, eager = (next(row for row in rows if row.provider == name) for name in (OURS, EAGER))
     ours.ratio, ours.ratio_p20, ours.ratio_p80 = stats.speedup(eager.samples, ours.samples)

@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass, replace
 
 import torch
-from pggan_fast.benchmarks import best_eager
+from pggan_fast.benchmarks import best_eager, runs
 from pggan_fast.benchmarks.cases import Case, Inputs
 from pggan_fast.benchmarks.peers import training as peers
 from pggan_fast.benchmarks.subjects import SUBJECTS, Widths
@@ -40,7 +40,7 @@ class Provider:
 
 
 EAGER = Provider("eager", "plain PyTorch in NCHW, as users write it: what every ratio is of")
-EAGER_AGAIN = Provider("eager_again", "eager once more: how far two runs of the same are apart (A/A)")
+EAGER_AGAIN = Provider(runs.AGAIN, "eager once more: how far two runs of the same are apart (A/A)")
 REFERENCE = Provider("float64 reference", "what every result is compared with")
 PROVIDERS = {
     p.name: p

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import groupby
 
+from pggan_fast.benchmarks import runs
 from pggan_fast.benchmarks.schema import Report, Row
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-EAGER_AGAIN = "eager_again"  # the A/A pair: shown as noise
 PLAIN_WIDTH = 170  # columns where there is no terminal to ask
 
 
@@ -30,8 +29,8 @@ def render(report: Report, terminal: bool) -> RenderableType:
     for name in ("median", "p20..p80", "runs", "images/s", "x eager", "p20..p80", "of floor", "peak", "error"):
         table.add_column(name, justify="right", no_wrap=True)
     notes: list[Text] = []
-    shown = [row for row in ordered(report.results) if row.provider != EAGER_AGAIN]
-    noises = noise_of(report.results)
+    shown = [row for row in ordered(report.results) if row.provider != runs.AGAIN]
+    largest = runs.noise_of(report)
     for _, group in groupby(shown, key=lambda r: (r.case, r.resolution, r.batch, r.dtype, r.asked_threads)):
         for number, row in enumerate(group):
             head = [""] * 3 if number else [row.case, _size(row), row.dtype]
@@ -39,7 +38,7 @@ def render(report: Report, terminal: bool) -> RenderableType:
                 notes.append(_note(row))
                 table.add_row(*head, _name(row), "[red]wrong[/]" if row.failed else "-", *[""] * 8)
             else:
-                table.add_row(*head, _name(row), *_numbers(row, noises))
+                table.add_row(*head, _name(row), *_numbers(row, largest))
         table.add_section()
     return Group(table, *notes, _footer(report))
 
@@ -48,12 +47,6 @@ def ordered(rows: list[Row]) -> list[Row]:
     """Whole steps, then their parts, then forwards; the rest of the order is the run's own."""
     rank = {"step": 0, "D.step": 1, "G.step": 2}
     return sorted(rows, key=lambda r: (r.resolution if r.case in rank else 1 << 20, r.batch, rank.get(r.case, 3)))
-
-
-def noise_of(rows: list[Row]) -> Callable[[Row], float | None]:
-    """A row's noise; where its own rounds have not measured any, the largest of the run."""
-    largest = max((row.noise for row in rows if row.noise is not None), default=None)
-    return lambda row: largest if row.noise is None else row.noise
 
 
 def _size(row: Row) -> str:
@@ -79,13 +72,14 @@ def _name(row: Row) -> str:
     return f"{row.provider} ({row.mode})" if row.mode else row.provider
 
 
-def _numbers(row: Row, noises: Callable[[Row], float | None]) -> list[str]:
+def _numbers(row: Row, largest: float | None) -> list[str]:
+    """`largest` noise of the run: of rows whose own rounds have not measured any."""
     assert row.median_s is not None
     assert row.p20_s is not None
     assert row.p80_s is not None
     ratio = spread = ""
     if row.ratio is not None and row.ratio_p20 is not None and row.ratio_p80 is not None:
-        noise = noises(row)
+        noise = largest if row.noise is None else row.noise
         same = row.provider != "eager" and noise is not None and abs(row.ratio - 1.0) <= noise
         ratio, spread = f"{'~' * same}{row.ratio:.2f}", f"{row.ratio_p20:.2f}..{row.ratio_p80:.2f}"
     return [
