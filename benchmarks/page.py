@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pggan_fast.benchmarks import growth, plot, plots, runs
+from pggan_fast.benchmarks import growth, plots, runs
 from pggan_fast.benchmarks.growth import Growth
 from pggan_fast.benchmarks.plots import speed, style
 from pggan_fast.benchmarks.schema import Report, Row
 from pggan_fast.benchmarks.table import ordered, seconds, size
 
-from pggan_fast import pages
+from pggan_fast import drawing, pages
 
 HOW = (
     "Every provider holds the same weights and inputs, and its results are checked before anything is timed. "
@@ -42,7 +42,7 @@ def sections(named: Sequence[tuple[str, Report]], say: Callable[[str], object] =
     for name, given in runs.together(named):
         report = runs.filled(given)
         section = Section(name, report, growth.of(report.results))
-        if plot.available():
+        if drawing.available():
             say(f"{name}: pictures")
             for file, title, figure in plots.figures(report, section.growths):
                 say(f"{name}: {title}")
@@ -56,8 +56,8 @@ def render(found: Sequence[Section]) -> str:
     parts = [pages.paragraph(HOW)]
     for section in found:
         parts += _section(section)
-    if not plot.available():
-        parts.append(pages.note(plot.MISSING))
+    if not drawing.available():
+        parts.append(pages.note(drawing.MISSING))
     return pages.page("pggan_fast: benchmarks", parts)
 
 

@@ -5,21 +5,12 @@ The pictures of `pggan-fast bench report` are in benchmarks/plots, whose panels 
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 from pggan_fast.benchmarks.plots import speed, style
-from pggan_fast.benchmarks.plots.style import COLOURS, OTHERS
 from pggan_fast.benchmarks.schema import Report, write_atomically
 
-__all__ = ["COLOURS", "MISSING", "OTHERS", "available", "draw"]
-
-MISSING = "plots need matplotlib: pip install 'pggan-fast[bench]'"
 LEAST_RESOLUTIONS = 4  # of a curve
-
-
-def available() -> bool:
-    return importlib.util.find_spec("matplotlib") is not None
 
 
 def draw(report: Report, path: Path) -> None:

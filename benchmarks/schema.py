@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from pggan_fast import networks
+from pggan_fast import files
 from pggan_fast.errors import line
 
 SCHEMA = 1
@@ -142,7 +142,7 @@ def _of_lines(texts: Sequence[str]) -> dict[str, Any]:
 def write_atomically(path: Path, content: str | bytes) -> None:
     """A reader sees the old file or the whole new one."""
     data = content.encode() if isinstance(content, str) else content
-    networks.write_atomically(path, lambda file: file.write(data))
+    files.write_atomically(path, lambda file: file.write(data))
 
 
 def _known(kind: type, data: dict[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,6 +22,7 @@ from safetensors.torch import save as to_bytes
 
 from pggan_fast import filetypes
 from pggan_fast.errors import few, line
+from pggan_fast.files import write_atomically
 from pggan_fast.models import Discriminator, Generator
 from pggan_fast.ops import _checks
 
@@ -167,35 +167,3 @@ def built(what: str, network: type[Any], arguments: object, backend: str | None 
             return network(**arguments, backend=backend)
     except (TypeError, ValueError, ArithmeticError, RuntimeError, IndexError, AttributeError) as error:
         raise NetworkFileError(f"{what}: {line(error)}") from None
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a file beside `path`, then put it in its place: a reader sees the old file or the whole new."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    """So that the new name outlives a power failure, where folders can be opened."""
-    try:
-        folder = os.open(path, os.O_RDONLY)
-    except OSError:  # Windows
-        return
-    try:
-        os.fsync(folder)
-    except OSError:  # some network file systems
-        pass
-    finally:
-        os.close(folder)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pggan_fast.networks import write_atomically
+from pggan_fast.files import write_atomically
 from pggan_fast.ops import _checks
 
 BLANK = 128  # the grey between images, and where there is none

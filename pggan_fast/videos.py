@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 from PIL import GifImagePlugin, Image, features
 
-from pggan_fast.networks import write_atomically
+from pggan_fast.files import write_atomically
 from pggan_fast.ops import _checks
 
 MISSING = "MP4 needs ffmpeg: pip install imageio-ffmpeg"

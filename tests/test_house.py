@@ -49,22 +49,78 @@ def test_the_reference_imports_only_torch() -> None:
     assert imported("import os\nfrom . import x\nfrom pggan_fast.ops import y") == {"os", ".", "pggan_fast"}
 
 
-# What each part may import of the package: arrows point one way.
-BELOW = {
-    "backends": {"ops", "nn", "models", "training", "cli"},
-    "ops": {"nn", "models", "training", "cli"},
-    "data": {"training", "cli", "benchmarks"},
-}
+# Every part of the package, each above all that it imports; those in a row do not know one another.
+ORDER = (
+    ("errors", "reference", "settings", "files", "pages", "drawing", "kernels"),
+    ("filetypes", "backends"),
+    ("explain", "ops"),
+    ("warmup", "diagnosis", "nn", "swap", "pictures", "videos"),
+    ("models",),
+    ("inference", "networks"),
+    ("sampling", "convert"),
+    ("data",),
+    ("metrics",),
+    ("training",),
+    ("benchmarks",),
+    ("cli",),
+)
 
 
-@pytest.mark.parametrize("part", sorted(BELOW))
-def test_arrows_point_one_way(part: str) -> None:
-    for path in (PACKAGE / part).rglob("*.py"):
-        text = path.read_text()
-        for above in BELOW[part]:
-            assert not re.search(rf"^\s*from pggan_fast(\.| import ){above}\b", text, re.M), (
-                f"{path.name} imports {above}"
-            )
+def parts_imported(path: Path) -> set[str]:
+    """Parts of the package that a file imports anywhere, also inside of functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "pggan_fast":
+            names |= {f"pggan_fast.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return {name.split(".")[1] for name in names if name.startswith("pggan_fast.")}
+
+
+def part_of(path: Path) -> str:
+    below = PACKAGE if path.is_relative_to(PACKAGE) else PACKAGE.parent
+    return path.relative_to(below).parts[0].removesuffix(".py")
+
+
+def upward(files: list[Path]) -> list[str]:
+    """Imports against the order."""
+    level = {part: i for i, row in enumerate(ORDER) for part in row}
+    return [
+        f"{part} imports {other} ({path.name})"
+        for path in files
+        for part in (part_of(path),)
+        for other in sorted(parts_imported(path) & set(level) - {part})
+        if level[other] >= level[part]
+    ]
+
+
+def test_arrows_point_one_way() -> None:
+    files = [path for path in python_files() if part_of(path) not in ("__init__", "__main__")]
+    assert {part_of(path) for path in files} == {part for row in ORDER for part in row}
+    assert upward(files) == []
+
+
+def test_an_import_against_the_order_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
+    (tmp_path / "ops.py").write_text(
+        "def f():\n    from pggan_fast.models import levels\n    from pggan_fast import nn, reference"
+    )
+    assert upward([tmp_path / "ops.py"]) == ["ops imports models (ops.py)", "ops imports nn (ops.py)"]
+
+
+def named_in_the_map(text: str) -> set[str]:
+    """Files that CONTRIBUTING's map names."""
+    return set(re.findall(r"[a-z_]+\.(?:py|h|sh)\b", text.split("```")[1]))
+
+
+def test_the_map_names_files_that_exist() -> None:
+    root = Path(__file__).parents[1]
+    folders = "pggan_fast", "kernels", "csrc", "benchmarks", "tests", "scripts", "typings"
+    present = {path.name for folder in folders for path in (root / folder).rglob("*.*")}
+    assert named_in_the_map((root / "CONTRIBUTING.md").read_text()) <= present
+    assert named_in_the_map("```\nx/  report_of_nothing.py does\n```") - present == {"report_of_nothing.py"}
 
 
 def test_every_environment_variable_stands_in_the_readme() -> None:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 from pggan_fast.benchmarks.schema import Report, Row
 from PIL import Image
 
+from pggan_fast import drawing
 from pggan_fast.data import faces_attribution
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette: told apart with every common colour blindness, and in grey by their order.
-COLOURS = {"auto": "#0072B2", "eager": "#999999", "eager_channels_last": "#E69F00", "compile": "#009E73"}
-OTHERS = ("#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+COLOURS = {"auto": drawing.BLUE, "eager": drawing.GREY, "eager_channels_last": drawing.ORANGE, "compile": drawing.GREEN}
+OTHERS = drawing.OTHERS
 DOTS_PER_INCH = 130
 WIDTH, HEIGHT = 5.1, 3.0  # inches of a panel
 COLUMNS = 2

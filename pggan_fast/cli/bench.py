@@ -158,12 +158,12 @@ class Command:
             if path is not None:
                 check_writable(name, path)
         if self.plot is not None:
-            from pggan_fast.benchmarks import plot
+            from pggan_fast import drawing
 
             if self.plot.suffix.lower() != ".png":
                 raise UsageError(f"--plot: got {self.plot.name}, expected a name that ends in .png")
-            if not plot.available():
-                raise UsageError(f"--plot: {plot.MISSING}")
+            if not drawing.available():
+                raise UsageError(f"--plot: {drawing.MISSING}")
         if self.resume and self.out is None:
             raise UsageError("--resume: goes on with a file; --out names it")
         if self.repeats is not None and self.repeats < 3:

@@ -25,7 +25,8 @@ class Command:
     """The folder for report.html and the pictures; it is made."""
 
     def run(self) -> int:
-        from pggan_fast.benchmarks import growth, page, plot, table
+        from pggan_fast import drawing
+        from pggan_fast.benchmarks import growth, page, table
         from pggan_fast.benchmarks.progress import Progress
         from pggan_fast.benchmarks.schema import write_atomically
         from pggan_fast.cli.bench_files import read_run
@@ -48,8 +49,8 @@ class Command:
                 screen.print(str(self.out / name), highlight=False, markup=False, soft_wrap=True)
         except OSError as error:
             raise UsageError(f"--out: cannot write {error.filename}: {error.strerror or error}") from None
-        if not plot.available():
-            screen.print(plot.MISSING, highlight=False, markup=False, soft_wrap=True)
+        if not drawing.available():
+            screen.print(drawing.MISSING, highlight=False, markup=False, soft_wrap=True)
         return 0
 
     def _make_folder(self) -> None:

@@ -22,7 +22,7 @@ class Command:
     """The folder of a run, with its stats.jsonl."""
 
     def run(self) -> int:
-        from pggan_fast.benchmarks import plot
+        from pggan_fast import drawing
         from pggan_fast.benchmarks.table import console
         from pggan_fast.cli.bar import Bar
         from pggan_fast.training import report
@@ -36,6 +36,6 @@ class Command:
             raise UsageError(f"run_dir: cannot use {error.filename}: {error.strerror or error}") from None
         for path in made:
             print(path)
-        if not plot.available():
-            print(plot.MISSING)
+        if not drawing.available():
+            print(drawing.MISSING)
         return 0

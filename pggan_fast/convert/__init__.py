@@ -25,7 +25,8 @@ from pggan_fast.convert import (
 from pggan_fast.convert.errors import ConversionError
 from pggan_fast.convert.layout import Layout, Row
 from pggan_fast.errors import few, line
-from pggan_fast.networks import KINDS, Networks, write_atomically
+from pggan_fast.files import write_atomically
+from pggan_fast.networks import KINDS, Networks
 
 __all__ = ["FAMILIES", "Conversion", "ConversionError", "Layout", "Row", "read", "write"]
 

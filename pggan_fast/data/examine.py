@@ -14,7 +14,7 @@ from pggan_fast.data.dataset import Dataset, SourceDataset, open_dataset
 from pggan_fast.data.errors import ImageRefused
 from pggan_fast.data.sheet import contact_sheet, evenly
 from pggan_fast.errors import line
-from pggan_fast.networks import write_atomically
+from pggan_fast.files import write_atomically
 
 
 def describe(path: str) -> list[str]:

@@ -11,11 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
+from pggan_fast.files import write_atomically
 from pggan_fast.metrics.measures import MEASURES, SETS, SIDES, Measure, Settings, Side
 from pggan_fast.metrics.names import Name
 from pggan_fast.metrics.ranks import Ranks
 from pggan_fast.metrics.samples import Source, chunks
-from pggan_fast.networks import write_atomically
 
 Say = Callable[[str, int, int], None]  # what is computed now, how many images are done, of how many
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pggan_fast.errors import line
-from pggan_fast.networks import write_atomically
+from pggan_fast.files import write_atomically
 
 SCHEMA = 1
 _NAME = re.compile(r"training-state-(\d{9,})\.pt")

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pggan_fast.benchmarks.plot import COLOURS, OTHERS
+from pggan_fast.drawing import BLUE, GREEN, GREY, ORANGE, OTHERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from pggan_fast.training.report import Run
 
-PALETTE = [COLOURS["auto"], COLOURS["eager_channels_last"], COLOURS["compile"], *OTHERS, COLOURS["eager"]]
+PALETTE = [BLUE, ORANGE, GREEN, *OTHERS, GREY]
 _STYLES = ("-", "--", ":")
 _SPIKE = 3.0  # times the height of most of the curve: what stands out more is cut off
 

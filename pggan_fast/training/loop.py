@@ -15,6 +15,7 @@ from rich.console import Console
 from pggan_fast import networks
 from pggan_fast.backends import report, tables
 from pggan_fast.data import Dataset
+from pggan_fast.files import write_atomically
 from pggan_fast.training import checkpoint, evaluation
 from pggan_fast.training.config import Config
 from pggan_fast.training.distributed import World
@@ -118,7 +119,7 @@ class Run:
     def _options(self) -> None:
         options = {"config": self.config.as_json(), "versions": report.versions()}
         text = json.dumps(options, indent=2).encode()
-        networks.write_atomically(self.folder / OPTIONS, lambda file: file.write(text))
+        write_atomically(self.folder / OPTIONS, lambda file: file.write(text))
 
     def _first_pictures(self) -> None:
         self._gallery.reals()

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from pggan_fast.files import write_atomically
 from pggan_fast.metrics.running import duration
-from pggan_fast.networks import write_atomically
 from pggan_fast.pages import embedded, note, page, table
 from pggan_fast.training.watch import STATS
 
@@ -67,13 +67,13 @@ def make(run_dir: Path, say: Callable[[int, int], object] | None = None) -> list
     say: is told how many pictures are done, of how many: those of a large run take seconds each. Raises ValueError
     for a folder that has no stats.jsonl, OSError.
     """
-    from pggan_fast.benchmarks import plot
+    from pggan_fast import drawing
     from pggan_fast.training import curves
 
     run = read(run_dir)
     html_path, picture = run_dir / "report.html", run_dir / "report.png"
-    drawn = curves.draw(run) if plot.available() and run.ticks else None
-    text = render(run, drawn, None if plot.available() else plot.MISSING, say)
+    drawn = curves.draw(run) if drawing.available() and run.ticks else None
+    text = render(run, drawn, None if drawing.available() else drawing.MISSING, say)
     write_atomically(html_path, lambda file: file.write(text.encode(errors="backslashreplace")))
     if drawn is None:
         return [html_path]

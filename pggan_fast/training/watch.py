@@ -19,8 +19,8 @@ import torch
 from rich.console import Console
 from rich.live import Live
 
+from pggan_fast.files import write_atomically
 from pggan_fast.metrics.running import duration
-from pggan_fast.networks import write_atomically
 from pggan_fast.training.lines import Lines
 from pggan_fast.training.live import Status
 from pggan_fast.training.stats import Moments, moments

@@ -5,10 +5,12 @@ import html.parser
 import io
 
 import pytest
-from pggan_fast.benchmarks import growth, page, plot, plots, runs
+from pggan_fast.benchmarks import growth, page, plots, runs
 from pggan_fast.benchmarks.plots import cost, speed, style
 from pggan_fast.benchmarks.schema import Report, Row
 from PIL import Image
+
+from pggan_fast import drawing
 
 PROVIDERS = {"auto": 0.5, "eager": 1.0, "eager_again": 1.01, "best_eager": 0.8}
 SIZES = (8, 16, 32, 64)
@@ -159,10 +161,10 @@ def test_files_of_one_commit_are_one_section_unless_it_had_changes(full):
 
 
 def test_without_matplotlib_there_is_a_page_that_says_so(full, monkeypatch):
-    monkeypatch.setattr(plot, "available", lambda: False)
+    monkeypatch.setattr(drawing, "available", lambda: False)
     found = page.sections([("run.json", full)])
     assert list(page.files(found)) == ["report.html"]
-    assert plot.MISSING.replace("'", "&#x27;") in page.render(found)
+    assert drawing.MISSING.replace("'", "&#x27;") in page.render(found)
 
 
 def test_pictures_are_pngs_of_a_size_that_can_be_read(full):

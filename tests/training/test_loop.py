@@ -20,7 +20,7 @@ from processes import PATH
 from rich.console import Console
 from small_trainings import config, images, state_of
 
-from pggan_fast import networks
+from pggan_fast import files, networks
 from pggan_fast.training import checkpoint, resume
 from pggan_fast.training.distributed import World
 from pggan_fast.training.loop import Run, Settings
@@ -177,7 +177,7 @@ def test_other_images_under_the_same_name_are_refused(tmp_path: Path) -> None:
 
 def test_a_full_disk_does_not_end_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_of(tmp_path / "run")
-    real, full = networks.write_atomically, [False]
+    real, full = files.write_atomically, [False]
 
     def write(path: Path, fill: Any) -> None:
         if full[0]:

@@ -9,10 +9,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from pggan_fast.benchmarks import plot
 from PIL import Image
 
-from pggan_fast import cli
+from pggan_fast import cli, drawing
 from pggan_fast.training import curves, report
 
 EVIL = "<script>alert('&')</script>"
@@ -119,12 +118,12 @@ def test_the_picture_is_a_png(folder):
 
 
 def test_without_matplotlib_a_line_says_how_to_get_curves(folder, monkeypatch, capsys):
-    monkeypatch.setattr(plot, "available", lambda: False)
+    monkeypatch.setattr(drawing, "available", lambda: False)
     with pytest.raises(SystemExit) as stop:
         cli.main(["report", str(folder)])
     assert stop.value.code == 0
     assert "pip install 'pggan-fast[bench]'" in page(folder).text
-    assert capsys.readouterr().out.splitlines() == [str(folder / "report.html"), plot.MISSING]
+    assert capsys.readouterr().out.splitlines() == [str(folder / "report.html"), drawing.MISSING]
     assert not (folder / "report.png").exists()
     assert "kimg 4, 16x16" in dict(page(folder).images())
 

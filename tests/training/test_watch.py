@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from pggan_fast import networks
+from pggan_fast import files
 from pggan_fast.training import lines
 from pggan_fast.training import watch as module
 from pggan_fast.training.watch import Watch, cut_stats, memory
@@ -161,7 +161,7 @@ def test_a_failed_cut_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr(networks.os, "replace", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         Watch(tmp_path, 12000, console(False), resumed_kimg=8.0)
     assert (tmp_path / "stats.jsonl").read_bytes() == before
