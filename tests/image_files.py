@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import pickle
 import struct
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,3 +86,36 @@ def _varint(value: int) -> bytes:
         out.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes([*out, value])
+
+
+def zip_of(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def idx(array: np.ndarray) -> bytes:
+    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def tar_gz(path: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def cifar_batch(first: int, protocol: int, key: str = "labels") -> bytes:
+    rows = np.stack([pixels(first + i, 32, 32).transpose(2, 0, 1).ravel() for i in range(2)])
+    return pickle.dumps({"data": rows, key: [first % 10, (first + 1) % 10], "filenames": ["a", "b"]}, protocol)
+
+
+def records(folder: Path, channels: int = 3) -> Path:
+    folder.mkdir(exist_ok=True)
+    for level, size in ((3, 8), (4, 16)):
+        made = [tfrecord(example(pixels(i, size, size, channels))) for i in range(3)]
+        (folder / f"set-r{level:02d}.tfrecords").write_bytes(b"".join(made))
+    return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -14,10 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from pggan_fast.data import labels as label_files
+from pggan_fast.data import npy
 from pggan_fast.data.embedded import faces
 from pggan_fast.data.errors import DataError, ImageRefused
 from pggan_fast.data.guess import open_source
-from pggan_fast.data.labels import Kind, Label
+from pggan_fast.data.labels import MOST_CLASSES, Kind, Label
 from pggan_fast.data.pyramid import base_of, shrink
 from pggan_fast.data.sources import Source
 from pggan_fast.errors import few, line
@@ -222,14 +224,15 @@ def open_dataset(
 
 def _npz(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any] | None]:
     """[N, C, H, W] from the array "images" [N, H, W(, C)], and from "labels" where there is one."""
+    with open(path, "rb"):  # what is wrong with the file system is said by OSError
+        pass
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            images = archive["images"]
-            labels = archive.get("labels")
-    except OSError:
-        raise
-    except Exception as error:  # numpy and zipfile raise nearly anything over bytes that somebody made up
+        with zipfile.ZipFile(path) as archive:
+            images, labels = npy.member(archive, "images"), npy.member(archive, "labels")
+    except Exception as error:  # zipfile raises nearly anything over bytes that somebody made up
         raise DataError(f"{path}: not an .npz with an array `images`: {line(error)}") from None
+    if images is None:
+        raise DataError(f"{path}: not an .npz with an array `images`")
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
         raise DataError(f"{path}: images: expected uint8 [N, H, W, C], got {images.dtype} {images.shape}")
     images = images[..., None] if images.ndim == 3 else images
@@ -240,5 +243,7 @@ def _npz(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any] | None]:
     ):
         raise DataError(f"{path}: labels: expected a class or a vector for each image, got {labels.shape}")
     if labels is not None:
+        if not np.isfinite(labels).all() or (labels.ndim == 1 and not 0 <= labels.min() <= labels.max() < MOST_CLASSES):
+            raise DataError(f"{path}: labels: expected finite vectors, or classes from 0 to {MOST_CLASSES - 1}")
         labels = labels.astype(np.float32 if labels.ndim == 2 else np.int64)
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels

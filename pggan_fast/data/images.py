@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import io
+import stat
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -32,6 +34,19 @@ def _formats() -> tuple[str, ...]:
     """Of FORMATS those that this Pillow was built with."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of an image's file. Raises ImageRefused, of kind "giant", "not a file" or "unreadable"."""
+    try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise ImageRefused("not a file", "a folder, pipe, socket or device")
+        if about.st_size > MAX_BYTES:
+            raise ImageRefused("giant", f"{about.st_size} bytes, at most {MAX_BYTES} are read")
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageRefused("unreadable", error.strerror or line(error)) from None
 
 
 def decode(data: bytes, channels: int | None = 3, background: tuple[int, int, int] = (255, 255, 255)) -> Pixels:

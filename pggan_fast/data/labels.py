@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
 Label: TypeAlias = int | list[float]
 Kind = Literal["auto", "folders", "none"]
 FILE = "dataset.json"
-_MOST_CLASSES = 1 << 16  # a label is a vector of so many numbers
+MOST_CLASSES = 1 << 16  # a label is a vector of so many numbers
+_LARGEST = 3.4e38  # of a vector's numbers, which become float32
 
 
 def parse(text: bytes, source: Path) -> dict[str, Label] | None:
@@ -46,8 +46,8 @@ def parse(text: bytes, source: Path) -> dict[str, Label] | None:
 
 def _is_label(value: Any) -> bool:
     if isinstance(value, list):
-        return bool(value) and all(type(x) in (int, float) and math.isfinite(x) for x in value)
-    return type(value) is int and 0 <= value < _MOST_CLASSES
+        return bool(value) and all(type(x) in (int, float) and abs(x) <= _LARGEST for x in value)
+    return type(value) is int and 0 <= value < MOST_CLASSES
 
 
 def _kind(label: Label) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pggan_fast.errors import line
 from pggan_fast.ops import _checks
 
 
@@ -60,6 +61,9 @@ class Sampler:
         if set(state) != {"count", "seed", "position"}:
             raise ValueError(f"state: expected count, seed and position, got {', '.join(map(str, state)) or 'nothing'}")
         _checks.counts(0, **state)
+        for name, most in (("seed", 1 << 64), ("position", 1 << 60)):
+            if state[name] >= most:
+                raise ValueError(f"state: {name}: expected a number below {most}, got {line(state[name])}")
         if state["count"] != self.count:
             raise ValueError(f"state: it is of a set of {state['count']} images, this one has {self.count}")
         self.seed, self.position, self._pass = state["seed"], state["position"], None

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from pggan_fast.data import labels as label_files
 from pggan_fast.data.archives import Zip
 from pggan_fast.data.errors import DataError, ImageRefused
-from pggan_fast.data.images import MAX_BYTES, Pixels, decode
+from pggan_fast.data.images import Pixels, decode, read_file
 from pggan_fast.data.labels import Label
 
 
@@ -103,13 +103,7 @@ class Folder(Source):
             self.classes = label_files.class_names(described.read_bytes())
 
     def data(self, number: int) -> bytes:
-        path = self.path / self.names[number]
-        try:
-            if (size := path.stat().st_size) > MAX_BYTES:
-                raise ImageRefused("giant", f"{size} bytes, at most {MAX_BYTES} are read")
-            return path.read_bytes()
-        except OSError as error:
-            raise ImageRefused("unreadable", error.strerror or str(error)) from None
+        return read_file(self.path / self.names[number])
 
     def _files(self) -> list[list[int]]:
         return self._sizes

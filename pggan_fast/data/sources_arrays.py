@@ -16,13 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pggan_fast.data import labels as label_files
-from pggan_fast.data import tfrecords
+from pggan_fast.data import npy, tfrecords
 from pggan_fast.data.errors import DataError, ImageRefused
 from pggan_fast.data.images import Pixels
+from pggan_fast.data.lmdb_pages import Pages
 from pggan_fast.data.sources import Source, _stamp
 from pggan_fast.errors import line
 
 _MOST = 1 << 31  # bytes of an array that is unpacked into memory
+_MOST_BATCH = 1 << 28  # of a batch of CIFAR's; the largest of CIFAR-100 has 155 million
 _IDX = {1: "idx1", 3: "idx3"}
 
 
@@ -122,7 +124,11 @@ class Cifar(Arrays):
             classes = batch.get("labels", batch.get("fine_labels"))
             if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (3072,):
                 raise DataError(f"{self.path}: {name}: expected uint8 images of 3 x 32 x 32")
-            if not isinstance(classes, list) or len(classes) != len(pixels) or any(type(c) is not int for c in classes):
+            if (
+                not isinstance(classes, list)
+                or len(classes) != len(pixels)
+                or any(type(c) is not int or not 0 <= c < label_files.MOST_CLASSES for c in classes)
+            ):
                 raise DataError(f"{self.path}: {name}: expected a class for each image")
             images.append(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
             labels += classes
@@ -139,8 +145,8 @@ class Cifar(Arrays):
                 members = [m for m in archive if re.fullmatch(r"(.*/)?(data_batch_\d|train)", m.name) and m.isreg()]
                 for member in sorted(members, key=lambda m: m.name):
                     stream = archive.extractfile(member)
-                    if stream is None or member.size > _MOST:
-                        raise DataError(f"{self.path}: {line(member.name)}: {member.size} bytes, at most {_MOST}")
+                    if stream is None or member.size > _MOST_BATCH:
+                        raise DataError(f"{self.path}: {line(member.name)}: {member.size} bytes, at most {_MOST_BATCH}")
                     value = Interpreter(io.BytesIO(stream.read()), NUMPY, lambda cls: False).load()
                     if not isinstance(value, dict):
                         raise DataError(f"{self.path}: {line(member.name)}: expected a dictionary")
@@ -148,7 +154,7 @@ class Cifar(Arrays):
                     found.append(
                         (line(member.name), {k: v.value if isinstance(v, Array) else v for k, v in keyed.items()})
                     )
-        except (tarfile.TarError, EOFError, zlib.error, ConversionError) as error:
+        except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ConversionError) as error:
             raise DataError(f"{self.path}: not a whole CIFAR archive: {line(error)}") from None
         if not found:
             raise DataError(f"{self.path}: no data_batch_1 or train in it: not a CIFAR archive of Python's version")
@@ -156,63 +162,16 @@ class Cifar(Arrays):
 
 
 class Lmdb(Source):
-    """An LMDB whose values are image files, as LSUN's are, in the order of the keys. Needs the `data` extra.
-
-    Its library trusts what is within the file, so that one which somebody made up may crash the process.
-    """
+    """An LMDB whose values are image files, as LSUN's are, in the order of the keys."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        try:
-            import lmdb
-        except ImportError as error:
-            raise DataError(f"{path}: an LMDB needs the data extra: pip install 'pggan-fast[data]' ({error})") from None
-        self._lmdb: Any = lmdb
-        self._environment: Any = None
-        try:
-            self._check_length()
-            with self._open().begin(buffers=True) as transaction:
-                self._keys = [bytes(key) for key in transaction.cursor().iternext(values=False)]
-        except lmdb.Error as error:
-            raise DataError(f"{path}: not a whole LMDB: {line(error)}") from None
-        self.names = [key.decode("latin-1") for key in self._keys]
-
-    def _open(self) -> Any:
-        if self._environment is None:
-            self._environment = self._lmdb.open(
-                str(self.path), subdir=self.path.is_dir(), readonly=True, lock=False, readahead=False, create=False
-            )
-        return self._environment
-
-    def _check_length(self) -> None:
-        """The library maps the file, and the process is killed where it reads behind the end of a file cut short."""
-        environment = self._open()
-        wanted = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-        if (size := self._file.stat().st_size) < wanted:
-            raise DataError(f"{self.path}: not a whole LMDB: cut short, {size} bytes of {wanted}")
-
-    @property
-    def _file(self) -> Path:
-        return self.path / "data.mdb" if self.path.is_dir() else self.path
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_environment": None, "_lmdb": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        import lmdb
-
-        self.__dict__.update(state)
-        self._lmdb = lmdb
+        self._file = path / "data.mdb" if path.is_dir() else path
+        self._pages = Pages(self._file)
+        self.names = [value.key.decode("latin-1") for value in self._pages.values]
 
     def data(self, number: int) -> bytes:
-        try:
-            with self._open().begin() as transaction:
-                value = transaction.get(self._keys[number])
-        except self._lmdb.Error as error:
-            raise ImageRefused("broken", line(error)) from None
-        if value is None:
-            raise ImageRefused("broken", "its key is gone")
-        return bytes(value)
+        return self._pages.read(self._pages.values[number])
 
     def _files(self) -> list[list[int]]:
         return [_stamp(self._file)]
@@ -231,7 +190,8 @@ class TfRecords(Source):
         self._records = list(tfrecords.index(path))
         self._file: int | None = None
         self.names = [f"{path.name}:{i}" for i in range(len(self._records))]
-        for beside in path.parent.glob(re.sub(r"-r\d+\.tfrecords$", "", path.name).replace("[", "[[]") + "-rxx.labels"):
+        beside = path.with_name(re.sub(r"-r\d+\.tfrecords$", "", path.name) + "-rxx.labels")
+        if beside.is_file():
             self.labels = label_files.from_vectors(_vectors(beside, len(self.names)))
         if self._records:
             try:
@@ -259,14 +219,10 @@ class TfRecords(Source):
 
 def _vectors(path: Path, count: int) -> npt.NDArray[Any]:
     try:
-        vectors = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        with open(path, "rb") as file:
+            vectors = npy.read(file, path.stat().st_size)
+    except ValueError as error:
         raise DataError(f"{path}: not an array of labels: {line(error)}") from None
-    if (
-        not isinstance(vectors, np.ndarray)
-        or vectors.ndim != 2
-        or len(vectors) < count
-        or vectors.dtype.kind not in "fiub"
-    ):
+    if vectors.ndim != 2 or len(vectors) < count or vectors.dtype.kind not in "fiub" or not np.isfinite(vectors).all():
         raise DataError(f"{path}: expected a vector for each of {count} images")
     return vectors[:count]  # the official code writes labels of images that it left out at the end, too

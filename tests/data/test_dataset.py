@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -224,3 +225,30 @@ def test_places_that_no_file_has(tmp_path: Path) -> None:
     for offset in (-1, 1 << 40, 1 << 63, 1 << 70):
         with pytest.raises(ImageRefused):
             store.read(store.entries[0]._replace(offset=offset))
+
+
+def npy(data: bytes, shape: tuple[int, ...]) -> bytes:
+    """An array of bytes whose header may claim anything."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return stream.getvalue() + data
+
+
+@pytest.mark.parametrize("shape", [(1 << 40, 4, 4, 3), (3, 4, 4, 3, 1 << 20), (-3, 4, 4, 3), (4, 4, 4, 3)])
+def test_arrays_that_claim_much_are_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        for claimed in ((3, 4, 4, 3), shape):
+            with zipfile.ZipFile(tmp_path / "x.npz", "w", method) as archive:
+                archive.writestr("images.npy", npy(bytes(144), claimed))
+            if claimed != shape:
+                assert len(open_dataset(tmp_path / "x.npz")) == 3
+                continue
+            with pytest.raises(DataError, match=r"x\.npz: not an \.npz with an array `images`: an array"):
+                open_dataset(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("labels", [np.array([0, 1, -1]), np.array([0, 1, 1 << 40]), np.full((3, 2), np.nan)])
+def test_labels_that_are_no_classes(labels: Any, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", images=np.zeros((3, 4, 4, 3), np.uint8), labels=labels)
+    with pytest.raises(DataError, match=r"x\.npz: labels: expected finite vectors, or classes from 0"):
+        open_dataset(tmp_path / "x.npz")

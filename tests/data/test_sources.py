@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import os
 import pickle
-import struct
-import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from image_files import attempt, crc32c, example, file_of, folder_of, pixels, tfrecord
+from image_files import (
+    attempt,
+    cifar_batch,
+    crc32c,
+    example,
+    file_of,
+    folder_of,
+    idx,
+    pixels,
+    records,
+    tar_gz,
+    zip_of,
+)
 
 from pggan_fast.data import tfrecords
 from pggan_fast.data.errors import DataError, ImageRefused
@@ -34,13 +43,6 @@ def read(source: Source) -> list[Any]:
 
 def images(*numbers: int) -> list[Any]:
     return [pixels(i).tolist() for i in numbers]
-
-
-def zip_of(path: Path, files: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return path
 
 
 def refusal(path: Path) -> str:
@@ -179,10 +181,6 @@ def images_of_4() -> list[Any]:
     return [pixels(i, 4, 4).tolist() for i in range(3)]
 
 
-def idx(array: np.ndarray) -> bytes:
-    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
-
-
 @pytest.mark.parametrize("packed", [True, False])
 def test_mnist(packed: bool, tmp_path: Path) -> None:
     digits = np.stack([pixels(i, 28, 28, 1) for i in range(3)])
@@ -201,20 +199,6 @@ def test_mnist(packed: bool, tmp_path: Path) -> None:
     if packed:
         path.write_bytes(pack(idx(digits))[:-9])
         assert "not a whole gzip file" in refusal(path)
-
-
-def tar_gz(path: Path, files: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
-
-
-def cifar_batch(first: int, protocol: int, key: str = "labels") -> bytes:
-    rows = np.stack([pixels(first + i, 32, 32).transpose(2, 0, 1).ravel() for i in range(2)])
-    return pickle.dumps({"data": rows, key: [first % 10, (first + 1) % 10], "filenames": ["a", "b"]}, protocol)
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
@@ -261,14 +245,6 @@ def test_crc32c() -> None:
     for n in (0, 1, 255, 256, 257, 511, 512, 700, 1024, 1280, 3000):
         data = np.random.default_rng(n).bytes(n)
         assert tfrecords.crc32c(data) == crc32c(data)
-
-
-def records(folder: Path, channels: int = 3) -> Path:
-    folder.mkdir(exist_ok=True)
-    for level, size in ((3, 8), (4, 16)):
-        made = [tfrecord(example(pixels(i, size, size, channels))) for i in range(3)]
-        (folder / f"set-r{level:02d}.tfrecords").write_bytes(b"".join(made))
-    return folder
 
 
 def test_official_tfrecords(tmp_path: Path) -> None:
