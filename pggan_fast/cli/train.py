@@ -232,7 +232,7 @@ class Command:
         if found is not None:
             for text in found.said:
                 run.say(f"{text}; the one before is taken")
-            run.load_state_dict(found.state)
+            found.restore(run.load_state_dict)
         try:
             return run.run()
         except OutOfMemory as error:  # of any process

@@ -60,17 +60,28 @@ def load(path: Path) -> dict[str, Any]:
         pass
     try:
         with zipfile.ZipFile(path) as archive:
-            if (broken := archive.testzip()) is not None:  # torch reads past a wrong checksum
-                raise CheckpointError(f"{path}: damaged: {broken} is not what was written")
+            _check_members(path, archive)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (CheckpointError, OSError):
+    except CheckpointError:
         raise
     except Exception as error:  # zipfile and torch raise nearly anything over bytes that somebody made up
         raise CheckpointError(f"{path}: not a whole training state: {line(error)}") from None
     if not isinstance(state, dict) or state.get("schema") != SCHEMA:
-        got = state.get("schema") if isinstance(state, dict) else type(state).__name__
+        got = line(state.get("schema")) if isinstance(state, dict) else type(state).__name__
         raise CheckpointError(f"{path}: expected a training state of schema {SCHEMA}, got {got}")
     return state
+
+
+def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
+    """That they are what torch.save wrote, before torch reads them: it passes over wrong checksums, and unpacks."""
+    members = archive.infolist()
+    packed = next((member for member in members if member.compress_type != zipfile.ZIP_STORED), None)
+    if packed is not None:
+        raise CheckpointError(f"{path}: damaged: {line(packed.filename)} is compressed, which torch.save never does")
+    if sum(member.file_size for member in members) > path.stat().st_size:
+        raise CheckpointError(f"{path}: damaged: its members are larger than the file")
+    if (broken := archive.testzip()) is not None:
+        raise CheckpointError(f"{path}: damaged: {line(broken)} is not what was written")
 
 
 def newest(folder: Path) -> tuple[dict[str, Any] | None, Path | None, list[str]]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pggan_fast.data import Dataset
-from pggan_fast.errors import counted
+from pggan_fast.errors import counted, line
 from pggan_fast.training.objectives import OBJECTIVES, Objective
 from pggan_fast.training.presets import PRESETS
 from pggan_fast.training.schedule import Schedule
@@ -50,7 +50,10 @@ class Config:
     def __post_init__(self) -> None:
         for name, known in (("loss", OBJECTIVES), ("precision", PRECISIONS)):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
+                raise ValueError(f"{name}: expected one of {', '.join(known)}, got {line(getattr(self, name))}")
+        for name in ("G", "D", "data", "loss_options"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"{name}: expected a table of names, got {line(getattr(self, name))}")
         if not 0.0 <= self.ema_beta < 1.0:
             raise ValueError(f"ema_beta: expected a number in [0, 1), got {self.ema_beta}")
         for name in ("minibatch_repeats", "d_repeats"):
@@ -96,7 +99,10 @@ class Config:
 
     @classmethod
     def from_json(cls, text: Mapping[str, Any]) -> Config:
-        return cls(**{**text, "schedule": Schedule.from_json(text["schedule"]), "betas": tuple(text["betas"])})
+        """Of `as_json`. Raises ValueError, KeyError, TypeError, AttributeError for what is none."""
+        made = cls(**{**text, "schedule": Schedule.from_json(text["schedule"]), "betas": tuple(text["betas"])})
+        made.as_json()  # NaN and the like have not come from there
+        return made
 
     def differences(self, other: Config) -> list[str]:
         """What is not the same in `other`, which may train for longer or tick at other times: "name: this, that"."""
@@ -104,7 +110,9 @@ class Config:
         free = ("schedule.total_kimg", "schedule.tick_kimg", "data.path")
         names = [name for name in {**ours, **theirs} if not name.startswith(free)]
         return [
-            f"{name}: {ours.get(name)!r}, {theirs.get(name)!r}" for name in names if ours.get(name) != theirs.get(name)
+            line(f"{name}: {ours.get(name)!r}, {theirs.get(name)!r}")
+            for name in names
+            if ours.get(name) != theirs.get(name)
         ]
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from pggan_fast import networks
 from pggan_fast.backends import report, tables
 from pggan_fast.data import Dataset
+from pggan_fast.errors import line
 from pggan_fast.files import write_atomically
 from pggan_fast.training import checkpoint, evaluation
 from pggan_fast.training.config import Config
@@ -83,12 +84,13 @@ class Run:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where a run of this configuration was; its versions are compared aloud. Raises ValueError."""
         self.trainer.load_state_dict(state)
-        self._tick, self._seconds = state["tick"], state["seconds"]
+        self._tick, self._seconds = int(state["tick"]), float(state["seconds"])
         self._resumed = self.trainer.images / 1000
         now = report.versions()
         for name, version in state["versions"].items():
             if now.get(name) != version:
-                self.say(f"{name} was {version} and is {now.get(name)}: results may differ in their last bits")
+                was = f"{line(name)} was {line(version)}"
+                self.say(f"{was} and is {now.get(name)}: results may differ in their last bits")
         if state["kernels"] != tables.fingerprint(self.world.device):
             self.say(
                 "the choice of kernels for this device is not the one before: results may differ in their last bits"
@@ -204,8 +206,8 @@ class Run:
             self._write("metrics", lambda: self._measure(path.name))
 
     def _measure(self, snapshot: str) -> None:
-        for line in evaluation.evaluate(self.settings.metrics, self.trainer, snapshot, self.folder):
-            self.say(line)
+        for text in evaluation.evaluate(self.settings.metrics, self.trainer, snapshot, self.folder):
+            self.say(text)
 
     def _save_state(self) -> None:
         if self.first:

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from pggan_fast.data.errors import ImageRefused
+from pggan_fast.data.images import decode, read_file
 from pggan_fast.files import write_atomically
 from pggan_fast.metrics.running import duration
 from pggan_fast.pages import embedded, note, page, table
@@ -24,8 +26,10 @@ from pggan_fast.training.watch import STATS
 
 HISTORY = 24  # pictures of fakes that the page shows, from the whole run
 WIDTH, LAST_WIDTH = 960, 1920  # pixels; wider grids are made smaller, that of the last fakes and of the reals less so
+_LARGEST = 1e30
+MOST_HEIGHT = 30  # times the width; a JPEG's sides have 65,500 pixels at most
 _FAKES = re.compile(r"fakes(\d+|_init)\.png")
-_NUMBER = re.compile(r"-(\d+)\.\w+$")  # of a snapshot's name
+_NUMBER = re.compile(r"-(\d{1,15})\.\w+$")  # of a snapshot's name
 
 
 class Score(NamedTuple):
@@ -118,15 +122,19 @@ def _lines(run: Run, path: Path) -> list[dict[str, Any]]:
 
 def _mean(tick: Mapping[str, Any], name: str) -> float:
     value = tick.get(name)
-    mean = value.get("mean") if isinstance(value, dict) else None
-    return float(mean) if isinstance(mean, (int, float)) else math.nan
+    return _number(value.get("mean")) if isinstance(value, dict) else math.nan
+
+
+def _number(value: object) -> float:
+    """NaN where it is none, or so large that an axis has no ticks for it."""
+    return float(value) if isinstance(value, (int, float)) and abs(value) <= _LARGEST else math.nan
 
 
 def _score(line: Mapping[str, Any]) -> Score:
     m = _NUMBER.search(str(line.get("snapshot_pkl")))
     results = line.get("results")
     values = results.items() if isinstance(results, dict) else ()
-    return Score(float(m[1]) if m else None, {str(k): float(v) for k, v in values if isinstance(v, (int, float))})
+    return Score(float(m[1]) if m else None, {str(k): _number(v) for k, v in values if isinstance(v, (int, float))})
 
 
 def _options(run: Run, path: Path) -> dict[str, Any]:
@@ -219,10 +227,12 @@ def _figure(run: Run, kimg: float, path: Path, width: int) -> str:
 
 def _picture(run: Run, path: Path, caption: str, width: int) -> str:
     try:
-        with Image.open(path) as image:
-            small = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        small = Image.fromarray(decode(read_file(path)))
+    except ImageRefused as error:
         run.notes.append(f"{path.name}: cannot be read: {error}")
+        return ""
+    if small.height > MOST_HEIGHT * small.width:
+        run.notes.append(f"{path.name}: cannot be shown: {small.width}x{small.height} pixels")
         return ""
     if small.width > width:
         small = small.resize(

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from pggan_fast.backends import report, tables
 from pggan_fast.data import Dataset, Loader
+from pggan_fast.errors import line
 from pggan_fast.models import Discriminator, Generator
 from pggan_fast.networks import Networks
+from pggan_fast.ops import _checks
 from pggan_fast.training import ema
 from pggan_fast.training.config import PRECISIONS, Config, parts_of
 from pggan_fast.training.distributed import World
@@ -220,17 +222,35 @@ class Trainer:
         for name, net in self._nets().items():
             net.load_state_dict(state[name])
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(copy.deepcopy(state["optimizers"][name]))  # torch would take its very tensors
+            _restore(optimizer, state["optimizers"][name])
         for name, scaler in self.scalers.items():
             if scaler is not None:
                 scaler.load_state_dict(state["scalers"][name])
         self.random.set_state(state["random"])
         self.loader.load_state_dict(state["loader"])
+        _checks.counts(0, images=state["images"], skipped=state["skipped"])
+        if state["lod"] is not None and not 0.0 <= state["lod"] <= 64.0:
+            raise ValueError(f"lod: expected a level of detail, got {state['lod']}")
         self.images, self.lod, self.skipped = state["images"], state["lod"], state["skipped"]
-        self.parts = dict(state["parts"])
+        self.parts = {int(resolution): int(parts) for resolution, parts in state["parts"].items()}
 
     def _nets(self) -> dict[str, nn.Module]:
         return {"G": self.G, "D": self.D, "G_ema": self.G_ema}
+
+
+def _restore(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Its moments; torch looks at the number of parameters alone. Raises ValueError where they are of others."""
+    before = [dict(group) for group in optimizer.param_groups]
+    optimizer.load_state_dict(copy.deepcopy(dict(state)))  # torch would take its very tensors
+    for own, group in zip(before, optimizer.param_groups, strict=True):
+        for name in own.keys() & group.keys() - {"params", "lr"}:
+            if own[name] != group[name]:
+                raise ValueError(f"optimizers: {name}: expected {own[name]}, got {line(group[name])}")
+    for parameter, held in optimizer.state.items():
+        shapes = {name: tuple(t.shape) for name, t in held.items() if isinstance(t, Tensor) and t.is_floating_point()}
+        own_shape = tuple(parameter.shape)
+        if shapes != {"step": (), "exp_avg": own_shape, "exp_avg_sq": own_shape}:
+            raise ValueError(f"optimizers: expected moments of {own_shape}, got {line(str(shapes))}")
 
 
 class OutOfMemory(RuntimeError):

@@ -208,5 +208,5 @@ def _kimg(line: bytes) -> float:
     """Infinity where there is none."""
     try:
         return float(json.loads(line)["Progress/kimg"]["mean"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return math.inf

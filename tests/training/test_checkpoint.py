@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import errno
+import math
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import small_trainings
 import torch
 
-from pggan_fast.training import checkpoint
+from pggan_fast.training import checkpoint, resume
 from pggan_fast.training.checkpoint import CheckpointError
 
 
@@ -113,3 +117,60 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OSError, match="No space left"):
         saved(tmp_path, 2000)
     assert [p.name for p in tmp_path.iterdir()] == ["training-state-000001000.pt"]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_members_that_unpack_to_more_are_refused(packed: bool, tmp_path: Path) -> None:
+    """Before anything is unpacked: zeros that are a thousandth of themselves, and members that share their bytes."""
+    path = saved(tmp_path, 1000)
+    with zipfile.ZipFile(path, "a") as archive:
+        if packed:
+            archive.writestr("x/data/9", bytes(1 << 20), zipfile.ZIP_DEFLATED)
+        else:
+            first = archive.infolist()[0]
+            archive.filelist += [first] * (path.stat().st_size // max(1, first.file_size) + 1)
+            archive._didModify = True
+    with pytest.raises(CheckpointError, match="is compressed" if packed else "larger than the file"):
+        checkpoint.load(path)
+
+
+def changed(state: dict[str, Any], *names: Any, value: Any) -> dict[str, Any]:
+    """The state with another value in its depths."""
+    *inside, last = names
+    made = inner = copy.deepcopy(state)
+    for name in inside:
+        inner = inner[name]
+    inner[last] = value
+    return made
+
+
+@pytest.mark.parametrize(
+    ("names", "value", "told"),
+    [
+        (("images",), -1, "images"),
+        (("lod",), math.nan, "lod"),
+        (("parts",), [1], "list"),
+        (("random",), torch.zeros(3), "RNG state"),
+        (("G",), {}, "Missing key"),
+        (("loader", "position"), "x", "position"),
+        (("loader", "position"), 1 << 70, "position"),
+        (("optimizers", "G", "param_groups", 0, "eps"), "\x1b[2J", "eps"),
+        (("optimizers", "D", "state", 0, "exp_avg"), torch.ones(1), "moments"),
+        (("optimizers", "D", "state", 0, "step"), "soon", "not the state"),
+        (("config", "seed"), 9, "seed"),
+        (("config", "lr"), 1, "options"),
+    ],
+)  # fmt: skip
+def test_a_state_that_does_not_fit_is_one_line(names: Any, value: Any, told: str, tmp_path: Path) -> None:
+    trainer = small_trainings.trainer()
+    trainer.iteration()
+    own = {**trainer.state_dict(), "tick": 1, "seconds": 1.0}
+    path = checkpoint.save(tmp_path, own, 2)
+    resume.of(path, trainer.config).restore(trainer.load_state_dict)  # as it is, it fits
+    state = changed({"schema": 1, **own}, *names, value=value)
+    torch.save(state, path)
+    with pytest.raises((CheckpointError, resume.Mismatch)) as refused:
+        resume.of(path, trainer.config).restore(trainer.load_state_dict)
+    assert str(refused.value).startswith(f"{path}: ")
+    assert str(refused.value).isprintable()
+    assert told in str(refused.value)

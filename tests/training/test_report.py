@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import math
+import os
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from pggan_fast import cli, drawing
 from pggan_fast.training import curves, report
@@ -206,3 +208,31 @@ def test_another_folder_is_one_line_and_status_2(tmp_path, capsys):
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line == (f"pggan-fast: error: run_dir: expected the folder of a run, with a stats.jsonl, got {tmp_path}")
+
+
+def test_a_picture_that_would_start_a_program_is_left_out(folder, monkeypatch):
+    """Pillow hands EPS to Ghostscript; a pipe would never end."""
+    started = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args, **options: started.append(args))
+    eps = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(eps, "EPS")
+    (folder / "fakes000001.png").write_bytes(eps.getvalue())
+    (folder / "fakes000002.png").unlink()
+    os.mkfifo(folder / "fakes000002.png")
+    with Image.open(io.BytesIO(eps.getvalue())) as image, contextlib.suppress(AttributeError, AssertionError, OSError):
+        image.load()
+    assert started  # as it would
+    started.clear()
+    report.make(folder)
+    assert not started
+    assert "fakes000001.png: cannot be read" in page(folder).text
+    assert "fakes000002.png: cannot be read" in page(folder).text
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "1e999", "-1e308", "NaN"])
+def test_numbers_that_are_too_large_are_none(number, folder):
+    lines = (folder / "stats.jsonl").read_text().splitlines()
+    (folder / "stats.jsonl").write_text("\n".join([lines[0].replace('"mean": 1.0', f'"mean": {number}'), *lines[1:]]))
+    (folder / "metric-fd10k.jsonl").write_text(f'{{"results": {{"fd10k": {number}}}, "snapshot_pkl": "x-1.pkl"}}\n')
+    report.make(folder)
+    assert "kimg 4, 16x16" in dict(page(folder).images())
