@@ -7,13 +7,13 @@ as soon as its unit is finished, so that nothing is lost with the rest of the ru
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from pggan_fast import files
-from pggan_fast.errors import line
+from pggan_fast.errors import line, printable
 
 SCHEMA = 1
 GRAPH = "graph, L2 cold"
@@ -89,9 +89,38 @@ def _report(data: Any) -> Report:
         raise ValueError(f"schema: got {data.get('schema')!r}, expected {SCHEMA}")
     try:
         rows = [Row(**_known(Row, row)) for row in data["results"]]
-        return Report(**{**_known(Report, data), "results": rows})
+        report = Report(**{**_known(Report, data), "results": rows})
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a benchmark report: {error}") from error
+        raise ValueError(f"not a benchmark report: {line(error)}") from error
+    for name in ("flops", "bytes", "launch_s") if "ceilings" in report.machine else ():
+        ceilings = report.machine["ceilings"]
+        if not isinstance(ceilings, dict) or not _is_number(ceilings.get(name)) or not ceilings[name]:
+            raise ValueError(f"machine: ceilings: expected a number above 0 of {name}, got {line(ceilings)}")
+    return report
+
+
+def _is_number(value: Any) -> bool:
+    """Of a kind of which none is below zero; products and ratios of any two are numbers too."""
+    return type(value) in (int, float) and (value == 0 or 1e-30 < value < 1e30)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 53
+
+
+# By what the fields are declared as
+_IS: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: isinstance(value, str),
+    "int": _is_count,
+    "float": _is_number,
+    "bool": lambda value: isinstance(value, bool),
+    "list[float]": lambda value: isinstance(value, list) and all(_is_number(x) and x for x in value),
+    "dict[str, Any]": lambda value: isinstance(value, dict),
+    "list[Row]": lambda value: isinstance(value, list),
+    "None": lambda value: value is None,
+}
+# Nothing takes no time and is no times faster
+_ABOVE_ZERO = frozenset(("resolution", "batch", "median_s", "p20_s", "p80_s", "ratio", "ratio_p20", "ratio_p80"))
 
 
 def header(report: Report) -> str:
@@ -105,7 +134,8 @@ def lines(rows: Iterable[Row]) -> str:
 
 
 def read(path: Path) -> Report:
-    """A report of either kind of file. A last line that is not whole, of a run that goes on or was killed, is left out.
+    """A report of either kind of file. A last line that is not whole, of a run that goes on or was killed, is left out,
+    and no text in it is one that a terminal obeys.
 
     Raises ValueError, one line that starts with the path, for what is neither or of another schema; OSError.
     """
@@ -117,7 +147,7 @@ def read(path: Path) -> Report:
             data = _of_lines(text.splitlines())
         if isinstance(data, dict) and "results" not in data and "case" not in data:
             data["results"] = []  # the first line of a run that has no row yet
-        return _report(data)
+        return _report(printable(data))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {line(error)}") from None
 
@@ -146,5 +176,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def _known(kind: type, data: dict[str, Any]) -> dict[str, Any]:
-    names = {f.name for f in fields(kind)}
-    return {key: value for key, value in data.items() if key in names}
+    """Its fields in `data`. Raises ValueError where one is of another type."""
+    types = {f.name: str(f.type) for f in fields(kind)}
+    known = {key: value for key, value in data.items() if key in types}
+    for name, value in known.items():
+        above = name in _ABOVE_ZERO and value == 0
+        if above or not any(_IS[one](value) for one in types[name].split(" | ")):
+            raise ValueError(f"{name}: expected {types[name]}{' above 0' if above else ''}, got {line(value, 80)}")
+    return known

@@ -75,8 +75,6 @@ def _name(row: Row) -> str:
 def _numbers(row: Row, largest: float | None) -> list[str]:
     """`largest` noise of the run: of rows whose own rounds have not measured any."""
     assert row.median_s is not None
-    assert row.p20_s is not None
-    assert row.p80_s is not None
     ratio = spread = ""
     if row.ratio is not None and row.ratio_p20 is not None and row.ratio_p80 is not None:
         noise = largest if row.noise is None else row.noise
@@ -84,7 +82,7 @@ def _numbers(row: Row, largest: float | None) -> list[str]:
         ratio, spread = f"{'~' * same}{row.ratio:.2f}", f"{row.ratio_p20:.2f}..{row.ratio_p80:.2f}"
     return [
         seconds(row.median_s),
-        f"{seconds(row.p20_s)}..{seconds(row.p80_s)}",
+        f"{seconds(row.p20_s)}..{seconds(row.p80_s)}" if row.p20_s and row.p80_s else "",
         str(len(row.samples)),
         _digits(row.images_per_s or 0.0),
         ratio,
@@ -120,8 +118,8 @@ def _footer(report: Report) -> Text:
         )
     took = "" if report.elapsed_s is None else f"; took {report.elapsed_s:.0f} s"
     return Text(
-        f"{machine['device']}, {machine['threads']} threads, float32 convolutions in {machine['fp32_precision']}; "
-        f"torch {versions['torch']}{took}.\n"
+        f"{machine.get('device')}, {machine.get('threads')} threads, float32 convolutions in "
+        f"{machine.get('fp32_precision')}; torch {versions.get('torch')}{took}.\n"
         "x eager: times faster than plain PyTorch in NCHW, in the same run. error: against float64. "
         "peak: memory above parameters, gradients, optimiser state and inputs."
         f"{floor}{noise}",

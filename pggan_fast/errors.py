@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from typing import Any
 
 
 def line(value: object, most: int = 200) -> str:
@@ -16,6 +17,17 @@ def line(value: object, most: int = 200) -> str:
         return f"a {type(value).__name__}"
     text = "".join(c if c.isprintable() else "?" for c in " ".join(str(value)[: 4 * most].split()))
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+def printable(value: object) -> Any:
+    """JSON's value with every text in it, keys too, free of what a terminal obeys; lines and tabs stay."""
+    if isinstance(value, str):
+        return value if value.isprintable() else "".join(c if c.isprintable() or c in "\n\t" else "?" for c in value)
+    if isinstance(value, list):
+        return [printable(inner) for inner in value]
+    if isinstance(value, dict):
+        return {printable(key): printable(inner) for key, inner in value.items()}
+    return value
 
 
 def few(names: Iterable[object], most: int = 3) -> str:

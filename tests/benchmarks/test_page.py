@@ -5,7 +5,7 @@ import html.parser
 import io
 
 import pytest
-from pggan_fast.benchmarks import growth, page, plots, runs
+from pggan_fast.benchmarks import growth, page, plots, runs, schema
 from pggan_fast.benchmarks.plots import cost, speed, style
 from pggan_fast.benchmarks.schema import Report, Row
 from PIL import Image
@@ -175,3 +175,23 @@ def test_pictures_are_pngs_of_a_size_that_can_be_read(full):
         with Image.open(io.BytesIO(data)) as image:
             assert image.format == "PNG"
             assert 700 <= image.width <= 2100
+
+
+EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
+
+
+def test_scripts_in_every_text_of_a_run_stay_text(full, tmp_path):
+    for row in full.results[:8]:
+        row.reason = row.bound = row.mode = row.dtype = EVIL
+    full.results += [dataclasses.replace(full.results[0], case=f"{EVIL}.forward", provider=EVIL, median_s=None)]
+    full.machine[EVIL] = full.machine["device"] = EVIL
+    full.versions[EVIL] = full.versions["torch"] = full.commit = full.preset = EVIL
+    path = tmp_path / f"{EVIL.replace('/', '')}.json"
+    path.write_text(schema.dumps(full))
+    made = page.files(page.sections([(path.name, schema.read(path))]))
+    parser = Outside()
+    parser.feed(made["report.html"].decode())
+    assert not {"script", "link", "iframe"} & set(parser.tags)
+    assert all(value.startswith("data:image/png;base64,") for value in parser.loads)
+    assert "alert(1)" in "".join(parser.text)
+    assert all("/" not in name and len(name) < 200 for name in made)
