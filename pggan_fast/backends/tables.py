@@ -19,10 +19,11 @@ import json
 import os
 import platform
 import re
+import stat
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,13 @@ from typing import Any
 import torch
 
 from pggan_fast import settings
+from pggan_fast.errors import line
 
 SCHEMA = 2
 KEY = ("device", "capability", "threads", "torch", "triton", "pggan_fast")
 SECTIONS = ("ways", "plans", "checks")
 SHIPPED = Path(__file__).resolve().parent / "tuned"
+_MOST = 1 << 26  # bytes of a file
 Key = dict[str, str]
 Table = dict[str, dict[str, Any]]  # section -> name -> entry
 
@@ -44,9 +47,9 @@ _lock = threading.RLock()
 @functools.cache
 def cpu_name() -> str:
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+        for text in Path("/proc/cpuinfo").read_text().splitlines():
+            if text.startswith("model name"):
+                return text.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
 
 
@@ -108,7 +111,7 @@ def load(key: Mapping[str, str]) -> Table:
     """The user's file of `key`; empty, with a warning, where it cannot be used."""
     path = path_of(key)
     try:
-        return _read(path, key)
+        return _read(path, key, _own)
     except (FileNotFoundError, NotADirectoryError):
         pass
     except (OSError, ValueError, RecursionError) as error:
@@ -122,13 +125,30 @@ def _shipped(key: Mapping[str, str]) -> Table:
 
 
 def _report(path: Path, error: Exception) -> None:
-    text = f"pggan_fast: {path} is ignored: {error}; `pggan-fast tune` replaces it"
+    text = f"pggan_fast: {path} is ignored: {line(error, 1000)}; `pggan-fast tune` replaces it"
     warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 
-def _read(path: Path, key: Mapping[str, str]) -> Table:
+def _own(path: Path) -> bytes:
+    """A file's bytes, if this user or root wrote it and nobody else can: what is in it decides which kernels are
+    trusted, and the folder may be shared. Raises ValueError, OSError.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # a pipe may block
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError("it is a pipe, socket or device")
+        if about.st_uid not in (0, os.geteuid()):
+            raise ValueError(f"it belongs to another user, {about.st_uid}")
+        if about.st_mode & stat.S_IWOTH:
+            raise ValueError("every user may write it")
+        if about.st_size > _MOST:
+            raise ValueError(f"it has {about.st_size} bytes, at most {_MOST} are read")
+        return file.read(_MOST)
+
+
+def _read(path: Path, key: Mapping[str, str], read: Callable[[Path], bytes] = Path.read_bytes) -> Table:
     """Raises ValueError for anything but a whole table of `key`."""
-    data = json.loads(path.read_bytes())
+    data = json.loads(read(path))
     if not isinstance(data, dict) or data.get("schema") != SCHEMA or data.get("key") != dict(key):
         found = {k: data.get(k) for k in ("schema", "key")} if isinstance(data, dict) else type(data).__name__
         raise ValueError(f"expected schema {SCHEMA} and the key {dict(key)}, got {found}")
@@ -198,7 +218,7 @@ def remember(device: torch.device, section: str, entries: Mapping[str, Any]) -> 
     path = path_of(device_key(device))
     with contextlib.suppress(OSError, ValueError, RecursionError):
         if path.exists():
-            _read(path, device_key(device))  # leave a damaged file to the user's eyes
+            _read(path, device_key(device), _own)  # leave a damaged file to the user's eyes
         add(device, section, entries, wait=False)
 
 
@@ -221,12 +241,18 @@ def _exclusive(path: Path, wait: bool) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
-    with open(path.with_suffix(".lock"), "w") as file:
+    with open(path.with_suffix(".lock"), "r+b", opener=_lock_opener) as file:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
             yield
         finally:
             fcntl.flock(file, fcntl.LOCK_UN)  # closing it is not enough: a child that was forked meanwhile has it too
+
+
+def _lock_opener(name: str, flags: int) -> int:
+    """Makes it where it is missing. What a link in a shared folder points to is left alone, and no other user can open
+    the lock and hold it."""
+    return os.open(name, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
 
 
 def _replace(path: Path, data: Mapping[str, Any]) -> None:

@@ -252,3 +252,69 @@ def test_an_entry_whose_winner_is_no_way_here_is_passed_over(best: str) -> None:
     registry.forget()
     first = registry.ranked("fade_reals", None, "cpu", (x, torch.tensor(0.5)))[0]
     assert (first.way, first.seconds) == ("cpu", None)
+
+
+@pytest.fixture
+def stranger(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Makes a file another user's, as seen from here."""
+
+    def give(path: Path) -> None:
+        if os.geteuid() == 0:
+            os.chown(path, 12345, 12345)
+        else:
+            uid = os.geteuid()
+            monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+
+    return give
+
+
+def test_a_table_of_another_user_is_ignored(stranger: Callable[[Path], None]) -> None:
+    path = tables.add(CPU, "checks", {"a": {"build": "1"}})
+    before = path.read_bytes()
+    stranger(path)
+    tables.forget()
+    with pytest.warns(RuntimeWarning, match="it belongs to another user"):
+        assert tables.table(CPU)["checks"] == {}
+    tables.remember(CPU, "checks", {"b": {"build": "1"}})
+    assert path.read_bytes() == before
+
+
+def test_a_table_that_every_user_may_write_is_ignored() -> None:
+    path = tables.add(CPU, "ways", {"a": ENTRY})
+    assert path.stat().st_mode & 0o077 == 0
+    path.chmod(0o666)
+    tables.forget()
+    with pytest.warns(RuntimeWarning, match="every user may write it"):
+        assert tables.table(CPU)["ways"] == {}
+
+
+def test_a_link_in_place_of_the_lock_is_left_alone(cache: Path, tmp_path: Path) -> None:
+    """Opening it for writing would have emptied the file."""
+    path = tables.add(CPU, "ways", {"a": ENTRY})
+    mine = tmp_path / "mine"
+    mine.write_text("precious")
+    lock = path.with_suffix(".lock")
+    lock.unlink()
+    lock.symlink_to(mine)
+    tables.remember(CPU, "checks", {"b": {"build": "1"}})
+    with pytest.raises(OSError, match="symbolic links"):
+        tables.add(CPU, "ways", {"b": ENTRY})
+    assert mine.read_text() == "precious"
+    path.unlink()
+    path.symlink_to(mine)
+    lock.unlink()
+    tables.forget()
+    with pytest.warns(RuntimeWarning, match="is ignored"):
+        tables.add(CPU, "ways", {"b": ENTRY})
+    assert mine.read_text() == "precious"
+    assert not path.is_symlink()
+
+
+def test_a_pipe_in_place_of_the_table_does_not_block() -> None:
+    path = tables.path_of(tables.device_key(CPU))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
+    with pytest.warns(RuntimeWarning, match="it is a pipe"):
+        assert tables.table(CPU)["ways"] == {}
+    tables.remember(CPU, "checks", {"b": {"build": "1"}})
+    assert "b" in tables.table(CPU)["checks"]
