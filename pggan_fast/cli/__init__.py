@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import tyro
+
+from pggan_fast.errors import line
 
 # Subcommand, of one word or two: (module with a `Command` dataclass whose `run()` returns the exit status, one line of
 # help).
@@ -43,6 +46,7 @@ class UsageError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the command itself failed, 2 bad options."""
+    _never_fail_to_print()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
@@ -62,11 +66,33 @@ def main(argv: Sequence[str] | None = None) -> None:
         if name != "info":  # which tells of it
             _check_environment()
         status = command.run()
+        sys.stdout.flush()
     except UsageError as error:
         _fail(str(error))
     except KeyboardInterrupt:
         status = 130
+    except OSError as error:  # of no file that the command would tell of itself
+        status = _not_written(error)
     sys.exit(status)
+
+
+def _not_written(error: OSError) -> int:
+    """One line, and none where whoever read standard output has gone, as `head` does."""
+    where = error.filename or "writing output"
+    try:
+        sys.stdout.flush()
+    except OSError:  # what is left for it is dropped, or the interpreter would try again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not isinstance(error, BrokenPipeError):
+        print(f"pggan-fast: error: {where}: {error.strerror or error}", file=sys.stderr)
+    return 1
+
+
+def _never_fail_to_print() -> None:
+    """A name that is no text, or that the terminal's encoding has not, is shown as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _check_environment() -> None:
@@ -119,5 +145,5 @@ def _help() -> str:
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"pggan-fast: error: {message}", file=sys.stderr)
+    print(f"pggan-fast: error: {line(message, 4000)}", file=sys.stderr)
     sys.exit(2)
