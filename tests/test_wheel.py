@@ -1,6 +1,7 @@
 """What users install: the wheel, built from the sdist, in an environment and a folder that know nothing of this one."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -87,6 +88,36 @@ def test_the_wheel_takes_no_name_but_its_own(wheel):
     assert f"{info}/licenses/LICENSE" in names
     assert f"{info}/licenses/NOTICE" in names
     assert "pggan_fast/py.typed" in names
+
+
+SECRETS = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|hf_[A-Za-z0-9]{34}")
+
+
+def intruders(archive):
+    """Files that are neither code of the package nor one of the few kinds of data that it brings."""
+    folders = ("tests/", "test_", "results/", "typings/", "scripts/", ".git")
+    code = (".py", ".so", "/py.typed", "/_build.json", "/data/faces32.npz")
+    found = []
+    for name in archive.namelist():
+        inside = name.partition("/")[2]
+        tuned = re.fullmatch(r"backends/tuned/[\w.-]+\.json", inside)
+        known = name.endswith(code) or tuned or ".dist-info/" in name
+        where = any(part in f"/{inside}" for part in map("/".__add__, folders)) and inside != "benchmarks/test_cases.py"
+        if not known or where or SECRETS.search(archive.read(name)):
+            found.append(name)
+    return found
+
+
+def test_the_wheel_holds_nothing_else(wheel, tmp_path):
+    with zipfile.ZipFile(wheel) as archive:
+        assert intruders(archive) == []
+    seeded = {"pggan_fast/tests/x.py": b"", "pggan_fast/data/celeba.zip": b"", "pggan_fast/x.py": b"gho_" + b"a" * 36}
+    shutil.copyfile(wheel, tmp_path / "x.whl")
+    with zipfile.ZipFile(tmp_path / "x.whl", "a") as archive:
+        for name, data in seeded.items():
+            archive.writestr(name, data)
+    with zipfile.ZipFile(tmp_path / "x.whl") as archive:
+        assert intruders(archive) == list(seeded)
 
 
 IMPORT_ALL = """
