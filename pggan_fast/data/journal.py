@@ -33,6 +33,28 @@ def name_of(number: int) -> str:
     return f"{text[:5]}/img{text}.png"
 
 
+def _is_record(record: Any) -> bool:
+    """Whether it is of the kind that `Journal.add` writes."""
+
+    def counts(values: Any, *lengths: int) -> bool:
+        numbers = isinstance(values, list) and all(type(n) is int and 0 <= n < 1 << 53 for n in values)
+        return numbers and (not lengths or len(values) in lengths)
+
+    if not isinstance(record, dict) or record.keys() != {"next", "end", "taken", "skipped", "size", "files"}:
+        return False
+    rows, files = record["skipped"], record["files"]
+    return (
+        counts([record["next"], record["end"]])
+        and counts(record["taken"])
+        and (record["size"] is None or counts(record["size"], 2, 3))
+        and isinstance(rows, list)
+        and all(isinstance(row, list) and len(row) == 3 and all(isinstance(t, str) for t in row) for row in rows)
+        and isinstance(files, list)
+        and all(counts(file, 2) for file in files)
+        and len(files) == len(record["taken"])
+    )
+
+
 class Journal:
     """`with Journal(dest, state) as journal:` locks the unfinished file and finds what a run before has left in it.
 
@@ -78,7 +100,7 @@ class Journal:
                 if record is None or (number == 0 and record != self._head()):
                     break
                 entries = [] if number == 0 else self._checked(record, len(written), end)
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, RecursionError):
                 break
             if number > 0:
                 self._count(record)
@@ -97,10 +119,15 @@ class Journal:
         return {"version": 1, "state": self._state}
 
     def _checked(self, record: dict[str, Any], count: int, end: int) -> list[Written]:
-        """A record's files, read back. Raises ValueError where the bytes are others."""
+        """A record's files, read back. Raises ValueError where the bytes are others, or it is no record."""
+        if not _is_record(record):
+            raise ValueError("another kind of record")
         entries = []
+        length = os.fstat(self._file.fileno()).st_size
         for i, (size, crc) in enumerate(record["files"]):
             entry = Written(name_of(count + i), end, size, crc)
+            if entry.data_offset + size > length:
+                raise ValueError("fewer bytes")
             self._file.seek(entry.data_offset)
             data = self._file.read(size)
             if len(data) < size or zlib.crc32(data) != crc:

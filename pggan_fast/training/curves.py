@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pggan_fast.drawing import BLUE, GREEN, GREY, ORANGE, OTHERS
+from pggan_fast.errors import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +45,7 @@ def draw(run: Run) -> bytes:
     end = max(run.series("Progress/kimg")[0])
     for ax in axes[:panels]:
         _dress(ax, run, end)
-    figure.suptitle(run.path.resolve().name, fontsize=10, parse_math=False)
+    figure.suptitle(printable(run.path.resolve().name), fontsize=10, parse_math=False)
     figure.tight_layout()
     held = io.BytesIO()
     figure.savefig(held, format="png")
@@ -66,11 +67,11 @@ def _lines(ax: Axes, title: str, curves: dict[str, tuple[list[float], list[float
     for i, (name, (x, y)) in enumerate(curves.items()):
         look: dict[str, Any] = {"color": PALETTE[i % len(PALETTE)], **style}
         look["linestyle"] = _STYLES[i // len(PALETTE) % len(_STYLES)]
-        ax.plot(x, y, label=name, linewidth=1.2, **look)
+        ax.plot(x, y, label=printable(name), linewidth=1.2, **look)
     if cut := _calm(np.array([value for _, y in curves.values() for value in y], dtype=np.float64)):
         ax.set_ylim(*cut)
         title += " (spikes cut off)"
-    ax.set_title(title, fontsize=9, loc="left", parse_math=False)
+    ax.set_title(printable(title), fontsize=9, loc="left", parse_math=False)
     if len(curves) > 1:
         for text in ax.legend(fontsize=7, frameon=False, ncols=2).get_texts():
             text.set_parse_math(False)

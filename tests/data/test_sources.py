@@ -32,6 +32,7 @@ from image_files import (
 from pggan_fast.data import tfrecords
 from pggan_fast.data.errors import DataError, ImageRefused
 from pggan_fast.data.guess import open_source
+from pggan_fast.data.lmdb_pages import Pages
 from pggan_fast.data.sources import Source
 
 WHITE = (255, 255, 255)
@@ -226,7 +227,7 @@ def test_a_cifar_archive_executes_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_lmdb(tmp_path: Path) -> None:
-    lmdb = pytest.importorskip("lmdb", reason="LSUN's databases need the data extra")
+    lmdb = pytest.importorskip("lmdb", reason="writes one with the package lmdb")
     with lmdb.open(str(tmp_path / "x_lmdb"), map_size=1 << 24) as environment, environment.begin(write=True) as t:
         for i in (1, 0):
             t.put(f"key{i}".encode(), file_of(pixels(i), "WEBP", lossless=True))
@@ -238,6 +239,26 @@ def test_lmdb(tmp_path: Path) -> None:
         assert "LMDB" in refusal(tmp_path / "x_lmdb")
     (tmp_path / "x_lmdb/data.mdb").write_bytes(b"nonsense" * 1000)
     assert "not a whole LMDB" in refusal(tmp_path / "x_lmdb")
+
+
+@pytest.mark.parametrize(("count", "longest"), [(0, 1), (1, 9000), (700, 60), (3000, 20), (40, 20_000)])
+def test_an_lmdb_is_what_its_library_reads(count: int, longest: int, tmp_path: Path) -> None:
+    """Branches, pages of their own, and what was replaced and deleted since."""
+    lmdb = pytest.importorskip("lmdb", reason="compares with the package lmdb")
+    draw = np.random.default_rng(count)
+    with lmdb.open(str(tmp_path / "x"), map_size=1 << 26) as environment:
+        for turn in range(3):
+            with environment.begin(write=True) as t:
+                for i in draw.permutation(count):
+                    key = f"{i:05}".encode() * int(draw.integers(1, 60))
+                    t.put(key, draw.bytes(int(draw.integers(0, longest))))
+                    if turn and i % 3 == 0:
+                        t.delete(key)
+        with environment.begin() as t:
+            want = list(t.cursor())
+    pages = Pages(tmp_path / "x" / "data.mdb")
+    assert [(value.key, pages.read(value)) for value in pages.values] == want
+    assert len(want) >= count // 2
 
 
 def test_crc32c() -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import struct
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -26,6 +27,10 @@ from rich.console import Console
 from pggan_fast import cli, convert, networks
 from pggan_fast.backends import tables
 from pggan_fast.convert import ConversionError
+from pggan_fast.data.errors import DataError
+from pggan_fast.data.journal import Journal
+from pggan_fast.data.sources import Skipped
+from pggan_fast.metrics import extractor
 from pggan_fast.models import Discriminator, Generator
 from pggan_fast.networks import NetworkFileError, Networks
 from pggan_fast.training import checkpoint, curves, report, resume, watch
@@ -98,6 +103,38 @@ def load_training(path: Path) -> None:
     """As `pggan-fast train --resume FILE` does."""
     found = resume.of(path, _TRAINER[0].config)
     found.restore(_TRAINER[0].load_state_dict)
+
+
+def feature_weights(folder: Path) -> list[Sample]:
+    data = torch_bytes({"fc.weight": torch.ones(3, 2), "fc.bias": torch.ones(3)})
+    return [Sample((data,)), of_members(data), Sample((torch_bytes({"a": torch.ones(2)}, zipped=False),))]
+
+
+def load_features(path: Path) -> None:
+    """Without the package that knows the network, the weights are read all the same."""
+    sys.modules["torch_fidelity.feature_extractor_inceptionv3"] = None  # type: ignore[assignment]
+    with contextlib.suppress(extractor.ExtractorError):
+        extractor.load(path)
+
+
+def journals(folder: Path) -> list[Sample]:
+    with Journal(folder / "x.zip", "state") as journal:
+        for i in range(2):
+            journal.add(2 * i + 2, [2 * i], [bytes(9)], [Skipped("a", "broken", "why")], [4, 4, 3])
+    lines = [json.loads(text) for text in (folder / ".x.zip.journal").read_text().splitlines()]
+    _PART[:] = [(folder / ".x.zip.part").read_bytes()]
+    as_lines = lambda *parts: b"".join(text_of(part) + b"\n" for part in parts)  # noqa: E731
+    return [Sample(tuple(lines), as_lines), Sample((as_lines(*lines),))]
+
+
+_PART: list[bytes] = []
+
+
+def go_on(path: Path) -> None:
+    """What cannot be gone on with is begun anew."""
+    (path.parent / ".x.zip.part").write_bytes(_PART[0])
+    with Journal(path.parent / "x.zip", "state") as journal:
+        assert journal.done.next >= 0
 
 
 def convertible(folder: Path) -> list[Sample]:
@@ -297,6 +334,8 @@ RUNS = {
     "network": Reader("x.safetensors", network_files, load_network, (NetworkFileError,)),
     "training state": Reader("training-state-000001000.pt", training_states, load_training,
                              (CheckpointError, resume.Mismatch)),
+    "feature network": Reader("x.pth", feature_weights, load_features, ()),
+    "journal": Reader(".x.zip.journal", journals, go_on, (DataError,)),
     "checkpoint of others": Reader("x.pkl", convertible, convert_file, (ConversionError,)),
     "device table": Reader("x.json", device_tables, load_table, (ValueError,)),
     "results": Reader("x.jsonl", results, show_results, (ValueError,)),

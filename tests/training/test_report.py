@@ -229,6 +229,16 @@ def test_a_picture_that_would_start_a_program_is_left_out(folder, monkeypatch):
     assert "fakes000002.png: cannot be read" in page(folder).text
 
 
+def test_names_that_are_no_text(folder):
+    """Of the folder, of a metric's file and of a loss: the fonts take none of them."""
+    text = (folder / "stats.jsonl").read_text().replace("Loss/D", "Loss/\\ud800")
+    (folder / "stats.jsonl").write_text(text)
+    (folder / os.fsdecode(b"metric-\xff.jsonl")).write_bytes((folder / "metric-fd10k.jsonl").read_bytes())
+    odd = folder.with_name(os.fsdecode(b"\xffrun"))
+    folder.rename(odd)
+    assert report.make(odd) == [odd / "report.html", odd / "report.png"]
+
+
 @pytest.mark.parametrize("number", ["1" + "0" * 400, "1e999", "-1e308", "NaN"])
 def test_numbers_that_are_too_large_are_none(number, folder):
     lines = (folder / "stats.jsonl").read_text().splitlines()
