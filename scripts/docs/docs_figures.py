@@ -1,0 +1,97 @@
+"""The site's figures: those of the README, and tables of the same committed results. No page has a number by hand."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from pggan_fast.benchmarks import readme
+from pggan_fast.benchmarks.schema import Report, Row
+from pggan_fast.benchmarks.table import seconds
+
+from pggan_fast import settings
+
+
+def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """As Markdown, in lines of its own."""
+    lines = [" | ".join(headings)]
+    lines += ["|".join("---" for _ in lines[0].split(" | ")), *(" | ".join(row) for row in rows)]
+    return "\n\n" + "\n".join(f"| {line} |" for line in lines) + "\n\n"
+
+
+def resolutions(root: Path) -> str:
+    report = readme.results("cpu-resolutions", root)
+    levels = sorted({row.resolution for row in report.results})
+    return table(
+        ("", "batch", "G, x eager", "peak memory of G", "D, x eager", "peak memory of D"),
+        (_level(report, level) for level in levels),
+    )
+
+
+def _level(report: Report, level: int) -> list[str]:
+    cells: list[str] = []
+    for case in ("G.forward", "D.forward"):
+        eager, ours = (readme.row(report, case, who, level) for who in ("eager", "auto"))
+        peaks = " -> ".join(f"{(r.peak_bytes or 0) / 2**20:.0f}" for r in (eager, ours))
+        cells += [f"**{ours.ratio:.2f}** {readme.spread(ours)}", f"{peaks} MiB"]
+    return [f"{level}x{level}", str(ours.batch), *cells]
+
+
+def overhead(root: Path) -> str:
+    """Of every layer: microseconds of a call in each mode, ours and the chain of torch ops."""
+    found: dict[str, dict[str, dict[str, Row]]] = {}
+    for row in readme.results("cpu-overhead", root).results:
+        name, mode = row.case.rsplit(": ", 1)
+        found.setdefault(name, {}).setdefault(mode, {})[row.provider] = row
+    modes = list(dict.fromkeys(mode for each in found.values() for mode in each))
+    return table(
+        ("us a call, eager -> ours", *modes),
+        ([name, *(_us(each.get(m)) for m in modes)] for name, each in found.items()),
+    )
+
+
+def _us(rows: Mapping[str, Row] | None) -> str:
+    return "" if rows is None else " -> ".join(f"{1e6 * (rows[who].median_s or 0):.0f}" for who in ("eager", "ours"))
+
+
+def layers(root: Path) -> str:
+    """The sweep over every convolution of both networks, in a sentence."""
+    ours = [r for r in readme.results("cpu-layers", root).results if r.provider == "auto" and r.ratio is not None]
+    ratios = [row.ratio or 0.0 for row in ours]
+    behind = sum(ratio < 1.0 for ratio in ratios)
+    return (
+        f"{len(ours)} rows: the median is {statistics.median(ratios):.2f} times as fast, the best "
+        f"{max(ratios):.1f}, and {behind} of them are below 1, the least at {min(ratios):.2f}"
+    )
+
+
+def swaps(root: Path) -> str:
+    report, told = readme.results("cpu-swap", root), []
+    for family in sorted({row.case.removesuffix(".step") for row in report.results}):
+        eager, fused = (readme.row(report, f"{family}.step", who, 32) for who in ("eager", "fused"))
+        times = [seconds(row.median_s or 0.0) for row in (eager, fused)]
+        told.append([family, *times, f"**{fused.ratio:.2f}** {readme.spread(fused)}"])
+    return table(("WGAN-GP step at 32x32, batch 4", "as it is", "fused", "x as it is"), told)
+
+
+def machine(root: Path) -> str:
+    report = readme.results("cpu-quick", root)
+    found, versions = report.machine, report.versions
+    return f"{found['cpu']}, {found['cores']} cores, torch {versions['torch']}, Python {versions['python']}"
+
+
+def environment(root: Path) -> str:
+    """The README's table, which a test holds to be this one."""
+    return table(("variable", "meaning"), ([f"`{name}`", text] for name, text in settings.VARIABLES.items()))
+
+
+FIGURES: Mapping[str, Callable[[Path], str]] = {
+    **readme.FIGURES,
+    "resolutions": resolutions,
+    "overhead": overhead,
+    "layers": layers,
+    "swaps": swaps,
+    "machine": machine,
+    "environment": environment,
+}

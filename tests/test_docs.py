@@ -1,0 +1,118 @@
+"""The pages of docs/ and the README: their Python runs, their commands exist, what they say is printed is printed."""
+
+from __future__ import annotations
+
+import collections
+import re
+from pathlib import Path
+
+import doc_blocks
+import pytest
+from doc_blocks import ROOT, blocks, check_command, check_inline, command_lines, inline_commands, run_page
+
+DOCS = ROOT / "docs"
+PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
+BESIDE = ["README.md", "CONTRIBUTING.md", "csrc/cpu/README.md", "csrc/cuda/README.md", "kernels/README.md"]
+# Blocks that no test runs, by their reason; their commands are still held to the command line, their Python compiles.
+NOT_RUN = {"takes minutes": 1}
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_runs(page: str, own_folder: Path) -> None:
+    run_page(page, (DOCS / page).read_text())
+
+
+@pytest.mark.parametrize("page", [*(f"docs/{page}" for page in PAGES), *BESIDE])
+def test_commands_within_sentences_exist(page: str) -> None:
+    for command in inline_commands((ROOT / page).read_text()):
+        check_inline(command)
+
+
+@pytest.mark.parametrize("page", BESIDE)
+def test_commands_that_others_show_exist(page: str) -> None:
+    """These have no marks for languages: what is typed begins with a prompt or a name of ours."""
+    for block in blocks(page, (ROOT / page).read_text()):
+        if block.language == "":
+            for words in command_lines(block.text, prompt=True):
+                check_command(words)
+
+
+def test_every_block_has_a_language_and_few_are_not_run() -> None:
+    every = [block for page in PAGES for block in blocks(page, (DOCS / page).read_text())]
+    odd = [f"{block.where}: {block.language!r}" for block in every if block.language not in doc_blocks.LANGUAGES]
+    assert not odd
+    assert collections.Counter(block.not_run for block in every if block.not_run is not None) == NOT_RUN
+
+
+def test_no_fence_escapes() -> None:
+    for page in PAGES:
+        text = (DOCS / page).read_text()
+        assert len(re.findall(r"^ *```", text, re.M)) == 2 * len(blocks(page, text)), page
+
+
+GOOD = """
+```python
+import torch
+print(torch.zeros(2).sum())
+```
+
+<!-- prints -->
+```text
+tensor(0.)
+```
+
+```sh
+pggan-fast bench --list
+```
+"""
+
+
+@pytest.mark.parametrize(
+    ("seeded", "instead"),
+    [
+        ("import torch\n", "import torch, pggan_fast.no_such_part\n"),
+        ("import torch\n", "import torch\nfrom pggan_fast import no_such_name\n"),
+        ("zeros(2)", "ones(2)"),
+        ("--list", "--lists"),
+        ("bench --list", "bench --preset quickest --list"),
+        ("bench --list", "benches --list"),
+        ("pggan-fast bench --list", "make no-such-target"),
+        ("pggan-fast bench --list", "make test PYTEST_ARG=-x"),
+        ("pggan-fast bench --list", "python -m pggan_fast.benchmarks.no_such_module"),
+        ("pggan-fast bench --list", "pip install '.[no-such-extra]'"),
+        ("pggan-fast bench --list", "PGGAN_FAST_FASTER=1 pggan-fast bench --list"),
+        ("pggan-fast bench --list", "torchrun --nproc-per-node=2 -m pggan_fast.cli train --dta x"),
+        ("pggan-fast bench --list", "no-such-program"),
+        ("pggan-fast bench --list", "pggan-fast convert missing.pkl out.safetensors"),
+    ],
+)
+def test_a_fault_in_a_block_is_found(seeded: str, instead: str, own_folder: Path) -> None:
+    run_page("good", GOOD)
+    with pytest.raises((AssertionError, ImportError)):
+        run_page("bad", GOOD.replace(seeded, instead))
+
+
+def test_a_fault_within_a_sentence_is_found() -> None:
+    good, bad = "or `pggan-fast train --new`, and `make\ntest`", "or `pggan-fast train --anew`, `make tests`"
+    for command in inline_commands(good):
+        check_inline(command)
+    assert len(inline_commands(good)) == len(inline_commands(bad)) == 2
+    for command in inline_commands(bad):
+        with pytest.raises(AssertionError):
+            check_inline(command)
+
+
+def test_a_block_that_is_not_run_is_still_read(own_folder: Path) -> None:
+    text = "<!-- not run: takes hours -->\n```sh\npggan-fast train --data {}\n```\n"
+    run_page("good", text.format("faces"))
+    assert not list(own_folder.iterdir())
+    with pytest.raises(AssertionError):
+        run_page("bad", text.format("faces --no-such-option"))
+    with pytest.raises(SyntaxError):
+        run_page("bad", "<!-- not run: needs CUDA -->\n```python\nprint(\n```\n")
