@@ -8,6 +8,7 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 CUDA_STAMP := .venv/.cuda-built
+DOCS_STAMP := .venv/.docs-installed
 RUN := $(BIN)/python
 
 # The environment is used as it is only if its Python still runs, has torch, and was made for this very folder.
@@ -16,13 +17,14 @@ USABLE := $(shell [ "$$(cat $(STAMP) 2>/dev/null)" = "$$(pwd -P)" ] && $(RUN) -c
 SOURCES := Makefile pyproject.toml setup.py scripts/setup_venv.sh scripts/prerequisites.sh $(shell find csrc -name __pycache__ -prune -o -print)
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test test-long lint gpu clean FORCE
+.PHONY: help bench test test-long lint docs gpu clean FORCE
 
 help:
 	@echo 'make bench      fused against plain PyTorch, side by side: a table, and build/bench/bench.{json,png}'
 	@echo 'make test       lint, types and every quick test; compiles the CUDA kernels first, where there is nvcc'
 	@echo 'make test-long  lint, types and every test'
 	@echo 'make lint       ruff and mypy'
+	@echo 'make docs       the site of docs/, into build/site/, to be opened without a server or a network'
 	@echo 'make gpu        build, test, tune and measure on a CUDA device, with the packages of PYTHON; needs no network'
 	@echo 'make clean      remove what was built (.venv keeps its downloads)'
 	@echo
@@ -71,15 +73,31 @@ $(OLDEST_TRITON): | $(STAMP)
 
 # Every reader of files is fuzzed for so many seconds; 2 in `make test`.
 test-long: export PGGAN_TEST_FUZZ_SECONDS ?= 60
-test-long: lint $(CUDA_STAMP) $(OLDEST_TRITON)
+test-long: lint $(CUDA_STAMP) $(OLDEST_TRITON) $(DOCS_STAMP)
 	$(INTERPRET) $(PYTEST_ARGS)
 	$(EMULATE) $(PYTEST_ARGS)
 	$(REST) $(PYTEST_ARGS)
+
+# What a page is made of: its own source, what it includes, results, and docstrings.
+SITE := build/.site-built
+SITE_SOURCES := mkdocs.yml README.md CONTRIBUTING.md CHANGELOG.md $(shell find docs scripts/docs benchmarks pggan_fast kernels \
+	-type f ! -name '*.pyc' ! -name '*.so' ! -name '_build.json' 2>/dev/null)
+
+$(DOCS_STAMP): $(STAMP) scripts/install_extra.py
+	$(RUN) scripts/install_extra.py docs
+	@touch $@
+
+$(SITE): $(DOCS_STAMP) $(SITE_SOURCES)
+	$(RUN) -m mkdocs build --strict --quiet
+	@mkdir -p $(@D) && touch $@
+
+docs: $(SITE)
+	@echo 'open build/site/index.html'
 
 gpu:
 	@BENCH_ARGS="$(BENCH_ARGS)" PYTEST_ARGS="$(PYTEST_ARGS)" scripts/gpu.sh "$(PYTHON)" $(STAGES)
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache $(STAMP) $(CUDA_STAMP)
+	rm -rf build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache $(STAMP) $(CUDA_STAMP) $(DOCS_STAMP)
 	rm -f pggan_fast/*.so pggan_fast/_build.json
 	find pggan_fast kernels benchmarks tests scripts -name __pycache__ -prune -exec rm -rf {} +

@@ -114,7 +114,9 @@ def parsed(words: list[str]) -> Any:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
             return cli._parse(importlib.import_module(cli.COMMANDS[name][0]).Command, name, rest)
     except SystemExit as stop:
-        assert not stop.code, f"pggan-fast {' '.join(words)}: {said.getvalue().strip()}"
+        if stop.code:
+            raise AssertionError(f"pggan-fast {' '.join(words)}: {said.getvalue().strip()}") from None
+        return None
 
 
 def check_inline(command: str) -> None:
@@ -205,7 +207,9 @@ class Page:
             try:
                 cli.main(words)
             except SystemExit as stop:
-                assert not stop.code, f"{block.where}: {' '.join(words)}: status {stop.code}: {said.getvalue()}"
+                if stop.code:
+                    told = f"{block.where}: {' '.join(words)}: status {stop.code}: {said.getvalue()}"
+                    raise AssertionError(told) from None
 
 
 def run_page(name: str, text: str) -> None:

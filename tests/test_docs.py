@@ -14,7 +14,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
 BESIDE = ["README.md", "CONTRIBUTING.md", "csrc/cpu/README.md", "csrc/cuda/README.md", "kernels/README.md"]
 # Blocks that no test runs, by their reason; their commands are still held to the command line, their Python compiles.
-NOT_RUN = {"takes minutes": 1}
+NOT_RUN = {"takes minutes": 4, "needs several processes": 1}
 
 
 @pytest.fixture

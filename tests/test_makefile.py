@@ -1,10 +1,12 @@
 """The Makefile and its scripts, run in a small copy, with a stand-in for Python that notes what it was asked to do."""
 
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -42,7 +44,8 @@ class Copy:
             source = ROOT / name
             (shutil.copytree if source.is_dir() else shutil.copy2)(source, folder / name)
         (folder / "csrc" / "cpu").mkdir(parents=True)
-        for name in ("pyproject.toml", "setup.py", "csrc/cpu/a.cpp"):
+        (folder / "docs").mkdir()
+        for name in ("pyproject.toml", "setup.py", "csrc/cpu/a.cpp", "docs/a.md", *PAGES_BESIDE):
             (folder / name).touch()
         self.python = home / "python3"
         self.python.write_text(STAND_IN)
@@ -78,6 +81,8 @@ class Copy:
             "build_ext --inplace": "kernels",
             "import pggan_fast._cuda": "loads",
             "--target": "triton",
+            "scripts/install_extra.py docs": "docs tools",
+            "-m mkdocs build --strict": "site",
             "-m ruff": "ruff",
             "-m mypy": "mypy",
             "-m pytest": "pytest",
@@ -86,6 +91,7 @@ class Copy:
         return [name for line in lines for key, name in steps.items() if key in line]
 
 
+PAGES_BESIDE = ("mkdocs.yml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 SETUP = ["torch", "tools", "package", "native"]
 LINT = ["ruff", "ruff", "mypy"]
 CUDA = ["kernels", "loads"]
@@ -196,8 +202,34 @@ def test_ci_runs_make_test(copy):
 
 
 def test_the_long_tests_leave_none_out(copy):
-    assert copy.calls("make", "test-long") == ["venv", *SETUP, *LINT, *CUDA, "triton", *TESTS]
+    assert copy.calls("make", "test-long") == ["venv", *SETUP, *LINT, *CUDA, "triton", "docs tools", *TESTS]
     assert "not slow" not in copy.log.read_text()
+
+
+def test_the_site_is_built_once_and_again_where_a_page_changed(copy):
+    assert copy.calls("make", "docs") == ["venv", *SETUP, "docs tools", "site"]
+    assert copy.run("make", "docs").stdout == "open build/site/index.html\n"
+    for changed in ("docs/a.md", "CHANGELOG.md"):
+        later = time.time() + 10
+        os.utime(copy.folder / changed, (later, later))
+        assert copy.calls("make", "docs") == ["site"]
+        for path in (changed, "build/.site-built"):
+            os.utime(copy.folder / path)
+
+
+def test_a_site_that_does_not_build_fails_and_is_built_again(copy):
+    copy.calls("make", "lint")
+    assert copy.run("make", "docs", FAIL_AT="mkdocs").returncode != 0
+    assert copy.calls("make", "docs") == ["site"]
+
+
+def test_an_extra_is_read_off_the_metadata():
+    spec = importlib.util.spec_from_file_location("install_extra", ROOT / "scripts" / "install_extra.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    listed = ["torch>=2.10", 'mkdocs-material>=9.5; extra == "docs"', "lmdb; extra == 'data'", 'docs; extra == "docs2"']
+    assert module.needs("docs", listed) == ["mkdocs-material>=9.5"]
+    assert module.needs("torch", listed) == []
 
 
 def test_the_build_needs_are_those_of_pyproject():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from mkdocs.structure.files import File, Files
 sys.path.insert(0, str(Path(__file__).parent))  # mkdocs takes it away when this module is loaded
 os.environ.setdefault("NO_MKDOCS_2_WARNING", "1")
 
-import docs_imports  # noqa: E402
-import docs_terminal  # noqa: E402
-from docs_text import expanded  # noqa: E402
+import docs_imports
+import docs_terminal
+from docs_text import expanded
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -26,7 +26,7 @@ from pggan_fast import cli, nn
 
 ROOT = Path(__file__).resolve().parents[2]
 # rich's own form asks another machine for its font
-FORM = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+FORM = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace("Fira Code, ", "")
 
 
 class Picture(NamedTuple):
@@ -91,7 +91,7 @@ PICTURES: Mapping[str, Picture] = {
         120,
     ),
     "bench": Picture("make bench", _bench, 160),
-    "explain": Picture("print(pggan_fast.explain(up, x))", _explain, 100),
+    "explain": Picture("print(pggan_fast.explain(up, x))", _explain, 110),
 }
 
 
