@@ -31,7 +31,9 @@ QUICK = (
 
 
 def results(name: str, root: Path) -> Report:
-    return runs.filled(schema.read(root / "benchmarks" / "results" / f"{name}.json"))
+    """The file of that name: JSON lines of `--out`, or one object of `--json`."""
+    path = root / "benchmarks" / "results" / f"{name}.jsonl"
+    return runs.filled(schema.read(path if path.is_file() else path.with_suffix(".json")))
 
 
 def row(report: Report, case: str, provider: str, resolution: int) -> Row:
@@ -73,7 +75,7 @@ def largest(root: Path) -> str:
 
 def swapped(family: str) -> Callable[[Path], str]:
     def text(root: Path) -> str:
-        fused = row(results("cpu-swap", root), f"{family}.step", "fused", 32)
+        fused = row(results("cpu-peers", root), f"{family}.step", "auto", 32)
         return f"{fused.ratio:.2f} {spread(fused)}"
 
     return text
@@ -101,7 +103,7 @@ FIGURES: Mapping[str, Callable[[Path], str]] = {
     "quick": quick,
     "largest": largest,
     "swap-wsconv": swapped("wsconv"),
-    "swap-akanimax": swapped("akanimax"),
+    "swap-pro-gan-pth": swapped("pro-gan-pth"),
     "training": training,
     "training-levels": training_levels,
 }

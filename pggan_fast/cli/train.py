@@ -106,6 +106,14 @@ class Command:
     """Print options and schedule, and stop."""
 
     def run(self) -> int:
+        try:
+            return self._run()
+        except UsageError:
+            if os.environ.get("LOCAL_RANK", "0") != "0":
+                return 2  # the first process of this machine says it
+            raise
+
+    def _run(self) -> int:
         self._check()
         if (self.gpus or 1) > 1 and "WORLD_SIZE" not in os.environ:
             return _spawn(self.gpus or 1)
@@ -114,8 +122,8 @@ class Command:
         from pggan_fast.training.distributed import joined
 
         device = None if self.device is None else parse_device(self.device)
-        with joined(device) as world:
-            try:
+        try:
+            with joined(device) as world:
                 self.cfg = self.cfg or _preset(world)
                 dataset = self._dataset()
                 config = self._config(dataset, world)
@@ -126,10 +134,10 @@ class Command:
                         train_table.show(console(), config, world.size)
                     return 0
                 return self._train(config, dataset, world, console())
-            except (DataError, ValueError) as error:
-                raise UsageError(" ".join(str(error).split())) from None
-            except OSError as error:
-                raise UsageError(f"{error.filename}: {error.strerror or error}") from None
+        except (DataError, ValueError) as error:
+            raise UsageError(" ".join(str(error).split())) from None
+        except OSError as error:
+            raise UsageError(f"{error.filename}: {error.strerror or error}") from None
 
     def _check(self) -> None:
         for name in ("gpus", "batch", "batch_gpu", "snap", "keep", "cbase", "cmax"):
@@ -177,7 +185,7 @@ class Command:
         networks = {"fmap_base": self.cbase, "fmap_max": self.cmax}
         config = configure(
             dataset,
-            str(self.data),
+            os.path.abspath(self.data) if self.data.exists() else str(self.data),  # or the word faces
             str(self.cfg),
             networks={name: value for name, value in networks.items() if value is not None},
             discriminator={} if self.mbstd_group is None else {"stddev_group": self.mbstd_group},

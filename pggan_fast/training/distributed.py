@@ -73,12 +73,18 @@ def joined(device: torch.device | None = None) -> Iterator[World]:
     """The world that torchrun has made, by RANK, WORLD_SIZE and LOCAL_RANK; alone without it.
 
     device: None is the process's own CUDA device where there is one, else the CPU. NCCL for CUDA, Gloo for CPUs.
+    Raises ValueError where there are fewer CUDA devices than processes on this machine.
     """
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device is None or (device.type == "cuda" and device.index is None):
         cuda = torch.cuda.is_available() if device is None else True
-        device = torch.device("cuda", local % max(1, torch.cuda.device_count())) if cuda else torch.device("cpu")
+        if cuda and local >= torch.cuda.device_count():
+            raise ValueError(
+                f"gpus: expected at most {torch.cuda.device_count()}, as many as this machine has, got "
+                f"{os.environ.get('LOCAL_WORLD_SIZE', local + 1)}"
+            )
+        device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if size == 1:

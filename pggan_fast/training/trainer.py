@@ -176,8 +176,11 @@ class Trainer:
                 where = f"{stage.resolution}x{stage.resolution} with {-(-local // parts)} images at a time"
                 if self.world.size > 1 or parts * 2 > local or not self.config.fits_groups(local, parts * 2):
                     raise OutOfMemory(f"out of memory at {where}; try a smaller --batch-gpu or --batch") from error
-            for optimizer in self.optimizers.values():
+            for name, optimizer in self.optimizers.items():
                 optimizer.zero_grad(set_to_none=True)
+                if (scaler := self.scalers[name]) is not None:
+                    scaler.scale(torch.zeros((), device=self.world.device))  # before it no scale can be set
+                    scaler.update(scaler.get_scale())  # which forgets that it has unscaled these gradients
             if self.world.device.type == "cuda":
                 torch.cuda.empty_cache()
             self.parts[stage.resolution] = parts * 2

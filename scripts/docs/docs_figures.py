@@ -56,23 +56,27 @@ def _us(rows: Mapping[str, Row] | None) -> str:
 
 
 def layers(root: Path) -> str:
-    """The sweep over every convolution of both networks, in a sentence."""
-    ours = [r for r in readme.results("cpu-layers", root).results if r.provider == "auto" and r.ratio is not None]
+    """The sweep over every kind of layer, forward and with gradients, at every resolution, in a sentence."""
+    rows = readme.results("cpu-layers", root).results
+    ours = [row for row in rows if row.provider == "auto" and row.ratio is not None]
     ratios = [row.ratio or 0.0 for row in ours]
-    behind = sum(ratio < 1.0 for ratio in ratios)
-    return (
-        f"{len(ours)} rows: the median is {statistics.median(ratios):.2f} times as fast, the best "
-        f"{max(ratios):.1f}, and {behind} of them are below 1, the least at {min(ratios):.2f}"
-    )
+    behind = [row for row in ours if (row.ratio or 0.0) < 1.0 - (row.noise or 0.0)]
+    slower = "none is behind by more than the noise"
+    if behind:
+        named = ", ".join(f"{row.case} {row.resolution}x{row.resolution} at {row.ratio:.2f}" for row in behind)
+        slower = f"{len(behind)} are behind by more than the noise: {named}"
+    return f"of {len(ours)}, the median is {statistics.median(ratios):.2f} times as fast, the best {max(ratios):.1f}; {slower}"
 
 
 def swaps(root: Path) -> str:
-    report, told = readme.results("cpu-swap", root), []
-    for family in sorted({row.case.removesuffix(".step") for row in report.results}):
-        eager, fused = (readme.row(report, f"{family}.step", who, 32) for who in ("eager", "fused"))
+    report, told = readme.results("cpu-peers", root), []
+    for case in sorted({row.case for row in report.results if row.case.endswith(".step")}):
+        eager, fused = (readme.row(report, case, who, 32) for who in ("eager", "auto"))
         times = [seconds(row.median_s or 0.0) for row in (eager, fused)]
-        told.append([family, *times, f"**{fused.ratio:.2f}** {readme.spread(fused)}"])
-    return table(("WGAN-GP step at 32x32, batch 4", "as it is", "fused", "x as it is"), told)
+        told.append(
+            [case.removesuffix(".step"), str(fused.batch), *times, f"**{fused.ratio:.2f}** {readme.spread(fused)}"]
+        )
+    return table(("WGAN-GP step at 32x32", "batch", "as it is", "fused", "x as it is"), told)
 
 
 def machine(root: Path) -> str:

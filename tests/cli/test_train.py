@@ -86,12 +86,13 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, data: Path, capsys: pytest.Cap
 
 
 def test_other_images_under_the_name_are_refused(
-    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ("--data", data, "--outdir", tmp_path / "runs", *SMALL, "--kimg", 0.064)
-    assert call(*command) == 0
+    options = ("--outdir", tmp_path / "runs", *SMALL, "--kimg", 0.064)
+    assert call("--data", data, *options) == 0
     np.savez(data, images=np.zeros((20, 8, 8, 3), np.uint8))
-    assert call(*command) == 2
+    monkeypatch.chdir(data.parent)
+    assert call("--data", data.name, *options) == 2
     error = capsys.readouterr().err
     assert "are not those it was trained on: data.sha256" in error
     assert error.count("\n") == 1
@@ -134,6 +135,24 @@ def test_one_line_for_what_cannot_be(
 def test_a_set_that_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--data", tmp_path / "none.zip") == 2
     assert "none.zip" in capsys.readouterr().err
+
+
+def test_only_the_first_process_of_a_machine_says_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert call("--data", tmp_path / "none", "--device", "cpu") == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_fewer_gpus_than_processes_are_refused(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert call("--data", data, "--outdir", tmp_path) == 2
+    assert "gpus: expected at most 0, as many as this machine has, got 3" in capsys.readouterr().err
 
 
 def test_a_run_that_is_still_training_is_not_gone_on_with(

@@ -124,6 +124,27 @@ def test_a_step_that_does_not_fit_is_taken_in_parts(monkeypatch: pytest.MonkeyPa
         torch.testing.assert_close(small.G.state_dict()[key], want, rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("failing", ["step", "forward"])
+def test_half_precision_goes_on_after_an_optimizer_that_did_not_fit(
+    failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In Adam's first step, which allocates its moments, after gradients were unscaled; or before there is a scale."""
+    small = trainer(precision="fp16")
+    owner = small.optimizers["D"] if failing == "step" else small.D
+    real, calls = getattr(owner, failing), []
+
+    def once(*args: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*args, **options)
+
+    monkeypatch.setattr(owner, failing, once)
+    small.iteration()
+    assert small.parts == {4: 2}
+    assert len(calls) > 1
+
+
 def test_what_fits_in_no_parts_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     small = trainer()
 
