@@ -65,7 +65,8 @@ def layers(root: Path) -> str:
     if behind:
         named = ", ".join(f"{row.case} {row.resolution}x{row.resolution} at {row.ratio:.2f}" for row in behind)
         slower = f"{len(behind)} are behind by more than the noise: {named}"
-    return f"of {len(ours)}, the median is {statistics.median(ratios):.2f} times as fast, the best {max(ratios):.1f}; {slower}"
+    middle, best = statistics.median(ratios), max(ratios)
+    return f"of {len(ours)}, the median is {middle:.2f} times as fast, the best {best:.1f}; {slower}"
 
 
 def swaps(root: Path) -> str:
