@@ -58,14 +58,16 @@ def groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
     for row in ordered(list(rows)):
         case = "training step (D + G)" if row.case == "step" else row.case
         mode = f", {row.mode}" if row.mode and not row.provider.startswith("compile") else ""
-        title = f"{case}, {row.resolution}×{row.resolution}{mode}, batch {row.batch}, {row.dtype}"
+        threads = f", {row.asked_threads} thread{'s' * (row.asked_threads > 1)}" if row.asked_threads else ""
+        title = f"{case}, {row.resolution}×{row.resolution}{mode}, batch {row.batch}, {row.dtype}{threads}"
         found.setdefault(title, []).append(row)
     return found
 
 
 def bars(report: Report, quantity: Quantity = RATE, most: int | None = None) -> Figure | None:
     """A panel for each case and size, at most so many; None where there is nothing to draw."""
-    found = groups(report.results)
+    never = _never(report.results, quantity)
+    found = groups([row for row in report.results if row.provider not in never])
     found = {title: rows for title, rows in found.items() if any(quantity.of(row) for row in rows)}
     shown = dict(list(found.items())[:most])
     if not shown:
@@ -73,9 +75,20 @@ def bars(report: Report, quantity: Quantity = RATE, most: int | None = None) -> 
     more = len(found) - len(shown)
     tallest = max(map(len, shown.values()))
     footnote = f"{_told(report, quantity)}{style.embedded_images(report.results)}"
+    footnote += "".join(f"\n{style.name(provider)}: {reason}" for provider, reason in never.items())
     footnote += f"\n{more} more are in the table." if more else ""
     panels = [(title, _bars_of(rows, quantity)) for title, rows in shown.items()]
     return style.grid(panels, _title(report), footnote, columns=min(3, len(panels)), height=0.42 * tallest + 0.95)
+
+
+def _never(rows: Sequence[Row], quantity: Quantity) -> dict[str, str]:
+    """Providers that have nothing to show anywhere, where that has one reason for each: it is told once."""
+    shown = {row.provider for row in rows if quantity.of(row)}
+    reasons: dict[str, set[str]] = {}
+    for row in rows:
+        if row.provider not in shown and row.reason:
+            reasons.setdefault(row.provider, set()).add(row.reason)
+    return {provider: told.pop() for provider, told in reasons.items() if len(told) == 1}
 
 
 def _title(report: Report) -> str:

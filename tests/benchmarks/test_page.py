@@ -195,3 +195,18 @@ def test_scripts_in_every_text_of_a_run_stay_text(full, tmp_path):
     assert all(value.startswith("data:image/png;base64,") for value in parser.loads)
     assert "alert(1)" in "".join(parser.text)
     assert all("/" not in name and len(name) < 200 for name in made)
+
+
+def test_bars_of_other_threads_are_other_panels_and_what_never_runs_is_told_once(report):
+    lines = []
+    for threads in (1, 2):
+        made = rows("G.forward", 32, threads=threads)
+        made.append(Row("G.forward", "compile", 32, 4, "float32", "cpu", reason="it cannot"))
+        for row in made:
+            row.asked_threads = threads
+        lines += made
+    figure = speed.bars(dataclasses.replace(report, results=lines))
+    titles = [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")]
+    assert titles == [f"G.forward, 32×32, batch 4, float32, {told}" for told in ("1 thread", "2 threads")]
+    assert all(label.get_text() != "compile" for ax in figure.axes for label in ax.get_yticklabels())
+    assert sum(text.get_text().count("compile: it cannot") for text in figure.texts) == 1
