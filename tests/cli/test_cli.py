@@ -107,8 +107,9 @@ def test_options_that_do_not_parse_are_one_line_and_status_2(args, said, capsys)
 
 
 def test_a_plot_without_matplotlib_fails_before_any_timing(tmp_path, capsys, monkeypatch):
-    from pggan_fast import drawing
     from pggan_fast.benchmarks import suite
+
+    from pggan_fast import drawing
 
     monkeypatch.setattr(drawing, "available", lambda: False)
     monkeypatch.setattr(suite, "run", lambda *args: pytest.fail("timed before the error"))
