@@ -71,7 +71,7 @@ $(OLDEST_TRITON): | $(STAMP)
 	$(RUN) -m pip --disable-pip-version-check install --quiet --no-deps --target $@.part triton==3.6.0
 	mv $@.part $@
 
-# Every reader of files is fuzzed for so many seconds; 2 in `make test`.
+# Every reader of files is fuzzed for so many seconds; for 1 in `make test`.
 test-long: export PGGAN_TEST_FUZZ_SECONDS ?= 60
 test-long: lint $(CUDA_STAMP) $(OLDEST_TRITON) $(DOCS_STAMP)
 	$(INTERPRET) $(PYTEST_ARGS)

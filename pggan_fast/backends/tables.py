@@ -32,6 +32,7 @@ import torch
 
 from pggan_fast import settings
 from pggan_fast.errors import line
+from pggan_fast.openers import no_link
 
 SCHEMA = 2
 KEY = ("device", "capability", "threads", "torch", "triton", "pggan_fast")
@@ -241,18 +242,12 @@ def _exclusive(path: Path, wait: bool) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
-    with open(path.with_suffix(".lock"), "r+b", opener=_lock_opener) as file:
+    with open(path.with_suffix(".lock"), "ab", opener=no_link) as file:  # no other user can open it and hold it
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
             yield
         finally:
             fcntl.flock(file, fcntl.LOCK_UN)  # closing it is not enough: a child that was forked meanwhile has it too
-
-
-def _lock_opener(name: str, flags: int) -> int:
-    """Makes it where it is missing. What a link in a shared folder points to is left alone, and no other user can open
-    the lock and hold it."""
-    return os.open(name, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
 
 
 def _replace(path: Path, data: Mapping[str, Any]) -> None:

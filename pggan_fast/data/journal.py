@@ -15,6 +15,7 @@ from typing import Any
 from pggan_fast.data.errors import DataError
 from pggan_fast.data.sources import Skipped
 from pggan_fast.data.zip_writer import Written, ZipWriter
+from pggan_fast.openers import no_link
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Journal:
         self.done = Done()
 
     def __enter__(self) -> Journal:
-        self._log = open(self.path, "a+b")
+        self._log = open(self.path, "a+b", opener=no_link)
         try:
             fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.fstat(self._log.fileno()).st_nlink:  # the other one has just finished
@@ -78,7 +79,7 @@ class Journal:
             self._log.close()
             raise DataError(f"{self.dest}: another process is writing it") from None
         try:
-            self._file = open(self.part, "a+b")
+            self._file = open(self.part, "a+b", opener=no_link)
             self._recover()
         except BaseException:
             self._log.close()

@@ -42,7 +42,7 @@ ODD = {
     "ascii output": {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "ascii"},
     "cache below a device": {"LC_ALL": "C", "PGGAN_FAST_CACHE": "/dev/null/x"},
 }
-SLOW = ("turkish", "ascii output", "cache below a device")
+SLOW = ("turkish", "utf-8", "ascii output", "cache below a device")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in ODD])

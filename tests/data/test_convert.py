@@ -186,6 +186,19 @@ def test_other_options_or_another_source_begin_anew(tmp_path: Path) -> None:
         assert summary.resumed == 0
 
 
+@pytest.mark.parametrize("name", [".x.zip.part", ".x.zip.journal"])
+def test_a_link_in_place_of_the_unfinished_file_is_left_alone(name: str, tmp_path: Path) -> None:
+    """In a folder such as /tmp others may have put it there."""
+    folder_of(tmp_path / "images", 2)
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / name).symlink_to(tmp_path / "mine")
+    with pytest.raises(OSError, match="symbolic links") as refused:
+        convert(open_source(tmp_path / "images"), tmp_path / "x.zip", Options(), workers=1)
+    assert refused.value.filename == str(tmp_path / name)
+    assert (tmp_path / "mine").read_text() == "precious"
+    assert not (tmp_path / "x.zip").exists()
+
+
 def test_two_at_once_are_refused(tmp_path: Path) -> None:
     with Journal(tmp_path / "x.zip", "state"), pytest.raises(DataError, match=r"x\.zip: another process"):
         made(folder_of(tmp_path / "x", 3), tmp_path / "x.zip")

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lmdb
 import numpy as np
+import pytest
 from fuzz.hunt import Reader
 from fuzz.mutations import Sample, text_of
 from image_files import attempt, cifar_batch, crc32c, example, file_of, folder_of, idx, pixels, tfrecord
@@ -186,6 +186,7 @@ def tfrecords_by_their_images(path: Path) -> None:
 
 def lmdbs(folder: Path) -> list[Sample]:
     """Small values and one that needs pages of its own, and enough keys for branches."""
+    lmdb = pytest.importorskip("lmdb", reason="writes one with the package lmdb")
     found = []
     for count, size in ((3, 4), (120, 4), (3, 64)):
         place = folder / f"{count}-{size}"

@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 import small_trainings
 import torch
 from convert.test_families import files, pair
@@ -211,6 +212,11 @@ def show_results(path: Path) -> None:
     _no_escapes(screen.file.getvalue())  # type: ignore[attr-defined]
 
 
+def results_to_draw(folder: Path) -> list[Sample]:
+    pytest.importorskip("matplotlib", reason="draws with it")
+    return results(folder)
+
+
 def draw_results(path: Path) -> None:
     page.files(page.sections([(path.name, schema.read(path))]))
 
@@ -238,6 +244,11 @@ def stats(folder: Path) -> list[Sample]:
         lines.append({**{k: {"num": 1, "mean": v, "std": 0.0} for k, v in values.items()}, "timestamp": 1.8e9})
     as_lines = lambda *parts: b"".join(text_of(part) + b"\n" for part in parts)  # noqa: E731
     return [Sample(tuple(lines), as_lines), Sample((as_lines(*lines),))]
+
+
+def stats_to_draw(folder: Path) -> list[Sample]:
+    pytest.importorskip("matplotlib", reason="draws with it")
+    return stats(folder)
 
 
 def show_run(path: Path) -> None:
@@ -339,9 +350,9 @@ RUNS = {
     "checkpoint of others": Reader("x.pkl", convertible, convert_file, (ConversionError,)),
     "device table": Reader("x.json", device_tables, load_table, (ValueError,)),
     "results": Reader("x.jsonl", results, show_results, (ValueError,)),
-    "results drawn": Reader("x.jsonl", results, draw_results, (ValueError,)),
+    "results drawn": Reader("x.jsonl", results_to_draw, draw_results, (ValueError,)),
     "stats": Reader("stats.jsonl", stats, cut_run, ()),
-    "stats drawn": Reader("stats.jsonl", stats, draw_run, ()),
+    "stats drawn": Reader("stats.jsonl", stats_to_draw, draw_run, ()),
     "scores": Reader("metric-fd10k.jsonl", scores, show_run, (), beside_run),
     "training options": Reader("training_options.json", options, read_options, (resume.Mismatch,), beside_options),
     "pictures of a run": Reader("fakes000001.png", pictures, show_run, (), beside_run),
