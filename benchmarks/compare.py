@@ -162,7 +162,8 @@ def render(found: Sequence[Change], titles: tuple[str, str], notes: Sequence[str
         medians = ["" if m.median_s is None else seconds(m.median_s) for m in sides]
         times, noise = ("", "") if c.times is None else (f"{c.times:.2f}", f"{100 * c.noise:.0f} %")
         verdict = Text(c.verdict, style=STYLES.get(c.verdict, ""))
-        table.add_row(c.key.case, c.key.size, c.key.dtype, who, *ratios, times, noise, *medians, verdict)
+        names = map(Text, (c.key.case, c.key.size, c.key.dtype, who))  # a run's own: no markup
+        table.add_row(*names, *ratios, times, noise, *medians, verdict)
         if c.why:
             told.append(Text(f"{c.key.case} {c.key.size}, {who}: {c.why}", style="dim"))
     counts: dict[str, int] = {}

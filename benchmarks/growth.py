@@ -296,6 +296,6 @@ EXPLAINED = (
 def render(growths: Sequence[Growth], terminal: bool) -> RenderableType:
     table = Table(*HEAD, box=box.SIMPLE_HEAVY if terminal else box.ASCII2, pad_edge=False)
     for growth in growths:
-        table.add_row(*cells(growth))
+        table.add_row(*map(Text, cells(growth)))  # names of the run: no markup
     told = [Text(text) for growth in growths if (text := sentence(growth))]
     return Group(table, *told, Text(EXPLAINED, style="dim"))

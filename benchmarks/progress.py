@@ -18,7 +18,7 @@ class Progress:
         self.started = time.perf_counter()
         self.live: LiveProgress | None = None
         if console.is_terminal:
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+            columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
             self.live = LiveProgress(*columns, console=console, transient=True)
             self.task = self.live.add_task("starting")
 

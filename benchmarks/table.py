@@ -33,12 +33,13 @@ def render(report: Report, terminal: bool) -> RenderableType:
     largest = runs.noise_of(report)
     for _, group in groupby(shown, key=lambda r: (r.case, r.resolution, r.batch, r.dtype, r.asked_threads)):
         for number, row in enumerate(group):
-            head = [""] * 3 if number else [row.case, _size(row), row.dtype]
+            head = [Text(text) for text in (("",) * 3 if number else (row.case, _size(row), row.dtype))]  # no markup
             if row.median_s is None:
                 notes.append(_note(row))
-                table.add_row(*head, _name(row), "[red]wrong[/]" if row.failed else "-", *[""] * 8)
+                verdict = Text("wrong", style="red") if row.failed else "-"
+                table.add_row(*head, Text(_name(row)), verdict, *[""] * 8)
             else:
-                table.add_row(*head, _name(row), *_numbers(row, largest))
+                table.add_row(*head, Text(_name(row)), *_numbers(row, largest))
         table.add_section()
     return Group(table, *notes, _footer(report))
 

@@ -19,7 +19,7 @@ from pggan_fast.networks import Networks
 
 ROOT = Path(__file__).parents[1]
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
-ESCAPE = "\x1b]0;owned\x07\x9b2J\u202e"
+ESCAPE = "\x1b]0;owned\x07\x9b2J\u202e[/x]"
 
 
 def missing(text: str) -> list[str]:
@@ -65,7 +65,7 @@ def hostile_files(folder: Path) -> list[tuple[str, ...]]:
     torch.save({"schema": ESCAPE}, folder / "state.pt")
     torch.save({ESCAPE: torch.ones(1), "n": {ESCAPE: 1}}, folder / "other.pt")
     (folder / "images").mkdir()
-    (folder / "images" / f"{ESCAPE}.png").write_bytes(b"no image")
+    (folder / "images" / f"{ESCAPE.replace('/', '')}.png").write_bytes(b"no image")
     made = Networks(
         G=Generator(8, fmap_base=16, fmap_max=4, latent_dim=3), source={"resolution": ESCAPE, "run": ESCAPE}
     )

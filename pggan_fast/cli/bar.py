@@ -19,7 +19,12 @@ class Bar:
         self._started = self._last = time.perf_counter()
         self._live: Progress | None = None
         if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
             self._live = Progress(*columns, console=console, transient=True)
             self._task = self._live.add_task(title, total=None)
 

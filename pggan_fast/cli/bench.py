@@ -105,7 +105,7 @@ class Command:
             plot.draw(report, self.plot)
         if report.interrupted:
             go_on = f"; with --resume it goes on with {self.out}" if self.out else ""
-            screen.print(f"interrupted: what was finished is above{go_on}", soft_wrap=True)
+            screen.print(f"interrupted: what was finished is above{go_on}", markup=False, soft_wrap=True)
             return INTERRUPTED
         return 1 if report.red else 0
 

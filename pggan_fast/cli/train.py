@@ -213,7 +213,8 @@ class Command:
         if found is not None and found.state["images"] >= 1000 * config.schedule.total_kimg:
             if world.rank == 0:
                 done = f"{found.state['images'] / 1000:.1f} kimg"
-                console.print(f"{found.folder} is done, at {done}: more --kimg goes on, --new starts another")
+                told = f"{found.folder} is done, at {done}: more --kimg goes on, --new starts another"
+                console.print(told, markup=False)
             return 0
         name = "-".join(filter(None, [self.cfg, Path(config.data["path"]).stem, f"gpus{world.size}", self.desc]))
         with ExitStack() as stack:

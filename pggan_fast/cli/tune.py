@@ -62,7 +62,8 @@ class Command:
             raise UsageError(f"the cache folder cannot be written: {error}; PGGAN_FAST_CACHE names another") from None
         screen = console()
         _summary(tuning, screen)
-        screen.print(f"table: {tables.path_of(tables.device_key(device))}", soft_wrap=True, highlight=False)
+        where = tables.path_of(tables.device_key(device))
+        screen.print(f"table: {where}", soft_wrap=True, highlight=False, markup=False)
         return 1 if tuning.wrong else 0
 
     def _check(self) -> None:

@@ -69,6 +69,8 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("schema") != SCHEMA:
         got = line(state.get("schema")) if isinstance(state, dict) else type(state).__name__
         raise CheckpointError(f"{path}: expected a training state of schema {SCHEMA}, got {got}")
+    if type(images := state.get("images")) is not int or images < 0:
+        raise CheckpointError(f"{path}: images: expected how many were seen, got {line(images)}")
     return state
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import json
 import os
 import sys
@@ -29,6 +30,39 @@ def test_other_schemas_and_broken_files_are_refused(report):
         schema.loads(json.dumps({**data, "schema": 2}))
     with pytest.raises(ValueError, match="not a benchmark report"):
         schema.loads(json.dumps({"schema": 1, "results": []}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("case", 5), ("resolution", "8"), ("resolution", 0), ("batch", True), ("median_s", 0.0), ("median_s", -1.0),
+        ("median_s", float("inf")), ("median_s", 10**400), ("ratio", 0), ("samples", [1.0, "x"]), ("samples", [0.0]),
+        ("peak_bytes", 1.5), ("error", 1e300), ("failed", "no"), ("reason", ["x"]),
+    ],
+)  # fmt: skip
+def test_rows_of_other_types_are_named(report, tmp_path, name, value):
+    data = json.loads(schema.dumps(report))
+    data["results"][0][name] = value
+    (tmp_path / "run.json").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=rf"run\.json: {name}: expected ") as refused:
+        schema.read(tmp_path / "run.json")
+    assert len(str(refused.value)) < 500
+
+
+@pytest.mark.parametrize("ceilings", [5, {}, {"flops": 1e9, "bytes": 0, "launch_s": 1e-6}])
+def test_ceilings_of_another_form_are_refused(report, tmp_path, ceilings):
+    report.machine["ceilings"] = ceilings
+    (tmp_path / "run.json").write_text(schema.dumps(report))
+    with pytest.raises(ValueError, match=r"run\.json: machine: ceilings: expected a number above 0"):
+        schema.read(tmp_path / "run.json")
+
+
+def test_a_run_without_facts_of_its_machine_is_shown(report):
+    row = dataclasses.replace(report.results[0], p20_s=None, p80_s=None)
+    bare = dataclasses.replace(report, machine={}, versions={}, results=[row])
+    screen = Console(file=io.StringIO(), width=200)
+    screen.print(table.render(bare, False))
+    assert row.case in screen.file.getvalue()
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):

@@ -221,3 +221,13 @@ def test_what_tyro_says_is_one_line(ascii):
     lines = "Missing from pggan-fast x:", "    OUT", "        Its help text, which", "        goes on.", "    --to"
     assert cli._said(box(*lines, ascii=ascii)) == "OUT, --to are missing"
     assert cli._said(box(*lines[:4], ascii=ascii)) == "OUT is missing"
+
+
+def test_what_was_typed_reaches_no_terminal_as_a_command(capsys):
+    for words in (["bench", "--x\x1b[2J"], ["\x1b]0;x\x07"], ["generate", "--seeds", "1\n2"]):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(words)
+        assert stop.value.code == 2
+        said = capsys.readouterr().err
+        assert said.endswith("\n")
+        assert said[:-1].isprintable()

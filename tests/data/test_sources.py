@@ -120,7 +120,7 @@ def test_the_state_follows_files_and_labels(tmp_path: Path) -> None:
     "text",
     ["{", "[]", '{"labels": 3}', '{"labels": [["a"]]}', '{"labels": [["a", -1]]}', '{"labels": [["a", true]]}',
      '{"labels": [["a", 1], ["b", [1.0]]]}', '{"labels": [["a", 1], ["a", 2]]}', '{"labels": [["a", [1e999]]]}',
-     "[" * 100_000],
+     "[" * 100_000, f'{{"labels": [["a", [1{"0" * 400}]]]}}'],
 )  # fmt: skip
 def test_labels_that_are_none(text: str, tmp_path: Path) -> None:
     folder_of(tmp_path, 1)
@@ -224,6 +224,19 @@ def test_a_cifar_archive_executes_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     assert not (tmp_path / "made").exists()
     path.write_bytes(path.read_bytes()[:-30])
     assert "not a whole CIFAR archive" in refusal(path)
+
+
+@pytest.mark.parametrize("classes", [[-1, 0], [1 << 70, 0], [True, 0]])
+def test_a_cifar_batch_of_other_classes(classes: list[int], tmp_path: Path) -> None:
+    batch = pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": classes}, 2)
+    assert "expected a class for each image" in refusal(tar_gz(tmp_path / "c.tar.gz", {"data_batch_1": batch}))
+
+
+def test_a_cifar_archive_with_another_checksum(tmp_path: Path) -> None:
+    path = tar_gz(tmp_path / "c.tar.gz", {"data_batch_1": cifar_batch(0, 2)})
+    data = path.read_bytes()
+    path.write_bytes(data[:-8] + bytes(4) + data[-4:])
+    assert "CRC check failed" in refusal(path)
 
 
 def test_lmdb(tmp_path: Path) -> None:

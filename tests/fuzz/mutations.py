@@ -22,8 +22,8 @@ _TOKENS = (
 )  # fmt: skip
 _ODD: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 3, 1 << 31, 1 << 63, -(10**400), 10**400, 1e-320, 0.5, 1e308, math.inf, math.nan, "",
-    "x", "\x1b]0;owned\x07", "\u202ex", "../../x", "/etc/passwd", "<script>alert(1)</script>", "\ud800", "x\ny",
-    "a" * 5_000, [], {}, [[]], [None], {"": {}}, [1] * 1_000,
+    "x", "\x1b]0;owned\x07", "\u202ex", "../../x", "/etc/passwd", "<script>alert(1)</script>", "\ud800", "[/x]",
+    "$x_", "x\ny", "a" * 5_000, [], {}, [[]], [None], {"": {}}, [1] * 1_000,
 )  # fmt: skip
 
 

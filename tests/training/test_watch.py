@@ -145,8 +145,12 @@ def test_resuming_drops_what_the_cut_off_run_wrote_later(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "end", [b'{"Progress/kimg": {"num"', b'{"Progress/kimg": {"num": 1, "mean": 3.0}}', b"\0\0\n", b"[]\n"]
-)
+    "end",
+    [
+        b'{"Progress/kimg": {"num"', b'{"Progress/kimg": {"num": 1, "mean": 3.0}}', b"\0\0\n", b"[]\n",
+        b'{"Progress/kimg": {"mean": 1' + b"0" * 400 + b"}}\n",
+    ],
+)  # fmt: skip
 def test_a_line_that_is_not_whole_is_dropped(tmp_path, end):
     written(tmp_path, end=end)
     assert cut_stats(tmp_path / "stats.jsonl", 1e9) == 1
