@@ -280,6 +280,6 @@ def test_a_signal_while_files_are_written_ends_no_process_alone(tmp_path: Path) 
 @pytest.mark.parametrize("held", [{}, {"config": {}}, {"config": {"schedule": "x", "betas": 3}}])
 def test_a_state_of_other_options_is_no_traceback(tmp_path: Path, held: dict[str, Any]) -> None:
     path = tmp_path / "state.pt"
-    torch.save({"schema": checkpoint.SCHEMA, **held}, path)
+    torch.save({"schema": checkpoint.SCHEMA, "images": 0, **held}, path)
     with pytest.raises(checkpoint.CheckpointError, match=r"state\.pt: its options are not those of this version"):
         resume.of(path, config(images()))
