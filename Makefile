@@ -88,7 +88,7 @@ $(DOCS_STAMP): $(STAMP) scripts/install_extra.py
 	@touch $@
 
 $(SITE): $(DOCS_STAMP) $(SITE_SOURCES)
-	$(RUN) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 	@mkdir -p $(@D) && touch $@
 
 docs: $(SITE)

@@ -10,6 +10,8 @@ import doc_blocks
 import pytest
 from doc_blocks import ROOT, blocks, check_command, check_inline, command_lines, inline_commands, run_page
 
+from pggan_fast.models import Discriminator, Generator
+
 DOCS = ROOT / "docs"
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
 BESIDE = ["README.md", "CONTRIBUTING.md", "csrc/cpu/README.md", "csrc/cuda/README.md", "kernels/README.md"]
@@ -26,6 +28,41 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_runs(page: str, own_folder: Path) -> None:
     run_page(page, (DOCS / page).read_text())
+
+
+# What the README's blocks take for granted, and what of them would take minutes
+TAKEN = """
+import zipfile
+import torch
+import pggan_fast
+from pggan_fast.data import faces
+from pggan_fast.pictures import grid
+
+x, z, model = torch.randn(1, 512, 4, 4), torch.randn(4, 512), torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3, padding=1))
+loader, saved = [torch.rand(4, 3, 64, 64) * 2 - 1], []
+save = saved.append
+grid([faces(32)[0].repeat_interleave(2, 1).repeat_interleave(2, 2)]).save("0.png")
+with zipfile.ZipFile("clipart.zip", "w") as archive:
+    for number in range(20):
+        archive.write("0.png", f"{number}.png")
+"""
+SHORTER = {"stream(50_000, 64": "stream(6, 4"}
+
+
+def test_the_readme_runs(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for network in (Generator, Discriminator):  # the README's networks, narrower
+        monkeypatch.setitem(network.__init__.__kwdefaults__, "fmap_max", 16)
+    text = (ROOT / "README.md").read_text()
+    for long, short in SHORTER.items():
+        assert long in text
+        text = text.replace(long, short)
+    page = doc_blocks.Page("README.md")
+    exec(TAKEN, page.scope)
+    run = [block for block in blocks("README.md", text) if block.language == "python"]
+    for block in run:
+        page.run(block)
+    assert len(run) > 6
+    assert sum(map(len, page.scope["saved"])) == 6
 
 
 @pytest.mark.parametrize("page", [*(f"docs/{page}" for page in PAGES), *BESIDE])

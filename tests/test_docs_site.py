@@ -121,6 +121,30 @@ def test_arrows_of_imports_are_those_of_the_sources(tmp_path: Path) -> None:
     assert arrows["nn",] == {("ops", "backends")}
 
 
+SECTIONS = """Do it.
+
+Args:
+    x: a map.
+Returns:
+    Another.
+Source: the paper,
+    section 3.
+With a = b:
+    y = a
+And on.
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("griffe") is None, reason="griffe is not installed; make docs installs it")
+def test_sections_of_docstrings_are_parted_and_the_rest_is_text() -> None:
+    from docs_griffe import parted
+
+    wanted = (
+        SECTIONS.replace("Returns:", "\nReturns:").replace("Source:", "\nSource:").replace("    section", "section")
+    )
+    assert parted(SECTIONS) == wanted.replace("a = b:\n", "a = b:\n\n")
+
+
 class Loads(HTMLParser):
     """What a page loads from elsewhere when it is opened."""
 

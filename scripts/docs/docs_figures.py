@@ -66,7 +66,7 @@ def layers(root: Path) -> str:
         named = ", ".join(f"{row.case} {row.resolution}x{row.resolution} at {row.ratio:.2f}" for row in behind)
         slower = f"{len(behind)} are behind by more than the noise: {named}"
     middle, best = statistics.median(ratios), max(ratios)
-    return f"of {len(ours)}, the median is {middle:.2f} times as fast, the best {best:.1f}; {slower}"
+    return f"of {len(ours)} measurements the median is {middle:.2f} times as fast, the best {best:.1f}; {slower}"
 
 
 def swaps(root: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(Path(__file__).parent))  # mkdocs takes it away when this module is loaded
-os.environ.setdefault("NO_MKDOCS_2_WARNING", "1")
 
 import docs_imports
 import docs_terminal
