@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import collections
 import re
+import types
 from pathlib import Path
 
 import doc_blocks
 import pytest
 from doc_blocks import ROOT, blocks, check_command, check_inline, command_lines, inline_commands, run_page
 
+import pggan_fast
+from pggan_fast import convert, data, metrics, models, ops, swap
 from pggan_fast.models import Discriminator, Generator
 
 DOCS = ROOT / "docs"
@@ -91,6 +94,40 @@ def test_no_fence_escapes() -> None:
     for page in PAGES:
         text = (DOCS / page).read_text()
         assert len(re.findall(r"^ *```", text, re.M)) == 2 * len(blocks(page, text)), page
+
+
+# What torch and compilers say
+OTHERS_SAY = {"does not currently support double backward", "Python.h: No such file", "pip install ."}
+
+
+def quoted_messages(text: str) -> list[str]:
+    """What the terms of a definition list quote, the parts between dots that stand for names and numbers."""
+    terms = re.findall(r"^(.+)\n:   ", text, re.M)
+    spans = [span for term in terms for span in re.findall(r"`([^`]+)`", term) if " " in span]
+    return [part.strip() for span in spans if span not in OTHERS_SAY for part in span.split("...") if part.strip()]
+
+
+def not_said(messages: list[str]) -> list[str]:
+    """Those that stand in no source."""
+    folders = [ROOT / "pggan_fast", ROOT / "scripts"]
+    sources = "".join(p.read_text() for f in folders for p in [*f.rglob("*.py"), *f.glob("*.sh")])
+    said = re.sub(r'"\s*\n\s*f?"', "", sources)  # texts over several lines
+    return [message for message in messages if message not in said]
+
+
+def test_messages_that_are_quoted_are_those_of_the_sources() -> None:
+    messages = quoted_messages((DOCS / "troubleshooting.md").read_text())
+    assert len(messages) > 8
+    assert not_said([m for m in messages if not m.startswith("pggan-fast ")]) == []
+    assert not_said(["the one after is taken"]) == ["the one after is taken"]
+
+
+@pytest.mark.parametrize("module", [pggan_fast, convert, data, metrics, models, ops, swap])
+def test_every_public_name_has_its_place_in_the_api(module: types.ModuleType) -> None:
+    pages = "".join(path.read_text() for path in (DOCS / "api").glob("*.md"))
+    names = [name for name in module.__all__ if callable(getattr(module, name))]
+    assert names
+    assert [name for name in names if not re.search(rf"[.,\[ ]{name}\b", pages)] == []
 
 
 GOOD = """
