@@ -129,7 +129,7 @@ Returns:
     Another.
 Source: the paper,
     section 3.
-With a = b:
+With a and b:
     y = a
 And on.
 """
@@ -142,7 +142,7 @@ def test_sections_of_docstrings_are_parted_and_the_rest_is_text() -> None:
     wanted = (
         SECTIONS.replace("Returns:", "\nReturns:").replace("Source:", "\nSource:").replace("    section", "section")
     )
-    assert parted(SECTIONS) == wanted.replace("a = b:\n", "a = b:\n\n")
+    assert parted(SECTIONS) == wanted.replace("a and b:\n", "a and b:\n\n")
 
 
 class Loads(HTMLParser):
