@@ -44,4 +44,4 @@ def expanded(text: str, root: Path) -> str:
             raise ValueError(f"the figure {match[1]}: expected one of {', '.join(FIGURES)}")
         return FIGURES[match[1]](root)
 
-    return MARKED.sub(figure, included(text, root))
+    return included(MARKED.sub(figure, text), root)  # what is included may speak of marks
