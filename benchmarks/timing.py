@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from pggan_fast import system
+
 Key = TypeVar("Key")
 Result = TypeVar("Result")
 
@@ -146,16 +148,12 @@ def available_bytes(device: torch.device) -> int | None:
     """Memory that a case may use now; None where the system does not say."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+    return system.available_memory()
 
 
 def _trim() -> None:
     """Hand free heap pages back to the system (glibc; other libcs have no such call and keep fewer)."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if system.POSIX else None
     if trim is not None:
         trim(0)
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import pggan_fast
-from pggan_fast import settings
+from pggan_fast import settings, system
 from pggan_fast.backends import precision, registry, tables
 
 PACKAGE = Path(pggan_fast.__file__).resolve().parent
@@ -37,7 +37,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "cpu": tables.cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": system.memory(),
         "system": platform.platform(),
         "device": device_name(device),
         "fp32_precision": fp32_precision(device),
@@ -144,10 +144,3 @@ def _output(command: list[str]) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None

@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 
-from pggan_fast import settings
+from pggan_fast import settings, system
 from pggan_fast.errors import line
 from pggan_fast.openers import no_link
 
@@ -134,14 +134,15 @@ def _own(path: Path) -> bytes:
     """A file's bytes, if this user or root wrote it and nobody else can: what is in it decides which kernels are
     trusted, and the folder may be shared. Raises ValueError, OSError.
     """
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # a pipe may block
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | system.NONBLOCK)) as file:  # as a pipe may
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode):
             raise ValueError("it is a pipe, socket or device")
-        if about.st_uid not in (0, os.geteuid()):
-            raise ValueError(f"it belongs to another user, {about.st_uid}")
-        if about.st_mode & stat.S_IWOTH:
-            raise ValueError("every user may write it")
+        if (user := system.user()) is not None:  # elsewhere the mode says nothing of others either
+            if about.st_uid not in (0, user):
+                raise ValueError(f"it belongs to another user, {about.st_uid}")
+            if about.st_mode & stat.S_IWOTH:
+                raise ValueError("every user may write it")
         if about.st_size > _MOST:
             raise ValueError(f"it has {about.st_size} bytes, at most {_MOST} are read")
         return file.read(_MOST)
@@ -236,18 +237,13 @@ def unwritable() -> str | None:
 
 @contextlib.contextmanager
 def _exclusive(path: Path, wait: bool) -> Iterator[None]:
-    """One writer at a time, of all processes; where the system has no such locks, of this process."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
+    """One writer at a time, of all processes; where the system has no locks, of this process."""
     with open(path.with_suffix(".lock"), "ab", opener=no_link) as file:  # no other user can open it and hold it
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        system.lock(file.fileno(), wait)
         try:
             yield
         finally:
-            fcntl.flock(file, fcntl.LOCK_UN)  # closing it is not enough: a child that was forked meanwhile has it too
+            system.unlock(file.fileno())
 
 
 def _replace(path: Path, data: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from pggan_fast import system
 from pggan_fast.cli import UsageError
 from pggan_fast.cli.files import check_writable
 
@@ -227,7 +227,7 @@ def _make(
     if workers is not None and workers < 1:
         raise UsageError(f"--workers: got {workers}, expected a number >= 1")
     opened = _used(source)
-    count = workers or len(os.sched_getaffinity(0))
+    count = workers or system.cores()
     screen = console()
     try:
         with Bar(console(stderr=True), "converting") as bar:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from pggan_fast import system
 from pggan_fast.cli import UsageError
 from pggan_fast.cli.devices import parse_device
 
@@ -273,10 +274,10 @@ def _spawn(count: int) -> int:
     """
     from pggan_fast.training.stopping import Stop
 
-    threads = str(max(1, len(os.sched_getaffinity(0)) // count))
+    threads = str(max(1, system.cores() // count))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     command = [*torchrun, "-m", "pggan_fast.cli", *sys.argv[1:]]
-    handed_on = False
+    handed_on = not system.POSIX  # elsewhere a console's Ctrl-C comes to every process by itself
     with Stop() as stop:
         process = subprocess.Popen(command, env={"OMP_NUM_THREADS": threads, **os.environ}, start_new_session=True)
         while True:

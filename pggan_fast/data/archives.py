@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from pggan_fast import system
 from pggan_fast.data.errors import DataError, ImageRefused
 from pggan_fast.data.images import MAX_BYTES
 from pggan_fast.errors import line
@@ -35,9 +36,9 @@ class Store:
 
     def _pread(self, length: int, offset: int) -> bytes:
         if self._file is None:
-            self._file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            self._file = system.open_for_reading(self.path)
         try:
-            data = os.pread(self._file, length, offset)
+            data = system.read_at(self._file, length, offset)
         except (OSError, OverflowError) as error:  # the disk's, or of an offset that is no place in any file
             raise ImageRefused("unreadable", line(error)) from None
         if len(data) < length:

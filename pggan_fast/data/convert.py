@@ -225,7 +225,8 @@ def _results(
                 found = [worker(source, number) for number in chunk]
             yield chunk, found
         return
-    context = multiprocessing.get_context("forkserver")  # forks nobody's threads
+    forks = "forkserver" in multiprocessing.get_all_start_methods()  # nobody's threads; Windows forks nothing
+    context = multiprocessing.get_context("forkserver" if forks else "spawn")
     context.set_forkserver_preload([__name__])
     pool = ProcessPoolExecutor(workers, context, _begin, (source, worker))
     ahead: collections.deque[tuple[range, Future[list[_Result]]]] = collections.deque()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import zlib
@@ -12,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pggan_fast import system
 from pggan_fast.data.errors import DataError
 from pggan_fast.data.sources import Skipped
 from pggan_fast.data.zip_writer import Written, ZipWriter
@@ -72,7 +72,7 @@ class Journal:
     def __enter__(self) -> Journal:
         self._log = open(self.path, "a+b", opener=no_link)
         try:
-            fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            system.lock(self._log.fileno())
             if not os.fstat(self._log.fileno()).st_nlink:  # the other one has just finished
                 raise BlockingIOError
         except BlockingIOError:

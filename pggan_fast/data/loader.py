@@ -8,7 +8,6 @@ import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pggan_fast import ops
+from pggan_fast import ops, system
 from pggan_fast.data.dataset import Dataset
 from pggan_fast.data.sampler import Sampler
 from pggan_fast.models.levels import fades
@@ -194,12 +193,13 @@ def _label_table(dataset: Dataset, device: torch.device) -> Tensor | None:
 
 
 def _fits(dataset: Dataset, device: torch.device) -> bool:
-    """Whether the set with its next lower level takes at most half of the memory that is free."""
+    """Whether the set with its next lower level takes at most half of the memory that is known to be free."""
     if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
+        free: int | None = torch.cuda.mem_get_info(device)[0]
     else:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(1024 * int(text.split()[1]) for text in lines if text.startswith("MemAvailable:"))
+        free = system.available_memory()
+    if free is None:
+        return False
     return len(dataset) * int(np.prod(dataset.shape)) * 5 / 4 <= _SHARE * free
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import re
 import struct
 import tarfile
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pggan_fast import system
 from pggan_fast.data import labels as label_files
 from pggan_fast.data import npy, tfrecords
 from pggan_fast.data.errors import DataError, ImageRefused
@@ -204,7 +204,7 @@ class TfRecords(Source):
 
     def _example(self, number: int) -> tfrecords.Example:
         if self._file is None:
-            self._file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            self._file = system.open_for_reading(self.path)
         found = tfrecords.example(tfrecords.read(self._file, self._records[number]))
         shape = found.shape
         if len(shape) != 3 or shape[0] not in (1, 3) or min(shape) < 1 or int(np.prod(shape)) != len(found.data):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pggan_fast import system
 from pggan_fast.data.errors import DataError, ImageRefused
 
 _POLYNOMIAL = 0x82F63B78  # Castagnoli's, bits reversed
@@ -59,7 +59,7 @@ def read(file: int, record: Record) -> bytes:
     """The data of a record of an open file. Raises ImageRefused where they are not what was written."""
     if record.length > _MOST:
         raise ImageRefused("giant", f"a record of {record.length} bytes, at most {_MOST} are read")
-    raw = os.pread(file, record.length + _FOOT.size, record.offset)
+    raw = system.read_at(file, record.length + _FOOT.size, record.offset)
     data, foot = raw[: record.length], raw[record.length :]
     if len(foot) < _FOOT.size or masked(crc32c(data)) != _FOOT.unpack(foot)[0]:
         raise ImageRefused("broken", "a record with a wrong checksum")

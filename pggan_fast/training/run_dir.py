@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import random
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from pggan_fast import system
 
 _RUN = re.compile(r"(\d+)(-|$)")
 
@@ -42,13 +43,16 @@ def create(outdir: Path, description: str) -> Path:
 def held(folder: Path) -> Iterator[None]:
     """The folder is this process's inside the block: two trainings in one would write over each other's files.
 
-    The system lets go of it when the process ends, however it does. Where the file system knows no locks on folders
-    nothing is held. Raises ValueError where another process holds it, OSError.
+    The system lets go of it when the process ends, however it does. Where the system or the file system knows no locks
+    on folders nothing is held. Raises ValueError where another process holds it, OSError.
     """
+    if not system.has_locks():  # nor would Windows open a folder
+        yield
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            system.lock(handle)
         except BlockingIOError:
             raise ValueError(f"{folder}: another process is training in it; --new starts another run") from None
         except OSError as error:  # NFS wants a file that can be written

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 import traceback
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ import torch
 from rich.console import Console
 from rich.live import Live
 
+from pggan_fast import system
 from pggan_fast.files import write_atomically
 from pggan_fast.metrics.running import duration
 from pggan_fast.training.lines import Lines
@@ -121,7 +121,8 @@ class Watch:
         become null in stats.jsonl, and are warned of. Raises ValueError for a missing name; OSError where stats.jsonl
         cannot be written, which then has no part of the line, and the status line was said.
         """
-        used = {f"Resources/{name}": gb for name, gb in memory(reset=True).items()}
+        known = {name: [gb] if math.isfinite(gb) else [] for name, gb in memory(reset=True).items()}
+        used = {f"Resources/{name}": moments(gb) for name, gb in known.items()}
         stats = {name: v if isinstance(v, Mapping) else moments([v]) for name, v in {**used, **record}.items()}
         if missing := [name for _, name, *_ in _STATUS if name not in stats]:
             raise ValueError(f"record: expected {', '.join(missing)} too, got {', '.join(record)}")
@@ -179,15 +180,16 @@ def status_line(means: Mapping[str, float]) -> str:
 
 
 def memory(reset: bool = False) -> dict[str, float]:
-    """Of this process now, and of its CUDA device at its peak since the last reset, in GB of 2^30 bytes."""
-    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+    """Of this process now, and of its CUDA device at its peak since the last reset, in GB of 2^30 bytes; NaN where the
+    system does not say."""
+    resident = system.resident_memory()
     allocated = reserved = 0
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
         if reset:
             torch.cuda.reset_peak_memory_stats()
     return {
-        "cpu_mem_gb": resident / _GB,
+        "cpu_mem_gb": math.nan if resident is None else resident / _GB,
         "peak_gpu_mem_gb": allocated / _GB,
         "peak_gpu_mem_reserved_gb": reserved / _GB,
     }
