@@ -1,5 +1,7 @@
 """Builds the two native modules, each optional: where one cannot be built, the install goes on without it and
 pggan_fast/_build.json says why (`pggan-fast info` shows it). What they consist of is in csrc/build.py.
+
+A platform that both are excluded from gets a wheel of Python alone, py3-none-any.
 """
 
 import json
@@ -9,6 +11,7 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "csrc"))
@@ -17,6 +20,14 @@ import build as recipe  # noqa: E402
 # Not pip's temporary folder, so that the next build compiles only what changed.
 OBJECTS = ROOT / "build" / f"native-{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
 MODULES = {"_cpu": recipe.cpu_module, "_cuda": recipe.cuda_module}
+EXCLUDED = {name: reason for name in MODULES if (reason := recipe.excluded(name)) is not None}
+
+
+def write_report(folder, built):
+    """_build.json in the package's folder: of the modules that were tried, and of those that are excluded."""
+    report = {name: {"built": False, "reason": why, "excluded": True} for name, why in EXCLUDED.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "_build.json").write_text(json.dumps({**report, **built}, indent=2) + "\n")
 
 
 class NinjaBuild(build_ext):
@@ -34,9 +45,7 @@ class NinjaBuild(build_ext):
                 output.unlink(missing_ok=True)
                 report[name] = {"built": False, "reason": str(error)}
                 print(f"{extension.name} is not built: {error}", file=sys.stderr)
-        target = Path(self.get_ext_fullpath("pggan_fast._build")).with_name("_build.json")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(report, indent=2) + "\n")
+        write_report(Path(self.get_ext_fullpath("pggan_fast._build")).parent, report)
 
     def get_ext_fullpath(self, ext_name):
         if self.inplace:  # beside the package's sources, wherever pip runs this from
@@ -45,6 +54,15 @@ class NinjaBuild(build_ext):
 
     def get_output_mapping(self):
         return {}
+
+
+class PythonBuild(build_py):
+    """Writes the record where there is nothing to compile, and so no NinjaBuild."""
+
+    def run(self):
+        super().run()
+        if not self.distribution.has_ext_modules():
+            write_report(ROOT / "pggan_fast" if self.editable_mode else Path(self.build_lib, "pggan_fast"), {})
 
 
 def files(*patterns):
@@ -60,13 +78,12 @@ def packages():
     return {"packages": names, "package_dir": folders}
 
 
-setup(
-    **packages(),
-    ext_modules=[
-        Extension("pggan_fast._cpu", files("csrc/cpu/*.cpp", "csrc/bind/cpu_module.cpp"),
-                  depends=files("csrc/*.h", "csrc/bind/*.h", "csrc/cpu/*.h", "csrc/build.py")),
-        Extension("pggan_fast._cuda", files("csrc/cuda/*.cu", "csrc/bind/cuda_module.cpp"),
-                  depends=files("csrc/cuda/*.cuh", "csrc/cuda/*.h")),
-    ],
-    cmdclass={"build_ext": NinjaBuild},
-)  # fmt: skip
+def extensions():
+    everything = {
+        "_cpu": Extension("pggan_fast._cpu", files("csrc/cpu/*.cpp", "csrc/bind/cpu_module.cpp")),
+        "_cuda": Extension("pggan_fast._cuda", files("csrc/cuda/*.cu", "csrc/bind/cuda_module.cpp")),
+    }
+    return [extension for name, extension in everything.items() if name not in EXCLUDED]
+
+
+setup(**packages(), ext_modules=extensions(), cmdclass={"build_ext": NinjaBuild, "build_py": PythonBuild})

@@ -10,6 +10,7 @@ VARIABLES = {
     "PGGAN_FAST_STRICT": "1: where the automatic choice would fall back to a slower backend, raise instead of warning",
     "PGGAN_FAST_CACHE": "folder of measurements and checks; default: pggan_fast in $XDG_CACHE_HOME, else in ~/.cache",
     "PGGAN_FAST_CPU_ISA": "instruction set of the CPU kernels: baseline, avx2 or avx512; default: the best there is",
+    "PGGAN_FAST_CPU": "at build time. 0: never build the CPU kernels; with PGGAN_FAST_CUDA=0 the wheel fits any system",
     "PGGAN_FAST_CUDA": "at build time. 1: build the CUDA kernels without a CUDA device too; 0: never build them",
 }
 

@@ -29,18 +29,28 @@ except ImportError as error:
 
 
 def build_report() -> dict[str, Any]:
-    """What the build recorded, per native module: {"_cpu": {"built": bool, "reason": str where not}, ...}."""
+    """What the build recorded, per native module: {"_cpu": {"built": bool, "reason": str where not}, ...}.
+
+    And "excluded", true where no compiler would have changed that.
+    """
     path = Path(__file__).resolve().parent.parent / "_build.json"
     report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return report
+
+
+def missing(module: str, error: str | None, remedy: str) -> str:
+    """Why a native module is not there: what the build recorded, else the error of its import; and the remedy, where
+    there is one."""
+    recorded = build_report().get(module, {})
+    reason = f"the native module pggan_fast.{module} is missing ({recorded.get('reason') or error})"
+    return reason if recorded.get("excluded") else f"{reason}; {remedy}"
 
 
 def why_missing() -> str | None:
     """Why the native kernels cannot be used, with the remedy; None where they can."""
     if native is not None:
         return _bad_isa
-    reason = build_report().get("_cpu", {}).get("reason") or _missing
-    return f"the native module pggan_fast._cpu is missing ({reason}); install a C++17 compiler and reinstall pggan_fast"
+    return missing("_cpu", _missing, "install a C++17 compiler and reinstall pggan_fast")
 
 
 def use_torch_threads() -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pggan_fast.backends.cpu import build_report
+from pggan_fast.backends.cpu import missing
 from pggan_fast.backends.launch import launch_cuda
 from pggan_fast.backends.native import NativeOps
 from pggan_fast.backends.registry import backend_status, no_cuda_build
@@ -35,8 +35,7 @@ def why_missing() -> str | None:
     if emulator is not None:
         return None
     if native is None:
-        reason = build_report().get("_cuda", {}).get("reason") or _missing
-        return f"the native module pggan_fast._cuda is missing ({reason}); reinstall pggan_fast with nvcc on the PATH"
+        return missing("_cuda", _missing, "reinstall pggan_fast with nvcc on the PATH")
     return no_cuda_build() or _driver_too_old()
 
 
