@@ -17,7 +17,7 @@ USABLE := $(shell [ "$$(cat $(STAMP) 2>/dev/null)" = "$$(pwd -P)" ] && $(RUN) -c
 SOURCES := Makefile pyproject.toml setup.py scripts/setup_venv.sh scripts/prerequisites.sh $(shell find csrc -name __pycache__ -prune -o -print)
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test test-long lint docs gpu clean FORCE
+.PHONY: help bench test test-long lint docs gpu wheels clean FORCE
 
 help:
 	@echo 'make bench      fused against plain PyTorch, side by side: a table, and build/bench/bench.{json,png}'
@@ -26,6 +26,7 @@ help:
 	@echo 'make lint       ruff and mypy'
 	@echo 'make docs       the site of docs/, into build/site/, to be opened without a server or a network'
 	@echo 'make gpu        build, test, tune and measure on a CUDA device, with the packages of PYTHON; needs no network'
+	@echo 'make wheels     build what a release has, and use it in new environments of PYTHON; needs a network'
 	@echo 'make clean      remove what was built (.venv keeps its downloads)'
 	@echo
 	@echo 'PYTHON=$(PYTHON)  TORCH="$(TORCH)"  BENCH_ARGS="$(BENCH_ARGS)"  PYTEST_ARGS="$(PYTEST_ARGS)"'
@@ -96,6 +97,9 @@ docs: $(SITE)
 
 gpu:
 	@BENCH_ARGS="$(BENCH_ARGS)" PYTEST_ARGS="$(PYTEST_ARGS)" scripts/gpu.sh "$(PYTHON)" $(STAGES)
+
+wheels:
+	@scripts/check_wheel.sh $(PYTHON)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache $(STAMP) $(CUDA_STAMP) $(DOCS_STAMP)

@@ -1,5 +1,6 @@
 """What users install: the wheel, built from the sdist, in an environment and a folder that know nothing of this one."""
 
+import email
 import os
 import re
 import shutil
@@ -10,10 +11,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from source_tree import ROOT, copied
 
-ROOT = Path(__file__).parents[1]
+import pggan_fast
+
 PACKAGES = {"pggan_fast": "pggan_fast", "kernels": "pggan_fast/kernels", "benchmarks": "pggan_fast/benchmarks"}
-NOT_SOURCE = (".*", "build", "dist", "*.egg-info", "__pycache__", "*.so", "_build.json")
+CHECK = ROOT / "scripts" / "check_install.py"
 
 
 def run(*command, **options) -> str:
@@ -28,8 +31,7 @@ def run(*command, **options) -> str:
 def sdist(tmp_path_factory):
     """The unpacked sdist of a clean copy of the tree."""
     folder = tmp_path_factory.mktemp("sdist")
-    shutil.copytree(ROOT, folder / "copy", symlinks=True, ignore=shutil.ignore_patterns(*NOT_SOURCE))
-    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", folder, folder / "copy")
+    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", folder, copied(folder))
     (archive,) = folder.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         tar.extractall(folder)
@@ -72,11 +74,17 @@ def modules(folder: Path) -> set[str]:
     return names
 
 
-def test_the_sdist_has_every_source(sdist):
-    wanted = [path for top in (*PACKAGES, "csrc") for path in (ROOT / top).rglob("*") if path.is_file()]
-    wanted = [path.relative_to(ROOT) for path in wanted if path.suffix in (".py", ".cpp", ".h", ".cu", ".cuh", ".npz")]
-    assert len(wanted) > 20
-    assert [path for path in wanted if not (sdist / path).is_file()] == []
+def files_of(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_sdist_is_the_tree(sdist):
+    """What a build, the tests and the documentation take, and nothing that one of them has made."""
+    made = ("PKG-INFO", "setup.cfg", "pggan_fast.egg-info/")
+    tree, unpacked = files_of(sdist.parent / "copy"), files_of(sdist)
+    assert len(tree) > 600
+    assert {name for name in tree - unpacked if not name.startswith(("typings/", *made))} <= {".gitignore"}
+    assert {name for name in unpacked - tree if not name.startswith(made)} == set()
 
 
 def test_the_wheel_takes_no_name_but_its_own(wheel):
@@ -88,6 +96,12 @@ def test_the_wheel_takes_no_name_but_its_own(wheel):
     assert f"{info}/licenses/LICENSE" in names
     assert f"{info}/licenses/NOTICE" in names
     assert "pggan_fast/py.typed" in names
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = email.message_from_bytes(archive.read(f"{info}/METADATA"))
+        notice = archive.read(f"{info}/licenses/NOTICE").decode()
+    assert metadata["Version"] == pggan_fast.__version__
+    assert metadata["License-Expression"] == "Apache-2.0 AND CC-BY-4.0"
+    assert all(text in notice for text in ("faces32.npz", "Lisa Wischofsky", "CC BY 4.0"))
 
 
 SECRETS = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|hf_[A-Za-z0-9]{34}")
@@ -120,18 +134,23 @@ def test_the_wheel_holds_nothing_else(wheel, tmp_path):
         assert intruders(archive) == list(seeded)
 
 
-IMPORT_ALL = """
-import importlib, pkgutil, pggan_fast
-names = [m.name for m in pkgutil.walk_packages(pggan_fast.__path__, "pggan_fast.") if not m.name.endswith("__main__")]
-for name in names:
-    importlib.import_module(name)
-"""
+IMPORT_ALL = f"import runpy\nnames = runpy.run_path({str(CHECK)!r})['every_module']()\n"
 
 
 def test_every_module_imports_from_the_wheel(python, tmp_path):
     names = set(run(python, "-I", "-c", IMPORT_ALL + "print(*names)", cwd=tmp_path).split())
     assert {"pggan_fast._cpu", "pggan_fast.kernels", "pggan_fast.benchmarks"} <= names
     assert modules(ROOT) - names == {"pggan_fast"}
+
+
+def test_what_was_installed_is_checked(python, tmp_path):
+    env = os.environ | {"HOME": str(tmp_path)}
+    assert "native _cpu;" in run(python, "-I", CHECK, "_cpu", cwd=tmp_path, env=env)
+    done = subprocess.run(
+        [python, "-I", CHECK, "_cpu", "_cuda"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("missing: _cuda; the build recorded {")
 
 
 def test_two_packages_called_kernels_live_side_by_side(python, tmp_path):
