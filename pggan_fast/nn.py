@@ -14,13 +14,22 @@ from pggan_fast.backends import forced, layout
 from pggan_fast.ops import _checks
 from pggan_fast.ops._autograd import needs_reference
 
+__all__ = ["FadeIn", "FromRGB", "LatentToMap", "MinibatchStdDev", "PixelNorm", "ScaledConv2d", "ScaledLinear", "ToRGB"]
+
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def _options(layer: torch.nn.Module, *names: str) -> str:
+    """Attributes as `print` shows them; the backend where one is named."""
+    shown = names if layer.backend is None else (*names, "backend")
+    return ", ".join(f"{name}={getattr(layer, name)!r}" for name in shown)
 
 
 class _Scaled(torch.nn.Module):
     """weight ~ N(0, 1) of `shape`, multiplied by gain / sqrt(fan_in) at run time; bias zeros, by bias_scale."""
 
     bias: torch.nn.Parameter | None
+    _fused: tuple[str, ...] = ()  # attributes that say what follows the product in the same op
 
     def __init__(
         self, shape: tuple[int, ...], bias_size: int, gain: float, bias_scale: float, backend: str | None
@@ -40,7 +49,9 @@ class _Scaled(torch.nn.Module):
         return ops.Scaled(self.weight, self.bias, self.weight_scale, self.bias_scale)
 
     def extra_repr(self) -> str:
-        return f"{tuple(self.weight.shape)}, weight_scale={self.weight_scale:.4g}, bias={self.bias is not None}"
+        text = f"{tuple(self.weight.shape)}, weight_scale={self.weight_scale:.4g}, bias={self.bias is not None}"
+        options = _options(self, *self._fused)
+        return f"{text}, {options}" if options else text
 
 
 class ScaledConv2d(_Scaled):
@@ -49,6 +60,8 @@ class ScaledConv2d(_Scaled):
     weight [out, in, k, k], bias [out]. The weight is multiplied by gain / sqrt(in * k * k) at run time
     (section 4.1 of the paper; the official gain is sqrt(2), and 1 for toRGB). Other arguments: `ops.scaled_conv2d`.
     """
+
+    _fused = ("resample", "negative_slope", "pixel_norm")
 
     def __init__(
         self,
@@ -106,12 +119,6 @@ class ScaledConv2d(_Scaled):
             "eps_mode": self.eps_mode,
         }
 
-    def extra_repr(self) -> str:
-        return (
-            f"{super().extra_repr()}, resample={self.resample!r}, negative_slope={self.negative_slope}, "
-            f"pixel_norm={self.pixel_norm!r}"
-        )
-
 
 def fusable(*layers: torch.nn.Module) -> bool:
     """Whether one op without gradients may run in place of these layers, which all name the same backend.
@@ -136,6 +143,8 @@ def plain(*layers: torch.nn.Module) -> bool:
 
 class ScaledLinear(_Scaled):
     """`ops.scaled_linear` with parameters: [N, in_features] -> [N, out_features]; weight [out, in], bias [out]."""
+
+    _fused = ("negative_slope", "pixel_norm")
 
     def __init__(
         self,
@@ -175,6 +184,8 @@ class LatentToMap(_Scaled):
     weight [C * H * W, in_features], bias [C] (per channel: official), or [C * H * W] with `unit_bias` (some ports).
     gain sqrt(2) / 4 as the official code has it. With `channels_last` the map leaves in that format.
     """
+
+    _fused = ("shape", "negative_slope", "pixel_norm", "channels_last")
 
     def __init__(
         self,
@@ -226,6 +237,9 @@ class PixelNorm(torch.nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return ops.pixel_norm(x, self.eps, backend=self.backend)
 
+    def extra_repr(self) -> str:
+        return _options(self, "eps")
+
 
 class FadeIn(torch.nn.Module):
     """`ops.fade_in`: (1 - alpha) * low + alpha * high."""
@@ -236,6 +250,9 @@ class FadeIn(torch.nn.Module):
 
     def forward(self, low: Tensor, high: Tensor, alpha: float | Tensor) -> Tensor:
         return ops.fade_in(low, high, alpha, backend=self.backend)
+
+    def extra_repr(self) -> str:
+        return _options(self)
 
 
 class MinibatchStdDev(torch.nn.Module):
@@ -258,6 +275,9 @@ class MinibatchStdDev(torch.nn.Module):
         return ops.minibatch_stddev(
             x, self.group_size, grouping=self.grouping, unbiased=self.unbiased, eps=self.eps, backend=self.backend
         )
+
+    def extra_repr(self) -> str:
+        return _options(self, "group_size", "grouping", "unbiased", "eps")
 
 
 class ToRGB(ScaledConv2d):

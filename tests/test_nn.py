@@ -127,10 +127,18 @@ def test_parameters_can_be_swapped_in(name: str) -> None:
 
 
 def test_layers_print_what_they_are() -> None:
-    text = repr(nn.ScaledConv2d(3, 4, resample="up", negative_slope=0.2, pixel_norm="after_act"))
-    assert "(4, 3, 3, 3)" in text
-    assert "resample='up'" in text
-    assert "pixel_norm='after_act'" in text
+    said = {
+        nn.ScaledConv2d(3, 4, resample="up", negative_slope=0.2, pixel_norm="after_act"): "ScaledConv2d((4, 3, 3, 3), "
+        "weight_scale=0.2722, bias=True, resample='up', negative_slope=0.2, pixel_norm='after_act')",
+        nn.ScaledLinear(4, 2, bias=False): "ScaledLinear((2, 4), weight_scale=0.7071, bias=False, negative_slope=None, "
+        "pixel_norm='none')",
+        nn.LatentToMap(4, 2): "LatentToMap((32, 4), weight_scale=0.1768, bias=True, shape=(2, 4, 4), "
+        "negative_slope=0.2, pixel_norm='after_act', channels_last=True)",
+        nn.PixelNorm(backend="aten"): "PixelNorm(eps=1e-08, backend='aten')",
+        nn.FadeIn(): "FadeIn()",
+        nn.MinibatchStdDev(): "MinibatchStdDev(group_size=4, grouping='strided', unbiased=False, eps=1e-08)",
+    }
+    assert {layer: repr(layer) for layer in said} == said
 
 
 def test_the_backend_of_a_layer_reaches_the_op() -> None:

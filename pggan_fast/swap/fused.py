@@ -17,7 +17,7 @@ from pggan_fast.swap.chain import Chain
 from pggan_fast.swap.guard import Guard
 from pggan_fast.swap.read import Reading
 from pggan_fast.swap.steps import Call, Conv, NotAsRecorded, Product, Stddev, View
-from pggan_fast.swap.trial import LARGEST, Geometry
+from pggan_fast.swap.trial import LARGEST, REPLACED, Geometry
 
 
 class Forward:
@@ -101,16 +101,26 @@ class Forward:
         """torch.nn.DataParallel's copy of the module, which runs its own forward: our steps hold the parameters of the
         module that was copied."""
         copy: torch.nn.Module = type(self.module)._replicate_for_data_parallel(self.module)
-        for name in ("forward", "_replicate_for_data_parallel"):
-            vars(copy).pop(name, None)
+        self._remove_from(copy)
         return copy
+
+    def extra_repr(self) -> str:
+        """What `print(model)` shows of the module: what it says of itself, and what runs in its place."""
+        own = type(self.module).extra_repr(self.module)
+        fused = f"fused: {self.pattern}" + (", but changed since: its own forward runs" if self.stale else "")
+        return f"{own}, {fused}" if own else fused
 
     def install(self) -> None:
         vars(self.module).update(forward=self, _replicate_for_data_parallel=self.replica)
+        vars(self.module).setdefault("extra_repr", self.extra_repr)  # unless it has one of its own on the instance
 
     def remove(self) -> None:
-        for name in ("forward", "_replicate_for_data_parallel"):
-            vars(self.module).pop(name, None)
+        self._remove_from(self.module)
+
+    def _remove_from(self, module: torch.nn.Module) -> None:
+        ours = getattr(vars(module).get("extra_repr"), "__self__", None) is self
+        for name in REPLACED if ours else REPLACED[:-1]:
+            vars(module).pop(name, None)
 
 
 class Fused(Forward):

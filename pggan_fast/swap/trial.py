@@ -138,9 +138,8 @@ def own_attributes(m: torch.nn.Module) -> dict[str, Any]:
     return {k: v for k, v in vars(m).items() if k not in _TORCHS and not isinstance(v, (Tensor, torch.nn.Module))}
 
 
-_TORCHS = frozenset(
-    {*vars(torch.nn.Module()), "_reversed_padding_repeated_twice", "forward", "_replicate_for_data_parallel"}
-)
+REPLACED = ("forward", "_replicate_for_data_parallel", "extra_repr")  # by `fuse`, on the instance
+_TORCHS = frozenset({*vars(torch.nn.Module()), "_reversed_padding_repeated_twice", *REPLACED})
 
 
 def class_settings(m: torch.nn.Module) -> dict[str, Any]:

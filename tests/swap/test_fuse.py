@@ -101,6 +101,30 @@ def test_unfuse_restores_every_bit() -> None:
     assert torch.equal(module(x), want)
 
 
+def test_a_fused_module_prints_what_runs() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.LeakyReLU(0.2))
+    before = repr(module)
+    fuse(module)
+    assert repr(module) == before.replace("Sequential(", "Sequential(\n  fused: conv3x3 lrelu")
+    assert repr(copy.deepcopy(module)) == repr(module)
+    assert "conv3x3 lrelu\n" in repr(through_pickle(module))
+    module[1].negative_slope = 0.1
+    assert "fused: conv3x3 lrelu, but changed since: its own forward runs" in repr(module)
+    module[1].negative_slope = 0.2
+    assert repr(unfuse(module)) == before
+
+
+def test_what_a_module_says_of_itself_stays() -> None:
+    class Convolution(nn.Conv2d):
+        pass
+
+    module = nn.Sequential(nn.LeakyReLU(0.2), Convolution(3, 4, 3))
+    module.extra_repr = lambda: "mine"  # type: ignore[method-assign]
+    fuse(module)
+    assert repr(module).startswith("Sequential(\n  mine\n")
+    assert repr(unfuse(module)).startswith("Sequential(\n  mine\n")
+
+
 def test_twice_changes_nothing() -> None:
     module = critic()
     fuse(module)
