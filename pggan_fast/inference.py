@@ -19,6 +19,8 @@ from pggan_fast.models import Generator
 from pggan_fast.models.levels import fades
 from pggan_fast.ops import _checks
 
+__all__ = ["Sampler", "latents", "to_uint8"]
+
 # The largest resolution at which "auto" captures CUDA graphs. Up to here a forward pass is some dozens of launches of a
 # few microseconds of work each, and launching them takes longer; above, the work does.
 GRAPHS_UP_TO = 64

@@ -26,6 +26,8 @@ from pggan_fast.files import write_atomically
 from pggan_fast.models import Discriminator, Generator
 from pggan_fast.ops import _checks
 
+__all__ = ["NetworkFileError", "Networks", "built", "load", "newest_snapshot", "save", "snapshot_name"]
+
 SCHEMA = 1  # of the metadata: keys may be added, none renamed
 KINDS: Mapping[str, type[Generator] | type[Discriminator]] = {"G": Generator, "D": Discriminator, "G_ema": Generator}
 _WRITERS = "`pggan-fast convert` or `pggan_fast.networks.save` wrote"

@@ -14,6 +14,8 @@ from torch import Tensor
 from pggan_fast.files import write_atomically
 from pggan_fast.ops import _checks
 
+__all__ = ["grid", "grid_size", "save_png"]
+
 BLANK = 128  # the grey between images, and where there is none
 
 

@@ -25,6 +25,18 @@ from pggan_fast.inference import PinnedCopies, Sampler, latents, one_behind
 from pggan_fast.models import Generator
 from pggan_fast.ops import _checks
 
+__all__ = [
+    "Inputs",
+    "Loop",
+    "check_truncation",
+    "classes_of_seeds",
+    "images",
+    "labels_of_seeds",
+    "latents_of_seeds",
+    "slerp",
+    "truncated",
+]
+
 # What G takes for the images of these numbers: z, and labels if it has them.
 Inputs = Callable[[range], tuple[Tensor, Tensor | None]]
 

@@ -26,6 +26,8 @@ from PIL import GifImagePlugin, Image, features
 from pggan_fast.files import write_atomically
 from pggan_fast.ops import _checks
 
+__all__ = ["FORMATS", "Film", "Format", "check", "save", "unavailable"]
+
 MISSING = "MP4 needs ffmpeg: pip install imageio-ffmpeg"
 _PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -10,6 +10,8 @@ import torch
 
 from pggan_fast.data.pyramid import shrink
 
+__all__ = ["RESOLUTIONS", "digest", "faces", "faces_attribution"]
+
 faces_attribution: str = (
     'Procedural avatars, not photographs: DiceBear remix of "Adventurer" by Lisa Wischofsky, licensed under CC BY 4.0'
 )

@@ -18,6 +18,8 @@ from pggan_fast.training.objectives import OBJECTIVES, Objective
 from pggan_fast.training.presets import PRESETS
 from pggan_fast.training.schedule import Schedule
 
+__all__ = ["Config", "configure"]
+
 PRECISIONS: Mapping[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _LOOKED_AT = 64  # images of a set that its fingerprint has
 HALF_EPS = 1e-4  # of pixel norms in float16, where 1e-8 is 0: the official half-precision preset's

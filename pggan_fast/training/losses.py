@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+__all__ = ["WganGpTerms", "g_loss", "gradient_penalty", "wgan_gp_d_loss", "wgan_gp_terms"]
+
 Generate = Callable[..., Tensor]  # (z [N, L], labels [N, K] | None, *, resolution, alpha) -> image [N, C, H, W]
 
 

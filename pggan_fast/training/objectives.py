@@ -12,6 +12,8 @@ from torch import Tensor
 
 from pggan_fast.training.losses import Discriminate, full, g_loss, gradient_squares, label_loss, wgan_gp_terms
 
+__all__ = ["LeastSquares", "NonSaturatingR1", "Objective", "WganGp"]
+
 Terms = Mapping[str, Tensor]  # of a batch, each [N]: "loss", and what it is made of
 
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from pggan_fast.ops import _checks
 
+__all__ = ["Schedule", "Stage", "resets"]
+
 TICK_KIMG: Mapping[int, float] = {4: 160, 8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 20, 1024: 10}
 
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from pggan_fast.training.objectives import Objective, Terms, WganGp
 
+__all__ = ["StepResult", "d_step", "g_step"]
+
 Reduce = Callable[[Sequence[Tensor]], None]  # gradients, to be replaced by their mean over processes
 
 

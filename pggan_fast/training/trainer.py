@@ -21,6 +21,8 @@ from pggan_fast.training.distributed import World
 from pggan_fast.training.schedule import Stage, resets
 from pggan_fast.training.step import StepResult, d_step, g_step
 
+__all__ = ["OutOfMemory", "Trainer"]
+
 # Of float16's gradients, as the official optimiser scales them: up by 2^0.0005 a step, down by 2 where one overflows.
 # It begins at 2^64 and loses its first 50 steps so.
 _SCALE = {"init_scale": 2.0**16, "growth_factor": 2.0**0.0005, "backoff_factor": 0.5, "growth_interval": 1}
