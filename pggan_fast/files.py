@@ -1,4 +1,4 @@
-"""How files are written: whole, or not at all."""
+"""How files are written: whole, or not at all; and opened, under names that can be guessed, in folders of others."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
+
+from pggan_fast import system
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -39,3 +41,9 @@ def _sync_folder(path: Path) -> None:
         pass
     finally:
         os.close(folder)
+
+
+def no_link(name: str, flags: int) -> int:
+    """For `open(..., opener=no_link)`: what a link points to is left alone (OSError), a pipe does not block, and a file
+    that is made is this user's alone."""
+    return os.open(name, flags | system.NOFOLLOW | system.NONBLOCK, 0o600)

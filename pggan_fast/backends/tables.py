@@ -32,7 +32,7 @@ import torch
 
 from pggan_fast import settings, system
 from pggan_fast.errors import line
-from pggan_fast.openers import no_link
+from pggan_fast.files import no_link
 
 SCHEMA = 2
 KEY = ("device", "capability", "threads", "torch", "triton", "pggan_fast")

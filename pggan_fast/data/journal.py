@@ -15,7 +15,7 @@ from pggan_fast import system
 from pggan_fast.data.errors import DataError
 from pggan_fast.data.sources import Skipped
 from pggan_fast.data.zip_writer import Written, ZipWriter
-from pggan_fast.openers import no_link
+from pggan_fast.files import no_link
 
 
 @dataclass
