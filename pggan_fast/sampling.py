@@ -64,7 +64,8 @@ def truncated(z: Tensor, psi: float) -> Tensor:
     x, most = z.double(), torch.tensor(psi, dtype=torch.float64)
     inside = (torch.special.ndtr(most) - torch.special.ndtr(-most)) * torch.special.ndtr(-x.abs())
     tail = torch.special.ndtr(-most) + inside  # of the side that z is on, where few digits cancel
-    return (-torch.special.ndtri(tail)).clamp(0.0, psi).copysign(x).to(z.dtype)
+    drawn: Tensor = (-torch.special.ndtri(tail)).clamp(0.0, psi).copysign(x).to(z.dtype)
+    return drawn
 
 
 def check_truncation(G: Generator, truncation: float | None) -> None:
@@ -115,7 +116,8 @@ def slerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
     small = angle < 1e-8  # where the arc is the chord
     sine = torch.where(small, torch.ones_like(angle), angle.sin())
     weights = [torch.where(small, part, (part * angle).sin() / sine) for part in (1.0 - share, share)]
-    return ((weights[0] * x + weights[1] * y) * torch.lerp(*lengths, share)).to(a.dtype)
+    between: Tensor = ((weights[0] * x + weights[1] * y) * torch.lerp(*lengths, share)).to(a.dtype)
+    return between
 
 
 @dataclass(frozen=True)

@@ -72,11 +72,11 @@ def untyped(thing: Any) -> list[str]:
     """Parameters without a type, of a function or of a class's constructor and public methods."""
     functions = [thing]
     if inspect.isclass(thing):
-        functions = [f for key, f in vars(thing).items() if key == "__init__" or not key.startswith("_")]
+        functions = list(vars(thing).values())
     return [
         f"{function.__name__}({parameter.name})"
         for function in functions
-        if inspect.isfunction(function)
+        if inspect.isfunction(function) and (function.__name__ == "__init__" or function.__name__[0] != "_")
         for parameter in inspect.signature(function).parameters.values()
         if parameter.annotation is parameter.empty and parameter.name not in ("self", "cls", "_cls")
     ]

@@ -36,8 +36,8 @@ def test_the_version_stands_in_one_place(tmp_path: Path) -> None:
 def test_the_version_is_read_without_an_import() -> None:
     """A build has no torch: setuptools takes the value as it stands there."""
     tree = ast.parse((ROOT / "pggan_fast" / "__init__.py").read_text())
-    (value,) = [node.value for node in tree.body if isinstance(node, ast.Assign) and "__version__" in ast.unparse(node)]
-    assert ast.literal_eval(value) == pggan_fast.__version__
+    assigned = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
+    assert ast.literal_eval(assigned["__version__"]) == pggan_fast.__version__
     assert PROJECT["project"]["dynamic"] == ["version"]
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pggan_fast.backends import cpu, layout, tiled
 from pggan_fast.backends.launch import launch
-from pggan_fast.backends.native import NO_LAYER, NORMS, unsupported_image_channels
+from pggan_fast.backends.native import DTYPES, NO_LAYER, NORMS, unsupported_image_channels
 from pggan_fast.backends.registry import implement
 
 MOST_CHANNELS = 128  # of more, edges that are computed twice cost as much as the memory saves
@@ -44,10 +44,10 @@ def generator_stage(
         tiled.transformed(x, conv_up.weight, conv_up.weight_scale, "up"),
         tiled.transformed(features, conv.weight, conv.weight_scale, "none"),
     ]
-    dtypes = [0 if p is None else cpu.DTYPES[p.dtype] for p in parameters]
+    dtypes = [0 if p is None else DTYPES[p.dtype] for p in parameters]
     results = (None, out) if rgb else (out, None)
     launch(
-        cpu.native.tiled_stage, layout.dense(x, True), *parameters, *weights, alpha, *results, cpu.DTYPES[x.dtype],
+        cpu.native.tiled_stage, layout.dense(x, True), *parameters, *weights, alpha, *results, DTYPES[x.dtype],
         *dtypes, n, cin, h, w, c, rgb, layout.is_channels_last(out), tiled.large_tiles(features, c),
         *(scale for layer in layers for scale in layer[2:]), 1.0 if slope is None else slope, NORMS[norm], eps,
         eps_mode == "inside",

@@ -15,7 +15,7 @@ from torch import Tensor
 from pggan_fast.backends import cpu, layout
 from pggan_fast.backends.frozen import is_frozen, prepared
 from pggan_fast.backends.launch import launch
-from pggan_fast.backends.native import NORMS
+from pggan_fast.backends.native import DTYPES, NORMS
 from pggan_fast.backends.precision import exact_matmul
 
 RESAMPLES = {"none": 0, "up": 1, "down": 2}
@@ -114,7 +114,7 @@ def _config(
 ) -> tuple[Any, ...]:
     c = weight.shape[1 if adjoint else 0]
     return (
-        cpu.DTYPES[x.dtype], cpu.DTYPES[weight.dtype], 0 if bias is None else cpu.DTYPES[bias.dtype], *x.shape, c,
+        DTYPES[x.dtype], DTYPES[weight.dtype], 0 if bias is None else DTYPES[bias.dtype], *x.shape, c,
         RESAMPLES[resample], adjoint, large_tiles(x, c), weight_scale,
     )  # fmt: skip
 
@@ -146,7 +146,7 @@ def weight_grad_plan(
     c = dy.shape[1]
     out = layout.output((c, x.shape[1], 3, 3), x, False, dtype)
     constants = (
-        cpu.DTYPES[x.dtype], cpu.DTYPES[dtype], *x.shape, c, RESAMPLES[resample], large_tiles(x, c), scale,
+        DTYPES[x.dtype], DTYPES[dtype], *x.shape, c, RESAMPLES[resample], large_tiles(x, c), scale,
     )  # fmt: skip
 
     def run(x: Tensor, dy: Tensor, *_: Any) -> Tensor:

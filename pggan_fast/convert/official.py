@@ -306,7 +306,8 @@ def _theano_d(kwargs: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Step, ...]
 
 def _width(kwargs: Mapping[str, Any], resolution: int) -> int:
     stage = resolution.bit_length() - 2
-    return min(int(kwargs["fmap_base"] / 2.0 ** (stage * kwargs["fmap_decay"])), kwargs["fmap_max"])
+    fmaps: int = min(int(kwargs["fmap_base"] / 2.0 ** (stage * kwargs["fmap_decay"])), kwargs["fmap_max"])
+    return fmaps
 
 
 def _theano_rgb(inputs: int, outputs: int) -> tuple[Step, ...]:

@@ -54,7 +54,8 @@ def is_torch_file(data: bytes) -> bool:
     if data[:4] == b"PK\x03\x04":
         return True
     try:
-        return Interpreter(io.BytesIO(data[:64]), {}, lambda cls: False).load() == MAGIC
+        same: bool = Interpreter(io.BytesIO(data[:64]), {}, lambda cls: False).load() == MAGIC
+        return same
     except ConversionError:
         return False
 

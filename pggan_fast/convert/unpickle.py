@@ -117,7 +117,8 @@ def array(data: Any, dtype: Any, shape: Any, order: Any = "C") -> npt.NDArray[An
         raise ConversionError("an array's state is not that of a numpy array")
     if math.prod(shape) * dtype.value.itemsize != len(raw):
         raise ConversionError(f"an array of shape {line(shape)} and dtype {dtype.value} has {len(raw)} bytes")
-    return np.frombuffer(raw, dtype.value).reshape(shape, order=order)
+    array: np.ndarray = np.frombuffer(raw, dtype.value).reshape(shape, order=order)
+    return array
 
 
 def _scalar(args: tuple[Any, ...]) -> Array:

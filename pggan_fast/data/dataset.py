@@ -114,7 +114,8 @@ class ArrayDataset(Dataset):
         return len(self.images)
 
     def image(self, number: int) -> npt.NDArray[np.uint8]:
-        return self.images[number]
+        image: npt.NDArray[np.uint8] = self.images[number]
+        return image
 
 
 class SourceDataset(Dataset):

@@ -122,7 +122,8 @@ def _shift(length: int) -> U32:
 def _apply(shift: U32, states: U32) -> U32:
     """States behind the zero bytes that `shift` stands for."""
     parts = [shift[k][(states >> np.uint32(8 * k)) & np.uint32(0xFF)] for k in range(4)]
-    return parts[0] ^ parts[1] ^ parts[2] ^ parts[3]
+    joined: npt.NDArray[np.uint32] = parts[0] ^ parts[1] ^ parts[2] ^ parts[3]
+    return joined
 
 
 def example(data: bytes) -> Example:

@@ -125,7 +125,8 @@ def apply(
     if slope is not None and activation_apart(slope, norm):
         n = bias_act_forward(u, bias, scale, bias_scale, None, norm, eps, eps_mode, False, backend)[0]
         return F.leaky_relu(n, slope)
-    return bias_act_forward(u, bias, scale, bias_scale, slope, norm, eps, eps_mode, False, backend)[0]
+    y: Tensor = bias_act_forward(u, bias, scale, bias_scale, slope, norm, eps, eps_mode, False, backend)[0]
+    return y
 
 
 def mask_shape(n: int, c: int, h: int, w: int) -> tuple[int, int, int, int]:

@@ -60,7 +60,8 @@ def input_grad(
     dy: Tensor, weight: Tensor, scale: float, resample: str, backend: str, *, adjoint: bool = False
 ) -> Tensor:
     """The gradient of `conv(x, weight, scale, resample, adjoint)` in x."""
-    return conv(*_input_grad_args(dy, weight, scale, resample, adjoint), backend)
+    dx: Tensor = conv(*_input_grad_args(dy, weight, scale, resample, adjoint), backend)
+    return dx
 
 
 def _input_grad_args(dy: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> tuple[Any, ...]:
@@ -97,7 +98,8 @@ _conv_weight_grad = register(
 
 def weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, weight: Tensor, backend: str) -> Tensor:
     """The gradient of `conv(x, weight, scale, resample)` in weight, in its dtype; x [N, Cin, ...], dy [N, C, ...]."""
-    return _conv_weight_grad(x, dy, scale, resample, weight.shape[2], weight.dtype, backend)
+    dw: Tensor = _conv_weight_grad(x, dy, scale, resample, weight.shape[2], weight.dtype, backend)
+    return dw
 
 
 def gradients(

@@ -38,7 +38,8 @@ def fade_in(low: Tensor, high: Tensor, alpha: float | Tensor, *, backend: str | 
     chosen = forced.named(backend)
     if chosen == "reference" or needs_reference():
         return reference.fade_in(low, high, a)
-    return fade_in_forward(low, high, a, chosen)
+    y: Tensor = fade_in_forward(low, high, a, chosen)
+    return y
 
 
 @_checks.once(tensors=2)

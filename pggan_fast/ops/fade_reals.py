@@ -32,7 +32,8 @@ def fade_reals(image: Tensor, alpha: float | Tensor, *, backend: str | None = No
     chosen = forced.named(backend)
     if chosen == "reference" or needs_reference():
         return reference.fade_reals(image, a)
-    return _fade_reals(image, a, chosen)
+    y: Tensor = _fade_reals(image, a, chosen)
+    return y
 
 
 def _fake(image: Tensor, alpha: Tensor) -> Tensor:

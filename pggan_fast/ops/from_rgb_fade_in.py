@@ -76,7 +76,8 @@ def from_rgb_fade_in(
             bias_scale=bias_scale,
             negative_slope=negative_slope,
         )
-    return _forward(image, high, w_low, b_low, a, weight_scale, bias_scale, negative_slope, chosen)[0]
+    y: Tensor = _forward(image, high, w_low, b_low, a, weight_scale, bias_scale, negative_slope, chosen)[0]
+    return y
 
 
 def _fake(image: Tensor, high: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:

@@ -48,7 +48,8 @@ def minibatch_stddev(
     if chosen == "reference" or needs_reference():
         with _autocast.off(x):
             return reference.minibatch_stddev(x, group, grouping=grouping, unbiased=unbiased, eps=eps)
-    return _forward(x, group, grouping, unbiased, eps, chosen)
+    y: Tensor = _forward(x, group, grouping, unbiased, eps, chosen)
+    return y
 
 
 @_checks.once(tensors=1)

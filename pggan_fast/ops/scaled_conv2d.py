@@ -132,9 +132,10 @@ def apply(
     """The registered op on checked arguments, less r and mask."""
     weight = unfrozen(weight)
     if one_node(resample, slope, norm):
-        return scaled_conv2d_forward(
+        y: Tensor = scaled_conv2d_forward(
             x, weight, bias, weight_scale, bias_scale, resample, slope, norm, eps, eps_mode, backend
         )[0]
+        return y
     # Two compositions, whose backward needs what one output has lost: a pool after a norm, and relu after a norm.
     pool_after, act_after = resample == "pool", activation_apart(slope, norm)
     inner, conv_slope = "none" if pool_after else resample, None if act_after else slope

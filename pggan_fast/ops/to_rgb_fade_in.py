@@ -82,7 +82,8 @@ def to_rgb_fade_in(
             bias_scale_low=bias_scale_low,
             bias_scale_high=bias_scale_high,
         )
-    return _forward(x_low, x_high, w_low, b_low, w_high, b_high, a, *scales, chosen)
+    image: Tensor = _forward(x_low, x_high, w_low, b_low, w_high, b_high, a, *scales, chosen)
+    return image
 
 
 def _fake(x_low: Tensor, x_high: Tensor, w_low: Tensor, b_low: Tensor | None, w_high: Tensor, *rest: Any) -> Tensor:

@@ -115,7 +115,8 @@ def _plain_conv(x: Tensor, w: Tensor, adjoint: bool) -> Tensor:
         return y.view(*y.shape, 1, 1)
     if k == 1 and _is_planes(x):
         matrix = w[:, :, 0, 0].t() if adjoint else w[:, :, 0, 0]
-        return torch.bmm(matrix.expand(len(x), -1, -1), x.flatten(2)).unflatten(2, x.shape[2:])
+        product: Tensor = torch.bmm(matrix.expand(len(x), -1, -1), x.flatten(2)).unflatten(2, x.shape[2:])
+        return product
     if adjoint:  # as eager's backward does it: its sums round less than conv_transpose2d's
         n, c, h, width = x.shape
         square = c == w.shape[1]
