@@ -115,8 +115,9 @@ def _plain_conv(x: Tensor, w: Tensor, adjoint: bool) -> Tensor:
         return y.view(*y.shape, 1, 1)
     if k == 1 and _is_planes(x):
         matrix = w[:, :, 0, 0].t() if adjoint else w[:, :, 0, 0]
-        product: Tensor = torch.bmm(matrix.expand(len(x), -1, -1), x.flatten(2)).unflatten(2, x.shape[2:])
-        return product
+        y = layout.empty((len(x), len(matrix), *x.shape[2:]), x, False)  # in large pages
+        torch.bmm(matrix.expand(len(x), -1, -1), x.flatten(2), out=y.view(*y.shape[:2], -1))
+        return y
     if adjoint:  # as eager's backward does it: its sums round less than conv_transpose2d's
         n, c, h, width = x.shape
         square = c == w.shape[1]
@@ -221,7 +222,7 @@ def _product_over_images(x: Tensor, dy: Tensor) -> Tensor:
     if _convolution_sums(x, dy):
         w = layout.empty((dy.shape[1], x.shape[1], 1, 1), x, False)  # only its shape counts
         return _convolution_backward(dy, x, w, 1, (False, True))[1].flatten(1)
-    if x.is_cpu and x.is_contiguous() and dy.is_contiguous():
+    if _images_apart(x, dy):
         planes, dplanes = x.flatten(2), dy.flatten(2)  # [N, Cin, HW], [N, C, HW]
         if planes.shape[2] < 2 * PIECE:
             return torch.bmm(planes, dplanes.transpose(1, 2)).sum(dim=0).t()
@@ -230,6 +231,12 @@ def _product_over_images(x: Tensor, dy: Tensor) -> Tensor:
     rows = dy.permute(0, 2, 3, 1).reshape(-1, dy.shape[1])  # [pixels, C]
     columns = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # [pixels, Cin]
     return _product_over_pixels(rows, columns)
+
+
+def _images_apart(x: Tensor, dy: Tensor) -> bool:
+    """Whether products [C, Cin], one for each image, are less to write than copies as [pixels, channels]."""
+    c, cin, pixels = dy.shape[1], x.shape[1], dy.shape[2] * dy.shape[3]
+    return x.is_cpu and x.is_contiguous() and dy.is_contiguous() and c * cin <= pixels * (c + cin)
 
 
 def _convolution_sums(x: Tensor, dy: Tensor) -> bool:
