@@ -11,8 +11,8 @@ ARG BASE=debian:bookworm-slim
 ARG RUNTIME=${BASE}
 
 FROM ${BASE} AS build
-SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 ARG DEBIAN_FRONTEND=noninteractive
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ python3 python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
@@ -24,14 +24,16 @@ RUN python3 -m venv /opt/pggan && /opt/pggan/bin/pip install --no-cache-dir ${TO
 WORKDIR /src
 COPY . .
 ARG CUDA=0
+# hadolint ignore=SC2046
 RUN PGGAN_FAST_CUDA=${CUDA} /opt/pggan/bin/pip install --no-cache-dir . \
-    && /opt/pggan/bin/python -I scripts/check_install.py _cpu $( [[ ${CUDA} == 0 ]] || echo _cuda ) \
+    && /opt/pggan/bin/python -I scripts/check_install.py _cpu $([ "${CUDA}" = 0 ] || echo _cuda) \
     && /opt/pggan/bin/pip uninstall --yes pip
 
 FROM ${RUNTIME}
 ARG DEBIAN_FRONTEND=noninteractive
 # Triton builds its launchers with gcc and Python.h.
 ARG CUDA=0
+# hadolint ignore=DL3008,SC2046
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 $([ "${CUDA}" = 0 ] || echo gcc libc6-dev python3-dev) \
     && rm -rf /var/lib/apt/lists/* \
@@ -39,7 +41,7 @@ RUN apt-get update \
     && install -d -o pggan -g pggan /work
 COPY --from=build /opt/pggan /opt/pggan
 ENV PATH=/opt/pggan/bin:$PATH
-USER pggan
+USER 10001
 WORKDIR /work
 ENTRYPOINT ["pggan-fast"]
 CMD ["info"]
