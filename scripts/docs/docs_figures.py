@@ -80,6 +80,35 @@ def swaps(root: Path) -> str:
     return table(("WGAN-GP step at 32x32", "batch", "as it is", "fused", "x as it is"), told)
 
 
+def _rate(images_per_s: float | None) -> str:
+    rate = images_per_s or 0.0
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
+def loader(root: Path) -> str:
+    """Of every resolution: images a second of each way of loading, and of a training step."""
+    ways = ("cached", "threads", "caller", "step")
+    found: dict[int, dict[str, Row]] = {}
+    for row in readme.results("cpu-loader", root).results:
+        found.setdefault(row.resolution, {})[row.provider] = row
+    told = []
+    for level, rows in sorted(found.items()):
+        waits = (rows["step"].reason or "").split(" ")[0]
+        told.append([f"{level}x{level}", *(_rate(rows[way].images_per_s) for way in ways), waits])
+    heads = ("images/s", "kept on the device", "two threads", "the caller", "a training step", "of it waiting")
+    return table(heads, told)
+
+
+def metrics(root: Path) -> str:
+    """Of every part of a metric: images a second."""
+    rows = readme.results("cpu-metrics", root).results
+    levels = sorted({row.resolution for row in rows})
+    found = {(row.case, row.resolution): row.images_per_s for row in rows}
+    cases = dict.fromkeys(row.case for row in rows)
+    told = ([case, *(_rate(found[case, level]) for level in levels)] for case in cases)
+    return table(("images/s", *(f"{level}x{level}" for level in levels)), told)
+
+
 def machine(root: Path) -> str:
     report = readme.results("cpu-quick", root)
     found, versions = report.machine, report.versions
@@ -97,6 +126,8 @@ FIGURES: Mapping[str, Callable[[Path], str]] = {
     "overhead": overhead,
     "layers": layers,
     "swaps": swaps,
+    "loader": loader,
+    "metrics": metrics,
     "machine": machine,
     "environment": environment,
 }
