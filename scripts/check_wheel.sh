@@ -3,7 +3,8 @@
 # the newest torch, as another user where this one is root, from a folder and a home that know nothing of this one, the
 # installed package not writable. Needs a network; takes minutes. What fails ends it with status 1.
 # usage: check_wheel.sh PYTHON...
-# environment: TORCHES, of pip's arguments for each torch, separated by commas; PGGAN_FAST_CUDA as for any build
+# environment: TORCHES, pip's arguments for each torch, separated by commas; PGGAN_FAST_CUDA as for any build;
+#   DIST, a folder with an sdist and a wheel for each PYTHON that were built before (wheelhouse/ of cibuildwheel)
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
@@ -43,7 +44,13 @@ for python in "$@"; do
     say "$("$python" --version): sdist, the wheel of it, and one without native modules"
     "$python" -m venv "$work/build"
     pip "$work/build/bin/python" install build
-    "$work/build/bin/python" -m build --outdir "$work/dist" . >"$work/build.log" 2>&1 || { tail -n 20 "$work/build.log" && exit 1; }
+    tag=$("$python" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
+    if [[ -n ${DIST:-} ]]; then
+        mkdir "$work/dist" && cp "$DIST"/*.tar.gz "$DIST"/*-"$tag"-*.whl "$work/dist"
+    else
+        "$work/build/bin/python" -m build --outdir "$work/dist" . >"$work/build.log" 2>&1 ||
+            { tail -n 20 "$work/build.log" && exit 1; }
+    fi
     PGGAN_FAST_CPU=0 PGGAN_FAST_CUDA=0 "$work/build/bin/python" -m build --outdir "$work/pure" --wheel "$work"/dist/*.tar.gz \
         >"$work/build.log" 2>&1 || { tail -n 20 "$work/build.log" && exit 1; }
     (cd "$work" && ls -l dist/* pure/*)
