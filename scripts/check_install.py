@@ -19,12 +19,26 @@ import torch
 import pggan_fast
 
 
+# What extras and some of torch's builds bring, by the names that are imported
+OPTIONAL = {
+    "dicebear", "dicebear_styles", "imageio_ffmpeg", "lmdb", "matplotlib", "pytest", "resvg_py", "tensorboard",
+    "torch_fidelity", "torchmetrics", "triton",
+}  # fmt: skip
+
+
 def every_module() -> list[str]:
-    """Imports all that the package has, less what runs when it is imported; their names."""
+    """Imports all that the package has, less what runs when it is imported and what wants something OPTIONAL that is not
+    installed; their names."""
     found = pkgutil.walk_packages(pggan_fast.__path__, "pggan_fast.")
-    names = [module.name for module in found if not module.name.endswith("__main__")]
-    for name in names:
-        importlib.import_module(name)
+    names = []
+    for name in [module.name for module in found if not module.name.endswith("__main__")]:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in OPTIONAL:
+                raise
+        else:
+            names.append(name)
     return names
 
 
