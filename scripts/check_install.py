@@ -18,7 +18,6 @@ import torch
 
 import pggan_fast
 
-
 # What extras and some of torch's builds bring, by the names that are imported
 OPTIONAL = {
     "dicebear", "dicebear_styles", "imageio_ffmpeg", "lmdb", "matplotlib", "pytest", "resvg_py", "tensorboard",
@@ -27,19 +26,22 @@ OPTIONAL = {
 
 
 def every_module() -> list[str]:
-    """Imports all that the package has, less what runs when it is imported and what wants something OPTIONAL that is not
-    installed; their names."""
+    """Imports all that the package has, less what runs when it is imported; the names of what is there.
+
+    Modules that want something OPTIONAL that is not installed are left out.
+    """
     found = pkgutil.walk_packages(pggan_fast.__path__, "pggan_fast.")
-    names = []
-    for name in [module.name for module in found if not module.name.endswith("__main__")]:
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] not in OPTIONAL:
-                raise
-        else:
-            names.append(name)
-    return names
+    return [module.name for module in found if not module.name.endswith("__main__") and imports(module.name)]
+
+
+def imports(name: str) -> bool:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in OPTIONAL:
+            return False
+        raise
+    return True
 
 
 def losses(backend: str | None) -> list[float]:
