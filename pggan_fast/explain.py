@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from pggan_fast.backends import registry, signature
+from pggan_fast.backends import recording, registry, signature
 
 
 class Choice(NamedTuple):
@@ -52,7 +52,7 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
         seen.setdefault(key, (op, backend, _forms(values)))
         counts[key] = counts.get(key, 0) + 1
 
-    with registry.recording(note):
+    with recording.recorded(note):
         result = function(*args, **kwargs)
         _backward(result)
     return Explanation(_choice(name, counts[name, b], *seen[name, b]) for name, b in seen)

@@ -10,7 +10,7 @@ import torch
 
 import pggan_fast
 from pggan_fast import BackendUnavailable, nn, ops
-from pggan_fast.backends import cpu, registry, selfcheck, signature, tables
+from pggan_fast.backends import cpu, recording, registry, selfcheck, signature, tables
 from pggan_fast.models import Discriminator, Generator
 
 pytestmark = [
@@ -130,7 +130,7 @@ def test_what_is_not_ours_and_what_raises() -> None:
     assert pggan_fast.explain(torch.nn.Linear(2, 2), torch.ones(1, 2)) == ()
     with pytest.raises(ValueError, match="weight: expected 3 input channels"):
         pggan_fast.explain(ops.scaled_conv2d, torch.ones(1, 3, 2, 2), torch.ones(1, 2, 3, 3), weight_scale=1.0)
-    assert not registry._recorders
+    assert not recording.recorders
     with pytest.raises(TypeError, match="function: expected an op, a module or a function, got int"):
         pggan_fast.explain(3)  # type: ignore[arg-type]
     if registry.unavailable("triton"):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from source_tree import ROOT, copied
 
 POSIX_MODULES = {"fcntl", "termios", "tty", "pty", "resource", "pwd", "grp", "posix", "syslog", "readline", "curses"}
@@ -215,3 +216,24 @@ def test_a_module_that_no_compiler_would_bring_has_no_remedy(monkeypatch: pytest
     assert cpu.missing("_cpu", None, "buy a compiler").endswith("AMD64); buy a compiler")
     recorded["excluded"] = True
     assert cpu.missing("_cpu", None, "buy a compiler").endswith("this is win32 on AMD64)")
+
+
+def test_what_a_platform_never_has_is_no_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's kernels run without a warning, also where a fallback is an error; a compiler that is missing is one."""
+    from pggan_fast import ops
+    from pggan_fast.backends import cpu, registry
+
+    recorded = {"built": False, "reason": "it is for Linux on x86_64, this is win32 on AMD64", "excluded": True}
+    monkeypatch.setattr(cpu, "native", None)
+    monkeypatch.setattr(cpu, "build_report", lambda: {"_cpu": recorded})
+    monkeypatch.setenv("PGGAN_FAST_STRICT", "1")
+    x = torch.randn(1, 2, 8, 8)
+    registry.forget()
+    try:
+        assert torch.equal(ops.bias_act(x, negative_slope=0.2), torch.nn.functional.leaky_relu(x, 0.2))
+        recorded["excluded"] = False
+        registry.forget()
+        with pytest.raises(registry.BackendUnavailable, match="install a C"):
+            ops.bias_act(x, negative_slope=0.2)
+    finally:
+        registry.forget()

@@ -18,7 +18,7 @@ from pggan_fast import settings
 from pggan_fast.backends import tables
 from pggan_fast.backends.launch import launch
 from pggan_fast.backends.native import DTYPES, NativeOps
-from pggan_fast.backends.registry import backend_status, forget
+from pggan_fast.backends.registry import Excluded, backend_status, forget
 
 native: Any = None
 _missing: str | None = None
@@ -43,7 +43,7 @@ def missing(module: str, error: str | None, remedy: str) -> str:
     there is one."""
     recorded = build_report().get(module, {})
     reason = f"the native module pggan_fast.{module} is missing ({recorded.get('reason') or error})"
-    return reason if recorded.get("excluded") else f"{reason}; {remedy}"
+    return Excluded(reason) if recorded.get("excluded") else f"{reason}; {remedy}"
 
 
 def why_missing() -> str | None:

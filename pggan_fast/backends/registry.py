@@ -7,16 +7,14 @@ way is a backend's name, or "aten+cpu": torch's convolution with the epilogue of
 from __future__ import annotations
 
 import inspect
-import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 
 from pggan_fast import settings
-from pggan_fast.backends import signature
+from pggan_fast.backends import recording, signature
 from pggan_fast.errors import outside
 
 BACKENDS = ("reference", "aten", "cpu", "triton", "cuda")
@@ -35,6 +33,10 @@ class BackendUnavailable(RuntimeError):
 
 class Limit(str):
     """A reason of `supports` that costs speed: the shape is beyond what the kernels were made for."""
+
+
+class Excluded(str):
+    """A reason why a whole backend is not there that no installation changes: nobody misses it."""
 
 
 class Distrust(str):
@@ -93,8 +95,6 @@ TOGETHER: dict[str, Callable[..., Callable[..., tuple[Any, Any]] | None]] = {}
 # Ops of several layers -> what runs them one by one: the arguments and `backend`
 PARTS: dict[str, Callable[..., Any]] = {}
 _WARNED: set[tuple[str, str]] = set()
-_quiet = threading.local()  # .on: of this thread recorders see nothing
-_recorders: list[Callable[[str, str | None, tuple[Any, ...]], None]] = []
 
 
 def implement(
@@ -195,8 +195,8 @@ def choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]
     only ways that have agreed with the reference here. Leaving out a faster one for want of an installation, because of
     a Limit or of a failed check warns once, or raises under PGGAN_FAST_STRICT=1.
     """
-    if _recorders:
-        _record(op, backend, args)
+    if recording.recorders:
+        recording.record(op, backend, args)
     key = _key(op, backend, device_type, args)
     found: Chosen | None = _memo.get(key)
     if found is None:
@@ -298,14 +298,16 @@ def _costs_speed(candidate: Candidate, args: tuple[Any, ...]) -> bool:
 
 def _cannot(candidate: Candidate) -> bool:
     """Whether a way has nothing for such calls, here or elsewhere: nobody misses it."""
+    if isinstance(candidate.reason, Excluded):
+        return True
     by_design = candidate.reason is not None and not isinstance(candidate.reason, (Limit, Distrust))
     return by_design and unavailable(candidate.way) is None
 
 
 def fused(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> Callable[..., Any] | None:
     """The function that runs `op`, an op of several layers, as one kernel; None: the caller runs its parts."""
-    if _recorders:
-        _record(op, backend, args)
+    if recording.recorders:
+        recording.record(op, backend, args)
     key = _key(op, backend, device_type, args)
     found: Callable[..., Any] | None = _memo.get(key, _ASK)
     if found is _ASK:
@@ -346,36 +348,6 @@ def _fell_back(candidate: Candidate, op: str) -> None:
     if cause not in _WARNED:
         _WARNED.add(cause)
         warnings.warn(message, RuntimeWarning, stacklevel=outside())
-
-
-@contextmanager
-def recording(recorder: Callable[[str, str | None, tuple[Any, ...]], None]) -> Iterator[None]:
-    """Within this context `recorder(op, backend, args)` sees every internal op that runs, in any thread."""
-    _recorders.append(recorder)
-    try:
-        yield
-    finally:
-        _recorders.remove(recorder)
-
-
-def is_recorded() -> bool:
-    return bool(_recorders)
-
-
-def _record(op: str, backend: str | None, args: tuple[Any, ...]) -> None:
-    if not getattr(_quiet, "on", False):
-        for recorder in tuple(_recorders):
-            recorder(op, backend, args)
-
-
-@contextmanager
-def unrecorded() -> Iterator[None]:
-    """Within this context recorders see nothing of this thread: a check's own calls are not the user's."""
-    before, _quiet.on = getattr(_quiet, "on", False), True
-    try:
-        yield
-    finally:
-        _quiet.on = before
 
 
 def forget() -> None:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pggan_fast.backends import layout, registry, signature, tables
+from pggan_fast.backends import layout, recording, registry, signature, tables
 
 SEED = 20171027
 MOST_HEIGHT, MOST_WIDTH = 12, 20  # of the first image: several tiles, and no square
@@ -86,7 +86,7 @@ def check(op: str, run: Callable[..., Any], args: tuple[Any, ...]) -> Verdict:
     device = args[0].device
     rng = torch.Generator().manual_seed(SEED)
     plainly = torch.autocast(device.type, enabled=False)
-    with torch.no_grad(), plainly, torch.device("cpu"), registry.unrecorded():
+    with torch.no_grad(), plainly, torch.device("cpu"), recording.unrecorded():
         numbers = tuple(_drawn(name, arg, rng) for name, arg in zip(registry.names_of(op), args, strict=True))
         parts = registry.PARTS.get(op)
         oracle = functools.partial(parts, backend="aten") if parts else registry._TABLE["aten", op].run

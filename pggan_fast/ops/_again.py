@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.autograd.forward_ad
 
-from pggan_fast.backends import forced, registry, signature
+from pggan_fast.backends import forced, recording, registry, signature
 from pggan_fast.backends.frozen import any_frozen
 from pggan_fast.ops import _register
 
@@ -104,7 +104,7 @@ def _intercepted() -> bool:
         or _transforms_active()
         or torch.autograd.forward_ad._current_level >= 0
         or _tracing() is not None
-        or registry.is_recorded()
+        or recording.recorders
     )
 
 

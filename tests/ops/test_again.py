@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pggan_fast import ops, use_backend
-from pggan_fast.backends import registry
+from pggan_fast.backends import recording, registry
 from pggan_fast.ops import _again
 
 pytestmark = pytest.mark.usefixtures("fresh_choices")
@@ -126,7 +126,7 @@ def test_a_context_the_environment_and_the_threads_are_part_of_it(monkeypatch: p
     tensors = leaves(*shapes)
     seen: list[str | None] = []
     f(*tensors)
-    with use_backend("aten"), registry.recording(lambda op, backend, args: seen.append(backend)):
+    with use_backend("aten"), recording.recorded(lambda op, backend, args: seen.append(backend)):
         f(*tensors)
     monkeypatch.setenv("PGGAN_FAST_BACKEND", "aten")
     f(*tensors)
@@ -162,7 +162,7 @@ def test_calls_in_between_others_take_the_long_way(where: str, monkeypatch: pyte
             torch.testing.assert_close(f(*tensors), want)
     elif where == "a recorder":
         ran: list[str] = []
-        with registry.recording(lambda op, backend, args: ran.append(op)):
+        with recording.recorded(lambda op, backend, args: ran.append(op)):
             f(*tensors)
         assert ran
     else:

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import pggan_fast
 from pggan_fast import ops, reference
-from pggan_fast.backends import registry
+from pggan_fast.backends import recording
 
 SLOPE = 0.2
 
@@ -48,7 +48,7 @@ def calls() -> Iterator[Counter[str]]:
         if op == "bias_act_backward" and args[-1]:
             counter[op + "+bias"] += 1
 
-    with registry.recording(count):
+    with recording.recorded(count):
         yield counter
 
 
