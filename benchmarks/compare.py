@@ -90,11 +90,9 @@ def measured(report: Report, threads: bool = False) -> Side:
             found[key] = Measured(None, 0.0, row.median_s, row.failed, row.reason)
             continue
         ratio, p20, p80 = ratios[at]
-        noise = row.noise
-        noise = run_noise if noise is None else noise
-        if noise is None:
-            noise = max(p80 / ratio, ratio / p20, 1.0) - 1.0
-        found[key] = Measured(ratio, noise, row.median_s, row.failed, row.reason)
+        twice = (run_noise or 0.0) if row.noise is None else row.noise
+        apart = max(p80 / ratio, ratio / p20, 1.0) - 1.0  # one A/A pair of few rounds may agree by chance
+        found[key] = Measured(ratio, max(twice, apart), row.median_s, row.failed, row.reason)
     return found
 
 
@@ -141,9 +139,9 @@ def differences(a: Report, b: Report) -> list[str]:
 
 
 def below(found: Sequence[Change], limit: float) -> list[Change]:
-    """Those that became slower than `limit` times what they were, or wrong."""
+    """Those that became slower than `limit` times what they were, by more than the noise, or wrong."""
     broken = (c for c in found if c.b is not None and c.b.failed)
-    return [*broken, *(c for c in found if c.verdict != "wrong" and c.times is not None and c.times < limit)]
+    return [*broken, *(c for c in found if c.verdict == "slower" and c.times is not None and c.times < limit)]
 
 
 def render(found: Sequence[Change], titles: tuple[str, str], notes: Sequence[str], terminal: bool) -> RenderableType:

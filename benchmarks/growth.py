@@ -25,7 +25,7 @@ from pggan_fast.errors import counted
 
 Along = Literal["resolution", "batch", "threads"]
 ALONG: tuple[Along, ...] = ("resolution", "batch", "threads")
-LEAST_POINTS = {"resolution": 3, "batch": 3, "threads": 2}  # of a line; many machines have two cores
+LEAST_POINTS = 3  # of a line
 LEAST_POINTS_TO_BEND = 5
 # A bend is told where the exponent changes by this much at least, and what is left of the squared error, by the degrees
 # of freedom that are left, is this many times less than without it. Noise alone rarely does either.
@@ -114,7 +114,7 @@ def series(rows: Iterable[Row], along: Along) -> list[Series]:
     lines = []
     for group in groups.values():
         by_x = {_x(row, along): row for row in group}
-        if len(by_x) >= LEAST_POINTS[along]:
+        if len(by_x) >= LEAST_POINTS:
             lines.append(Series(along, tuple(by_x[x] for x in sorted(by_x))))
     return lines
 

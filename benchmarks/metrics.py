@@ -89,7 +89,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = command.parsed(parser, arguments)
     if options.images % 2 or min(options.resolution) < 4:
         parser.error(f"expected an even --images and --resolution from 4, got {options.images}, {options.resolution}")
-    started, device, rows = time.perf_counter(), torch.device(options.device), []
+    try:
+        device = torch.empty(0, device=options.device).device
+    except (RuntimeError, AssertionError) as error:  # what torch raises without CUDA
+        parser.error(f"--device: got {options.device!r}: {str(error).splitlines()[0]}")
+    started, rows = time.perf_counter(), []
     with Progress(console(stderr=True)) as progress:
         for resolution in options.resolution:
             progress(f"{options.images} images of {resolution}x{resolution}")

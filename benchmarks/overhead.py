@@ -329,11 +329,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--compile", action="store_true", help="torch.compile the first layer too: a minute or two")
     options = command.parsed(parser, arguments)
     started, device = time.perf_counter(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = subjects(device, options.only, options.compile)
+    if not chosen:
+        parser.error(f"--only: no row's name holds any of {', '.join(options.only)}")
     screen, rows, threads = console(), [], torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with Progress(console(stderr=True)) as progress:
-            for subject in subjects(device, options.only, options.compile):
+            for subject in chosen:
                 progress(f"{subject.name}, {subject.mode}")
                 rows += measure(subject, options.rounds, options.calls, device)
     finally:

@@ -113,11 +113,16 @@ def together(named: Sequence[tuple[str, Report]]) -> list[tuple[str, Report]]:
 
 
 def _joined(group: Sequence[Report]) -> Report:
-    if len(group) == 1:
-        return group[0]
     rows = keyed((row for report in group for row in report.results), threads=True)
     took = [report.elapsed_s for report in group if report.elapsed_s is not None]
     return replace(group[0], results=list(rows.values()), elapsed_s=sum(took) if took else None)
+
+
+def within_noise(row: Row, largest: float | None) -> bool:
+    """Whether a ratio is as far from 1 as two runs of plain PyTorch are; `largest` noise of the run: of rows whose own
+    rounds have not measured any."""
+    noise = largest if row.noise is None else row.noise
+    return row.ratio is not None and row.provider != "eager" and noise is not None and abs(row.ratio - 1.0) <= noise
 
 
 def noise_of(report: Report) -> float | None:

@@ -78,9 +78,8 @@ def _numbers(row: Row, largest: float | None) -> list[str]:
     assert row.median_s is not None
     ratio = spread = ""
     if row.ratio is not None and row.ratio_p20 is not None and row.ratio_p80 is not None:
-        noise = largest if row.noise is None else row.noise
-        same = row.provider != "eager" and noise is not None and abs(row.ratio - 1.0) <= noise
-        ratio, spread = f"{'~' * same}{row.ratio:.2f}", f"{row.ratio_p20:.2f}..{row.ratio_p80:.2f}"
+        mark = "~" * runs.within_noise(row, largest)
+        ratio, spread = f"{mark}{row.ratio:.2f}", f"{row.ratio_p20:.2f}..{row.ratio_p80:.2f}"
     return [
         seconds(row.median_s),
         f"{seconds(row.p20_s)}..{seconds(row.p80_s)}" if row.p20_s and row.p80_s else "",
@@ -117,12 +116,16 @@ def _footer(report: Report) -> Text:
             f"\nof floor: the least time by the machine's ceilings ({flops:.0f} GFLOP/s of a matrix product, "
             f"{copied:.1f} GB/s of a copy, {launch:.1f} us an op), in parts of the median."
         )
+    busy = ""
+    before, cores = (machine.get("conditions") or [{}])[0].get("load"), machine.get("cores")
+    if before and cores and before > 1.25 * cores:  # a run of ours just before leaves its own load
+        busy = f"\nwarning: the machine was busy when this began, load {before:.1f} on {cores} cores: measure in quiet."
     took = "" if report.elapsed_s is None else f"; took {report.elapsed_s:.0f} s"
     return Text(
         f"{machine.get('device')}, {machine.get('threads')} threads, float32 convolutions in "
         f"{machine.get('fp32_precision')}; torch {versions.get('torch')}{took}.\n"
         "x eager: times faster than plain PyTorch in NCHW, in the same run. error: against float64. "
         "peak: memory above parameters, gradients, optimiser state and inputs."
-        f"{floor}{noise}",
+        f"{floor}{noise}{busy}",
         style="dim",
     )

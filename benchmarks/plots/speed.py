@@ -47,7 +47,11 @@ RATE = Quantity(
     "images / s (median, whiskers p20 to p80)",
     _rate,
     lambda row: seconds(row.median_s or 0.0),
-    lambda row: "" if row.ratio is None or row.provider == "eager" else f"{row.ratio:.2f}×  ",
+    lambda row: (
+        ""
+        if row.ratio is None or row.provider == "eager"
+        else f"{'~' * runs.within_noise(row, None)}{row.ratio:.2f}×  "
+    ),
 )
 PEAK = Quantity("peak memory, MiB", _peak, lambda row: size(row.peak_bytes or 0))
 
@@ -98,7 +102,9 @@ def _title(report: Report) -> str:
 def _told(report: Report, quantity: Quantity) -> str:
     if quantity is PEAK:
         return "Memory above parameters, gradients, optimiser state and inputs."
-    return f"Bold: times faster than {baseline(report.results)} in the same run. {style.checked(report)}"
+    told = f"Bold: times faster than {baseline(report.results)} in the same run. {style.checked(report)}"
+    again = any(row.provider == runs.AGAIN for row in report.results)
+    return told + "\n~: within the noise, which eager again, plain PyTorch a second time, measures." * again
 
 
 def baseline(rows: Sequence[Row]) -> str:

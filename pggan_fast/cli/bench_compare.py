@@ -36,7 +36,7 @@ class Command:
     b: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="B")]
     """What it is."""
     fail_below: Annotated[float | None, _option("TIMES")] = None
-    """Exit with 1 where a case's ratio fell below this part of A's (0.7, say), or B's result is wrong."""
+    """Exit with 1 where a ratio fell below this part of A's (0.7, say) and by more than the noise, or B is wrong."""
     turns: Annotated[int, tyro.conf.arg(metavar="N")] = 2
     """Of commits: runs of each, A B A B; how far they are apart counts as noise."""
     preset: Annotated[Literal["quick", "full", "layers", "growth", "peers"] | None, _option("PRESET")] = None

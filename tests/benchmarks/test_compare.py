@@ -65,9 +65,11 @@ def test_ratios_of_runs_that_have_none_come_from_the_samples():
     assert (change.a.ratio, change.b.ratio, change.verdict) == (2.0, 4.0, "faster")
 
 
-def test_the_noise_of_both_counts_the_rows_own_then_the_runs_then_the_spread():
-    a, b = row("G", 2.0, p20=1.0, p80=4.0, noise=0.02), row("G", 2.3, noise=0.02)
-    assert verdicts(run(a), run(b)) == {"G": "faster"}  # 15 %, against 4: the spread is no longer asked
+def test_the_noise_of_both_counts_the_rows_own_or_the_runs_and_the_spread():
+    a, b = row("G", 2.0, noise=0.02), row("G", 2.3, noise=0.02)
+    assert verdicts(run(a), run(b)) == {"G": "faster"}  # 15 %, against 4
+    wide = row("G", 2.0, p80=2.4, noise=0.02)  # two runs of few rounds that agree by chance
+    assert verdicts(run(wide), run(b)) == {"G": "no difference"}
     assert verdicts(run(a), run(row("G", 2.3, noise=0.15))) == {"G": "no difference"}
     other = row("D", 1.0, noise=0.2)  # the largest of the run holds for rows without one
     assert verdicts(run(row("G", 2.0), other), run(row("G", 2.3), other))["G"] == "no difference"
@@ -101,6 +103,8 @@ def test_below_a_limit():
     b.results[2].failed = True
     assert [change.key.case for change in compare.below(compare.reports(a, b), 0.7)] == ["x", "G"]
     assert compare.below(compare.reports(a, a), 0.99) == []
+    noisy = run(row("G", 1.3, noise=0.9))
+    assert compare.below(compare.reports(a, noisy), 0.7) == []
 
 
 def test_the_table_tells_ratios_times_and_reasons(report):
