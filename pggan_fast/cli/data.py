@@ -32,8 +32,8 @@ class Convert:
     """Make a ZIP of PNGs, as StyleGAN's tools have it, of any images.
 
     The same bytes for any number of workers. A run that was stopped goes on where it was when it is started again. What
-    is no image, broken, giant or too small is skipped, counted, and listed in DEST.skipped.tsv; DEST.sheet.png shows
-    some of what was written.
+    is no image, broken, giant or too small is skipped, counted, and listed beside FILE.zip in FILE.skipped.tsv;
+    FILE.sheet.png shows some of what was written.
     """
 
     source: Annotated[Path, _option("PATH")]

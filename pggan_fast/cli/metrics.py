@@ -66,6 +66,9 @@ class Command:
     dataset: Annotated[DatasetName | None, _option("NAME")] = None
     """What the reals are (celeba, celebahq, lsun-bedroom, lsun-cat, lsun-church): shows published numbers beside."""
 
+    def __post_init__(self) -> None:
+        self._level: str | None = None  # of reals, where it is not that of their files
+
     def run(self) -> int:
         names = self._names()
         self._check()
@@ -88,6 +91,8 @@ class Command:
             from pggan_fast.cli import metrics_table
 
             for result in results:
+                if self._level is not None:
+                    result.notes.append(self._level)
                 if self.outdir is not None:
                     about = {"data": _text(self.data), "seed": self.seed, "mirror": self.mirror, "batch": batch}
                     network = None if fakes is None else fakes.name
@@ -143,6 +148,9 @@ class Command:
         if self.data is not None:
             dataset = open_dataset(self.data)
             level = None if G is None or G.levels.resolution not in dataset.resolutions else G.levels.resolution
+            if level not in (None, dataset.resolution):
+                whole = f"{dataset.resolution}x{dataset.resolution}"
+                self._level = f"reals at {level}x{level}, the network's resolution, made from {whole}"
             reals = Reals(Level(dataset, level), seed=self.seed, mirror=self.mirror, name=str(self.data))
         if self.images is not None:
             return Reals(Level(open_dataset(self.images)), seed=self.seed, name=str(self.images)), reals

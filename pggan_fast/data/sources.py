@@ -127,7 +127,9 @@ def _walk(root: Path) -> Iterator[tuple[str, str | None]]:
             yield prefix.rstrip("/") or ".", error.strerror or str(error)
             continue
         for entry in entries:
-            if _is_folder(entry):
+            if entry.name.startswith("."):  # other programs' notes, as ._x.png of macOS
+                yield prefix + entry.name, "hidden"
+            elif _is_folder(entry):
                 (links if entry.is_symlink() else folders).append((folder / entry.name, f"{prefix}{entry.name}/"))
             else:
                 yield prefix + entry.name, None

@@ -130,6 +130,8 @@ def test_reals_are_taken_at_the_networks_resolution(tmp_path: Path) -> None:
             call("--network", tmp_path / "x", "--data", tmp_path / data, "--metrics", "fd20", "--outdir", tmp_path) == 0
         )
         values.append(lines(tmp_path)["fd20"]["results"])
+        notes = lines(tmp_path)["fd20"]["notes"]
+        assert any("made from 32x32" in note for note in notes) == (data == "x.zip")
     assert values[0] == values[1]
 
 

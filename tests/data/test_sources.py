@@ -66,6 +66,8 @@ def test_folders_are_read_in_order_with_links_but_without_loops(tmp_path: Path) 
     os.symlink(root / "a" / "00.png", root / "again.png")
     os.symlink("nowhere", root / "broken.png")
     os.mkfifo(root / "pipe")
+    folder_of(root / ".trash", 1)
+    (root / "a" / "._00.png").write_bytes(file_of(pixels(8)))
     source = open_source(root)
     assert source.names == [
         "a/00.png",
@@ -82,6 +84,8 @@ def test_folders_are_read_in_order_with_links_but_without_loops(tmp_path: Path) 
         "broken.png": "unreadable",
         "self": "unreadable",
         "pipe": "not a file",
+        ".trash": "unreadable",
+        "a/._00.png": "unreadable",
     }
 
 
