@@ -21,11 +21,11 @@ from convert.test_families import files, pair
 from convert.test_official import Case
 from fuzz.hunt import Reader
 from fuzz.mutations import Sample, text_of
-from pggan_fast.benchmarks import compare, growth, page, plot, schema, table
+from pggan_fast.benchmarks import compare, growth, page, schema, table
 from pggan_fast.benchmarks.schema import Report, Row
 from rich.console import Console
 
-from pggan_fast import cli, convert, networks
+from pggan_fast import cli, convert, drawing, networks
 from pggan_fast.backends import tables
 from pggan_fast.convert import ConversionError
 from pggan_fast.data.errors import DataError
@@ -223,11 +223,11 @@ def draw_results(path: Path) -> None:
 
 @contextlib.contextmanager
 def _no_pictures() -> Any:
-    before, plot.available = plot.available, lambda: False
+    before, drawing.available = drawing.available, lambda: False
     try:
         yield
     finally:
-        plot.available = before
+        drawing.available = before
 
 
 def _no_escapes(text: str) -> None:

@@ -116,7 +116,7 @@ def _plain_conv(x: Tensor, w: Tensor, adjoint: bool) -> Tensor:
     if k == 1 and _is_planes(x):
         matrix = w[:, :, 0, 0].t() if adjoint else w[:, :, 0, 0]
         y = layout.empty((len(x), len(matrix), *x.shape[2:]), x, False)  # in large pages
-        torch.bmm(matrix.expand(len(x), -1, -1), x.flatten(2), out=y.view(*y.shape[:2], -1))
+        torch.bmm(matrix.expand(len(x), -1, -1), x.flatten(2), out=y.flatten(2))
         return y
     if adjoint:  # as eager's backward does it: its sums round less than conv_transpose2d's
         n, c, h, width = x.shape
