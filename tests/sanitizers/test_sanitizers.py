@@ -146,6 +146,7 @@ def startable(command: list[str]) -> list[str]:
     pytest.skip(f"the driver does not start here: {told.stderr[-400:]}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", [ADDRESS, THREAD], ids=named)
 def test_every_kernel_is_clean_in_threads(drivers: dict[Path, list[str]], variant: Variant) -> None:
     done = driver(drivers, variant)

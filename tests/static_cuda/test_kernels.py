@@ -67,6 +67,7 @@ def test_the_launches_know_the_chip() -> None:
     assert all(launch.shared <= launch.opted for some in large.values() for launch in some)
 
 
+@pytest.mark.slow
 def test_a_launch_that_does_not_ask_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     found = launches.by_kernel(90, ["bfloat16"])
     kernel, some = next((k, n) for k, n in found.items() if any(launch.shared > gate.UNASKED for launch in n))
