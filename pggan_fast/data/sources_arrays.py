@@ -24,6 +24,7 @@ from pggan_fast.data.sources import Source, _stamp
 from pggan_fast.errors import line
 
 _MOST = 1 << 31  # bytes of an array that is unpacked into memory
+_PART = 1 << 24
 _MOST_BATCH = 1 << 28  # of a batch of CIFAR's; the largest of CIFAR-100 has 155 million
 _IDX = {1: "idx1", 3: "idx3"}
 
@@ -95,13 +96,15 @@ def _idx(path: Path, dims: int) -> npt.NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8, offset=head).reshape(shape)
 
 
-def unpacked(path: Path) -> bytes:
+def unpacked(path: Path) -> bytearray:
     """A file's bytes, gunzipped where they are a gzip's. Raises DataError, OSError."""
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
+    data = bytearray()
     try:
         with gzip.open(path) if packed else open(path, "rb") as stream:
-            data = stream.read(_MOST + 1)
+            while len(data) <= _MOST and (part := stream.read(_PART)):  # one read of all would ask for all its memory
+                data += part
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: not a whole gzip file: {line(error)}") from None
     if len(data) > _MOST:

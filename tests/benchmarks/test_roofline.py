@@ -83,7 +83,7 @@ def test_the_structure_says_what_the_kernels_multiply(name: str) -> None:
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """One small case, a step, at ceilings that make its floor two seconds of products."""
     of_step = work("step", 4, 4, form="tiles").flops
-    made_up = Ceilings(of_step / 2, 1e20, 1e-30)
+    made_up = Ceilings(of_step / 2, 1e20, 1e-20)
     monkeypatch.setattr(roofline, "measure", lambda device: made_up)
     monkeypatch.setattr(roofline, "cases", lambda: iter([roofline.step(4, 4)]))
     path = tmp_path / "roofline.json"
