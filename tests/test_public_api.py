@@ -29,7 +29,9 @@ def documented() -> dict[str, list[str]]:
 def exporter(path: str) -> str | None:
     """The outermost package that has the last name of a path in its `__all__`: pages name where things are defined."""
     *parts, name = path.split(".")
-    if isinstance(getattr(importlib.import_module(".".join(parts)), name), ModuleType):
+    if isinstance(
+        getattr(importlib.import_module(".".join(parts)), name, importlib), ModuleType
+    ):  # maybe not yet imported
         return None
     modules = [".".join(parts[: at + 1]) for at in range(len(parts))]
     return next((m for m in modules if name in getattr(importlib.import_module(m), "__all__", ())), None)
