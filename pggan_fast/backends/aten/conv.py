@@ -234,8 +234,8 @@ def _product_over_images(x: Tensor, dy: Tensor) -> Tensor:
 
 
 def _images_apart(x: Tensor, dy: Tensor) -> bool:
-    """Whether products [C, Cin], one for each image, are less to write than copies as [pixels, channels]; of a few numbers
-    they are sums in one long row, which round more."""
+    """Whether products [C, Cin], one for each image, are less to write than copies as [pixels, channels]; those of a
+    few numbers are sums in one long row, which round more."""
     c, cin, pixels = dy.shape[1], x.shape[1], dy.shape[2] * dy.shape[3]
     return x.is_cpu and x.is_contiguous() and dy.is_contiguous() and 16 <= c * cin <= pixels * (c + cin)
 
