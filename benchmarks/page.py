@@ -17,8 +17,8 @@ from pggan_fast import drawing, pages
 HOW = (
     "Every provider holds the same weights and inputs, and its results are checked before anything is timed. "
     "Providers are timed in turns, round by round; times are medians, with the 20th and the 80th percentile. "
-    "Ratios are of the medians of the same run, so that a slow phase of the machine holds both. Peak memory is above "
-    "parameters, gradients, optimiser state and inputs."
+    "A ratio is the median of the ratios within each round, beside their 20th and 80th percentile, so that a slow phase of "
+    "the machine holds both. Peak memory is above parameters, gradients, optimiser state and inputs."
 )
 HEAD = (
     "case", "size", "dtype", "provider", "median", "p20..p80", "runs", "images/s", "times faster", "p20..p80", "noise",

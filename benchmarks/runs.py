@@ -59,26 +59,26 @@ def baselines(rows: Iterable[Row]) -> list[str]:
 def against_baseline(rows: Sequence[Row]) -> dict[int, stats.Spread]:
     """Times faster than the baseline of the same run, by the row's place; rows that have no such ratio are left out.
 
-    The run's own ratio where it has one; else that of the samples, where both took as many.
+    Of the samples where both took as many, whatever the run itself says (files of earlier versions tell the ratio of the
+    medians); else the run's own.
     """
     names = baselines(rows)
     base = {_place(row): row for row in rows if names and row.provider == names[0]}
     found = {}
     for at, row in enumerate(rows):
         other = base.get(_place(row)) or base.get((*_place(row)[:-1], None))  # torch.compile's mode is not eager's
-        if row.ratio is not None and row.median_s is not None:
-            found[at] = stats.Spread(row.ratio, row.ratio_p20 or row.ratio, row.ratio_p80 or row.ratio)
-        elif other is not None and row.samples and len(row.samples) == len(other.samples):
+        if other is not None and row.samples and len(row.samples) == len(other.samples):
             found[at] = stats.speedup(other.samples, row.samples)
+        elif row.ratio is not None and row.median_s is not None:
+            found[at] = stats.Spread(row.ratio, row.ratio_p20 or row.ratio, row.ratio_p80 or row.ratio)
     return found
 
 
 def filled(report: Report) -> Report:
-    """The run with the ratios that it does not tell itself, but whose samples it has."""
-    ratios, base = against_baseline(report.results), baselines(report.results)
-    rows = list(report.results)
-    for at, (ratio, p20, p80) in ratios.items():
-        if rows[at].ratio is None and rows[at].provider not in base:
+    """The run with the ratios of its samples; a baseline has none, unless the run says so."""
+    base, rows = baselines(report.results), list(report.results)
+    for at, (ratio, p20, p80) in against_baseline(rows).items():
+        if rows[at].ratio is not None or rows[at].provider not in base:
             rows[at] = replace(rows[at], ratio=ratio, ratio_p20=p20, ratio_p80=p80)
     return replace(report, results=rows)
 

@@ -37,7 +37,7 @@ class Row:
     peak_bytes: int | None = None  # above parameters, gradients, optimiser state and inputs
     error: float | None = None  # worst tensor, against the float64 reference: max|a - ref| / max|ref|, see gate.errors
     error_limit: float | None = None  # what the gate allowed for that tensor
-    ratio: float | None = None  # times faster than eager
+    ratio: float | None = None  # times faster than eager, see stats.speedup
     ratio_p20: float | None = None
     ratio_p80: float | None = None
     first_call_s: float | None = None  # the first run: compiling, choosing kernels, creating primitives

@@ -25,13 +25,12 @@ def spread(samples: Sequence[float]) -> Spread:
 def speedup(baseline: Sequence[float], ours: Sequence[float]) -> Spread:
     """How many times faster `ours` is than `baseline` (above 1: faster), from samples taken in turns.
 
-    median: ratio of the two medians. p20, p80: percentiles of the ratios within each round, so a slow phase of the
-    machine, which holds both of a round, does not widen them.
+    All three are of the ratios within each round, so that a slow phase of the machine, which holds both of a round,
+    neither moves nor widens them. The median is not the ratio of the two medians, which may lie outside of p20..p80.
     """
     if len(baseline) != len(ours):
         raise ValueError(f"samples: got {len(baseline)} of the baseline and {len(ours)}, expected pairs")
-    within = spread([b / o for b, o in zip(baseline, ours, strict=True)])
-    return Spread(spread(baseline).median / spread(ours).median, within.p20, within.p80)
+    return spread([b / o for b, o in zip(baseline, ours, strict=True)])
 
 
 def noise(baseline: Sequence[float], again: Sequence[float]) -> float:

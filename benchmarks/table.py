@@ -124,7 +124,7 @@ def _footer(report: Report) -> Text:
     return Text(
         f"{machine.get('device')}, {machine.get('threads')} threads, float32 convolutions in "
         f"{machine.get('fp32_precision')}; torch {versions.get('torch')}{took}.\n"
-        "x eager: times faster than plain PyTorch in NCHW, in the same run. error: against float64. "
+        "x eager: times faster than plain PyTorch in NCHW, the median of the ratios within each round. error: against float64. "
         "peak: memory above parameters, gradients, optimiser state and inputs."
         f"{floor}{noise}{busy}",
         style="dim",

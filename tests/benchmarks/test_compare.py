@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-from pggan_fast.benchmarks import compare, schema
+from pggan_fast.benchmarks import compare, runs, schema
 from pggan_fast.benchmarks.schema import Report, Row
 from rich.console import Console
 
@@ -63,6 +63,15 @@ def test_ratios_of_runs_that_have_none_come_from_the_samples():
 
     (change,) = compare.reports(of(1.0), of(0.5))
     assert (change.a.ratio, change.b.ratio, change.verdict) == (2.0, 4.0, "faster")
+
+
+def test_ratios_of_the_samples_come_before_what_a_file_tells():
+    """A file that has the ratio of the medians, 10, beside the spread of the rounds, 1 to 2.8."""
+    rows = [row("G", 1.0, "eager"), row("G", 10.0, p20=1.0, p80=2.8)]
+    rows[0].samples, rows[1].samples = [1.0, 1.0, 10.0, 10.0, 10.0], [1.0, 1.0, 1.0, 10.0, 10.0]
+    (change,) = compare.reports(run(*rows), run(*rows))
+    assert change.a.ratio == pytest.approx(1.0)
+    assert runs.filled(run(*rows)).results[1].ratio == pytest.approx(1.0)
 
 
 def test_the_noise_of_both_counts_the_rows_own_or_the_runs_and_the_spread():
