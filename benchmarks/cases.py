@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pggan_fast.benchmarks.peers.training import PEERS
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pggan_fast.data import faces
+from pggan_fast.errors import counted, few
 
 MODES = {
     "forward": "without gradients",
@@ -53,7 +55,7 @@ class Case:
 
     @property
     def title(self) -> str:
-        threads = "" if self.threads is None else f", {self.threads} thread{'s' * (self.threads > 1)}"
+        threads = "" if self.threads is None else f", {counted(self.threads, 'thread')}"
         return f"{self.name} {self.resolution}x{self.resolution} batch {self.batch}{threads}"
 
     @property
@@ -147,7 +149,19 @@ def matching(patterns: Sequence[str]) -> list[str]:
     return [name for name in CASES if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 
-def units(
+def units(preset: str, device: torch.device, dtype: torch.dtype, **options: Sequence[Any]) -> list[Unit]:
+    """Those of `candidates` that there are."""
+    return [unit for unit, reason in candidates(preset, device, dtype, **options).items() if reason is None]
+
+
+def left_out(found: Mapping[Unit, str | None]) -> list[str]:
+    """The names of `candidates` that exist at none of their sizes, and why."""
+    there = {unit[0].name for unit, reason in found.items() if reason is None}
+    lost = {unit[0].name: reason for unit, reason in found.items() if unit[0].name not in there}
+    return [f"{name}: {reason}" for name, reason in lost.items()]
+
+
+def candidates(
     preset: str,
     device: torch.device,
     dtype: torch.dtype,
@@ -156,28 +170,34 @@ def units(
     resolutions: Sequence[int] = (),
     batches: Sequence[int] = (),
     threads: Sequence[int] = (),
-) -> list[Unit]:
-    """The units of a preset, training steps first; each of the others replaces what the preset says.
+) -> dict[Unit, str | None]:
+    """The units of a preset, training steps first, and why there is none such at this size; each of the others replaces
+    what the preset says.
 
-    Cases that the preset has not are measured at the sizes of its G.forward. What does not exist at a size is left out.
+    Cases that the preset has not are measured at the sizes of its G.forward, or at `resolutions` where it has not that
+    either. Raises ValueError for names that have no size by either.
     """
     rows = PRESETS[preset](device)
     if names:
         sizes = list(dict.fromkeys((r, n) for kind, r, n in rows if kind == ("G.forward",)))
+        sizes = sizes or [(r, default_batch(r, device)) for r in resolutions]
         known = {name for kind, _, _ in rows for name in kind}
+        unsized = [name for name in names if name not in known]
+        if unsized and not sizes:
+            raise ValueError(f"the preset {preset} has no size for {few(unsized)}; --resolution tells one")
         rows = [(tuple(name for name in kind if name in names), r, n) for kind, r, n in rows]
-        rows += [((name,), r, n) for name in names if name not in known for r, n in sizes]
+        rows += [((name,), r, n) for name in unsized for r, n in sizes]
     if resolutions:
         kinds = list(dict.fromkeys(kind for kind, _, _ in rows))
         of = {(kind, resolution): n for kind, resolution, n in rows}
         rows = [(k, r, of.get((k, r), default_batch(r, device))) for k in kinds for r in resolutions]
-    result: list[Unit] = []
+    result: dict[Unit, str | None] = {}
     for kind, resolution, size in rows:
         for batch in batches or [size]:
             for count in (*threads,) or (None,):
                 unit = tuple(Case(name, resolution, batch, dtype, device, count) for name in kind)
-                if unit and unit not in result and unit[0].reason() is None:
-                    result.append(unit)
+                if unit:
+                    result[unit] = unit[0].reason()
     return result
 
 

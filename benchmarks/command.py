@@ -15,9 +15,9 @@ from pggan_fast.backends import report
 
 def positive(text: str) -> int:
     """An argument of a command."""
-    if (value := int(text)) < 1:
-        raise ValueError(text)
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 1 on")
+    return int(text)
 
 
 def parser(name: str, description: str | None) -> argparse.ArgumentParser:

@@ -128,10 +128,11 @@ def changes(a: Side, b: Side) -> list[Change]:
 
 
 def differences(a: Report, b: Report) -> list[str]:
-    """One line for each fact of the machine, and of torch, that is not the same in both."""
+    """A line for each run that is not whole, and for each fact of the machine, and of torch, that is not the same."""
+    cut = [f"warning: {side} was {runs.UNFINISHED}" for side, run in (("A", a), ("B", b)) if run.interrupted]
     facts: list[tuple[str, Any, Any]] = [(name, a.machine.get(name), b.machine.get(name)) for name in FACTS]
     facts.append(("torch", a.versions.get("torch"), b.versions.get("torch")))
-    return [
+    return cut + [
         f"warning: {name}: A {was}, B {now}: absolute times do not compare, ratios only roughly"
         for name, was, now in facts
         if was != now
@@ -176,9 +177,7 @@ def render(found: Sequence[Change], titles: tuple[str, str], notes: Sequence[str
 
 def title(report: Report, name: str) -> str:
     commit = f", commit {report.commit[:10]}" if report.commit else ""
-    machine = report.machine
-    where = f"{machine.get('device')}, {machine.get('threads')} threads"
-    return f"{name}{commit}, {where}, torch {report.versions.get('torch')}"
+    return f"{name}{commit}, {runs.where(report)}, torch {report.versions.get('torch')}"
 
 
 def named(change: Change) -> str:

@@ -6,12 +6,13 @@ are assumed shares of the chip's data sheet. It says where a fused layer can win
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import torch
+from pggan_fast.benchmarks import runs
 from pggan_fast.benchmarks.ceilings import Ceilings, floor, least_form, measure
-from pggan_fast.benchmarks.schema import Row
+from pggan_fast.benchmarks.schema import Report, Row
 from pggan_fast.benchmarks.table import seconds
 from pggan_fast.benchmarks.work import Layer, Part, Work, chain_of, work
 from rich import box
@@ -157,38 +158,73 @@ def _cast(elements: int, size: int, wide: int) -> list[Part]:
     return [_pass("cast", (size + wide) * elements)] if size < wide else []
 
 
+# The suite's cases of layers, by network and kind of layer.
+LAYERS = {
+    "G": {"conv_up": "up", "conv": "conv", "to_rgb": "to_rgb", "dense": "dense"},
+    "D": {"conv_down": "down", "from_rgb": "from_rgb"},
+}
+CASES = tuple(f"{case}.forward" for case in (*LAYERS, *LAYERS["G"].values(), *LAYERS["D"].values()))
+
+
 def case_of(name: str, layer: str) -> tuple[str, int] | None:
     """The suite's case of a layer of "G" or "D" and its resolution; None where it has none."""
     level, _, kind = layer.partition(".")
-    cases = {
-        "G": {"conv_up": "up", "conv": "conv", "to_rgb": "to_rgb", "dense": "dense"},
-        "D": {"conv_down": "down", "from_rgb": "from_rgb"},
-    }
-    case = cases[name].get(kind)
+    case = LAYERS[name].get(kind)
     return None if case is None else (f"{case}.forward", int(level.partition("x")[0]))
 
 
-def render(
-    chip: Chip, name: str, resolution: int, batch: int, dtype: torch.dtype, measured: Sequence[Row] = ()
-) -> Table:
-    """The predictions as a table whose title begins with PREDICTED.
+def asked(name: str, layer: str, cases: Collection[str]) -> bool:
+    """Whether a layer of "G" or "D" is in one of `cases` of CASES, networks or layers; without any all are."""
+    case = case_of(name, layer)
+    return not cases or f"{name}.forward" in cases or (case is not None and case[0] in cases)
 
-    measured: rows of a report, whose layer cases of this batch and dtype, providers eager and auto, are set beside.
+
+def render(
+    chip: Chip,
+    name: str,
+    resolution: int,
+    batch: int,
+    dtype: torch.dtype,
+    measured: Report | None = None,
+    cases: Collection[str] = (),
+) -> Table | None:
+    """The predictions as a table whose title begins with PREDICTED; None where the network has no layer of `cases`.
+
+    measured: a run, whose layer cases of this batch and dtype, providers eager and auto, are set beside; of several
+    numbers of threads the largest. The title names its machine.
     """
+    found = [row for row in predict(chip, name, resolution, batch, dtype) if asked(name, row.layer, cases)]
+    if not found:
+        return None
     of = str(dtype).removeprefix("torch.")
     title = f"PREDICTED, not measured: {name} forward {resolution}x{resolution} x{batch} {of}, {chip.title}"
-    drawn = Table(title=title, caption=_assumptions(chip, bool(measured)), box=box.ASCII2, pad_edge=False)
-    beside = ("measured plain", "measured ours", "measured x") if measured else ()
+    beside: tuple[str, ...] = ()
+    rows: list[Row] = []
+    if measured is not None:
+        beside = ("measured plain", "measured ours", "measured x")
+        rows = [row for row in measured.results if (row.batch, row.dtype) == (batch, of)]
+        threads = max((row.threads for row in rows if row.threads), default=None)
+        rows = [row for row in rows if row.threads == threads]
+        title += f"; beside it MEASURED on {runs.where(measured, threads)}"
+        if not rows:
+            title += f", which has no row of batch {batch} in {of}"
+    drawn = Table(title=title, caption=_assumptions(chip), box=box.ASCII2, pad_edge=False)
     for column in ("layer", "plain", "ours", "x plain", "bound", *beside):
         drawn.add_column(column, justify="left" if column in ("layer", "bound") else "right", no_wrap=True)
-    medians = {(r.case, r.resolution, r.provider): r.median_s for r in measured if (r.batch, r.dtype) == (batch, of)}
-    found = predict(chip, name, resolution, batch, dtype)
+    medians = {(row.case, row.resolution, row.provider): row.median_s for row in rows}
     for row in found:
         cells = [row.layer, seconds(row.plain_s), seconds(row.ours_s), f"{row.ratio:.2f}", row.bound]
-        drawn.add_row(*cells, *(_measured(case_of(name, row.layer), medians) if measured else ()))
+        drawn.add_row(*cells, *(_measured(case_of(name, row.layer), medians) if beside else ()))
     plain, ours = sum(row.plain_s for row in found), sum(row.ours_s for row in found)
     drawn.add_section()
-    drawn.add_row("all", seconds(plain), seconds(ours), f"{plain / ours:.2f}", "", *("" for _ in beside))
+    drawn.add_row(
+        "all of these" if cases else "all",
+        seconds(plain),
+        seconds(ours),
+        f"{plain / ours:.2f}",
+        "",
+        *("" for _ in beside),
+    )
     return drawn
 
 
@@ -198,8 +234,8 @@ def _measured(case: tuple[str, int] | None, medians: dict[tuple[str, int, str], 
     return ["" if plain is None else seconds(plain), "" if ours is None else seconds(ours), ratio]
 
 
-def _assumptions(chip: Chip, measured: bool) -> str:
+def _assumptions(chip: Chip) -> str:
     rates = f"launches of {seconds(chip.launch_s)}; ours multiplies in {chip.form}, one kernel a layer"
     if chip.name != HERE:
         rates = f"assumed {chip.products_share:.0%} of peak products, {chip.memory_share:.0%} of bandwidth, {rates}"
-    return rates + ("; measured: of a report, on its own machine" if measured else "")
+    return rates

@@ -17,8 +17,9 @@ from pggan_fast import drawing, pages
 HOW = (
     "Every provider holds the same weights and inputs, and its results are checked before anything is timed. "
     "Providers are timed in turns, round by round; times are medians, with the 20th and the 80th percentile. "
-    "A ratio is the median of the ratios within each round, beside their 20th and 80th percentile, so that a slow phase of "
-    "the machine holds both. Peak memory is above parameters, gradients, optimiser state and inputs."
+    "A ratio is the median of the ratios within each round, beside their 20th and 80th percentile, so that a slow phase "
+    "of the machine holds both. Peak memory is above parameters, gradients, optimiser state and inputs. ~: a ratio "
+    "as far from 1 as two runs of plain PyTorch are, so no difference."
 )
 HEAD = (
     "case", "size", "dtype", "provider", "median", "p20..p80", "runs", "images/s", "times faster", "p20..p80", "noise",
@@ -76,7 +77,8 @@ def _section(section: Section) -> list[str]:
         lines = pages.table(growth.HEAD, map(growth.cells, section.growths), dense=True)
         parts += [pages.folded(f"{len(section.growths)} fits, {len(told)} of them bend", lines)]
         parts += [pages.folded("why they bend", "\n".join(map(pages.paragraph, told)))] if told else []
-    rows = [_cells(row) for row in ordered(report.results) if row.median_s is not None]
+    largest = runs.noise_of(report)
+    rows = [_cells(row, largest) for row in ordered(report.results) if row.median_s is not None]
     parts += [pages.heading("Every number", 3)]
     parts += [pages.folded(f"{len(rows)} rows", pages.table(_head(report), rows, dense=True))]
     return parts
@@ -96,6 +98,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
     told += [(name, str(value)) for name, value in given if value is not None]
     if report.elapsed_s is not None:
         told.append(("took", f"{report.elapsed_s:.0f} s"))
+    if report.interrupted:
+        told.append(("whole", f"no: {runs.UNFINISHED}"))
     told.append(("ratios", f"times faster than {speed.baseline(report.results)} in the same run"))
     told.append(("checked", style.checked(report)))
     noise = runs.noise_of(report)
@@ -137,7 +141,8 @@ def _head(report: Report) -> list[str]:
     return [f"x {of}" if name == "times faster" else name for name in HEAD]
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Row, largest: float | None) -> list[str]:
+    """`largest` noise of the run: of rows whose own rounds have not measured any."""
     assert row.median_s is not None
     noise, floor = row.noise, row.floor_s
     return [
@@ -149,7 +154,7 @@ def _cells(row: Row) -> list[str]:
         f"{seconds(row.p20_s)}..{seconds(row.p80_s)}" if row.p20_s and row.p80_s else "",
         str(len(row.samples)),
         f"{row.images_per_s:.3g}" if row.images_per_s else "",
-        "" if row.ratio is None else f"{row.ratio:.2f}",
+        runs.ratio_text(row, largest),
         f"{row.ratio_p20:.2f}..{row.ratio_p80:.2f}" if row.ratio_p20 and row.ratio_p80 else "",
         "" if noise is None else f"{100 * noise:.1f} %",
         "" if floor is None else f"{100 * floor / row.median_s:.0f} %",

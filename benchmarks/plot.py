@@ -21,7 +21,8 @@ def draw(report: Report, path: Path) -> None:
     """
     if is_curve(report):
         above, below = speed.ratios(report), speed.memory_parts(report)
-        told = f"eager: plain PyTorch in NCHW, in the same run; p20 to p80. {style.checked(report)}"
+        told = f"{speed.CURVES}\nBelow: peak memory over eager's. eager: plain PyTorch in NCHW, in the same run. "
+        told += style.checked(report)
         title = f"pggan_fast against plain PyTorch: {style.machine(report)}"
         figure = style.grid([*above, *below], title, told, columns=len(above), legend=True)
     else:

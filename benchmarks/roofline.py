@@ -34,6 +34,7 @@ from torch.utils.flop_counter import flop_registry
 
 import pggan_fast
 from pggan_fast.backends import cpu, cpu_stage, registry, tiled
+from pggan_fast.errors import counted
 from pggan_fast.models import Discriminator, Generator
 from pggan_fast.ops import _register
 from pggan_fast.training.step import d_step, g_step
@@ -237,7 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
     screen.print(drawn)
     screen.print(
         f"ceilings: {ceilings.flops / 1e9:.0f} GFLOP/s of matrix products, {ceilings.bytes / 1e9:.1f} GB/s of a copy, "
-        f"{seconds(ceilings.launch_s)} of an op, {torch.get_num_threads()} threads; "
+        f"{seconds(ceilings.launch_s)} of an op, {counted(torch.get_num_threads(), 'thread')}; "
         f"took {time.perf_counter() - started:.0f} s"
     )
     command.save(options.json, rows, CPU, started, ceilings.to_dict())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ SAME = ("versions", "commit", "seed")
 
 
 class RunFile:
-    """`begun` finds what an earlier run has left, `start` writes the first line of a new one, `keep` appends."""
+    """`begun` finds what an earlier run has left, `start` writes the first line of a new one, `keep` appends rows and
+    `close` the last line."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,18 +37,29 @@ class RunFile:
         for name in here:
             if here[name] != there[name]:
                 raise ValueError(f"{self.path} was begun with another {name}: {there[name]!r}, now {here[name]!r}")
-        # without a line that was cut off
-        schema.write_atomically(self.path, schema.header(before) + schema.lines(before.results))
+        # without its last line, or one that was cut off
+        schema.write_atomically(self.path, _opened(before) + schema.lines(before.results))
         return before
 
     def start(self, report: Report) -> None:
-        self.path.write_text(schema.header(report))
+        self.path.write_text(_opened(report))
 
     def keep(self, rows: Iterable[Row]) -> None:
+        self._append(schema.lines(rows))
+
+    def close(self, report: Report) -> None:
+        self._append(schema.closing(report))
+
+    def _append(self, text: str) -> None:
         with self.path.open("a") as file:
-            file.write(schema.lines(rows))
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
+
+
+def _opened(report: Report) -> str:
+    """The first line of a run that has not ended."""
+    return schema.header(replace(report, interrupted=True))
 
 
 def _identity(report: Report) -> dict[str, Any]:

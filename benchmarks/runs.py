@@ -11,6 +11,8 @@ from typing import NamedTuple
 from pggan_fast.benchmarks import stats
 from pggan_fast.benchmarks.schema import Report, Row
 
+from pggan_fast.errors import counted
+
 AGAIN = "eager_again"  # plain PyTorch a second time: how far its ratio is from 1 is noise
 
 
@@ -28,7 +30,7 @@ class Key(NamedTuple):
 
     @property
     def size(self) -> str:
-        threads = "" if self.threads is None else f", {self.threads} threads"
+        threads = "" if self.threads is None else f", {counted(self.threads, 'thread')}"
         return f"{self.resolution}x{self.resolution} x{self.batch}{threads}"
 
 
@@ -59,8 +61,8 @@ def baselines(rows: Iterable[Row]) -> list[str]:
 def against_baseline(rows: Sequence[Row]) -> dict[int, stats.Spread]:
     """Times faster than the baseline of the same run, by the row's place; rows that have no such ratio are left out.
 
-    Of the samples where both took as many, whatever the run itself says (files of earlier versions tell the ratio of the
-    medians); else the run's own.
+    Of the samples where both took as many, whatever the run itself says (files of earlier versions tell the ratio of
+    the medians); else the run's own.
     """
     names = baselines(rows)
     base = {_place(row): row for row in rows if names and row.provider == names[0]}
@@ -115,7 +117,8 @@ def together(named: Sequence[tuple[str, Report]]) -> list[tuple[str, Report]]:
 def _joined(group: Sequence[Report]) -> Report:
     rows = keyed((row for report in group for row in report.results), threads=True)
     took = [report.elapsed_s for report in group if report.elapsed_s is not None]
-    return replace(group[0], results=list(rows.values()), elapsed_s=sum(took) if took else None)
+    cut = any(report.interrupted for report in group)
+    return replace(group[0], results=list(rows.values()), elapsed_s=sum(took) if took else None, interrupted=cut)
 
 
 def within_noise(row: Row, largest: float | None) -> bool:
@@ -123,6 +126,21 @@ def within_noise(row: Row, largest: float | None) -> bool:
     rounds have not measured any."""
     noise = largest if row.noise is None else row.noise
     return row.ratio is not None and row.provider != "eager" and noise is not None and abs(row.ratio - 1.0) <= noise
+
+
+def ratio_text(row: Row, largest: float | None) -> str:
+    """The ratio as tables show it, marked with ~ where it says no difference; empty where there is none."""
+    return "" if row.ratio is None else f"{'~' * within_noise(row, largest)}{row.ratio:.2f}"
+
+
+def where(report: Report, threads: int | None = None) -> str:
+    """The machine, and how many threads of it: `threads` of the rows that are meant, else the run's own."""
+    device, threads = report.machine.get("device"), threads or report.machine.get("threads")
+    told = f", {counted(threads, 'thread')}" if isinstance(threads, int) else ""
+    return f"{device or 'a machine that is not told'}{told}"
+
+
+UNFINISHED = "interrupted, or not at its end yet: cases may be missing"
 
 
 def noise_of(report: Report) -> float | None:

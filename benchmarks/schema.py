@@ -1,7 +1,8 @@
 """The files of a run: schema 1. Fields may be added, none renamed.
 
 `pggan-fast bench --json` writes one object. `--out` writes JSON lines: first everything but the results, then each row
-as soon as its unit is finished, so that nothing is lost with the rest of the run.
+as soon as its unit is finished, so that nothing is lost with the rest of the run. The last line is of what is known at
+the end (CLOSING). The first says "interrupted" until it is there, so that a run that was killed says so too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pggan_fast.errors import line, printable
 
 SCHEMA = 1
 GRAPH = "graph, L2 cold"
+CLOSING = ("elapsed_s", "interrupted")  # fields of a report
 
 
 @dataclass
@@ -64,8 +66,8 @@ class Report:
     results: list[Row]
     preset: str | None = None
     seed: int | None = None
-    elapsed_s: float | None = None
-    interrupted: bool = False
+    elapsed_s: float | None = None  # of a run that went on, of those parts that tell theirs
+    interrupted: bool = False  # or not at its end yet
     schema: int = SCHEMA
 
     @property
@@ -129,6 +131,11 @@ def header(report: Report) -> str:
     return json.dumps(facts, allow_nan=False) + "\n"
 
 
+def closing(report: Report) -> str:
+    """The last line of a file of JSON lines."""
+    return json.dumps({name: getattr(report, name) for name in CLOSING}, allow_nan=False) + "\n"
+
+
 def lines(rows: Iterable[Row]) -> str:
     return "".join(json.dumps(asdict(row), allow_nan=False) + "\n" for row in rows)
 
@@ -143,7 +150,10 @@ def read(path: Path) -> Report:
     try:
         try:
             data = json.loads(text)
-        except ValueError:
+        except json.JSONDecodeError as error:
+            first = json.JSONDecoder().raw_decode(text)[0] if error.msg == "Extra data" else None
+            if isinstance(first, dict) and "results" in first:
+                raise ValueError("a second run begins after the first: expected one run in a file") from None
             data = _of_lines(text.splitlines())
         if isinstance(data, dict) and "results" not in data and "case" not in data:
             data["results"] = []  # the first line of a run that has no row yet
@@ -166,7 +176,12 @@ def _of_lines(texts: Sequence[str]) -> dict[str, Any]:
         records.append(record)
     if not records:
         raise ValueError("the file is empty")
-    return {**records[0], "results": records[1:]}
+    first, *rows = records
+    second = next((number for number, record in enumerate(rows, 2) if "machine" in record), None)
+    if second is not None:
+        raise ValueError(f"line {second} begins a second run: expected one run in a file")
+    closed = rows.pop() if rows and set(rows[-1]) == set(CLOSING) else {}
+    return {**first, **closed, "results": rows}
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -88,6 +88,18 @@ def run(plan: Plan, device: torch.device = CPU) -> Report:
     return result
 
 
+def overrun(plan: Plan, report: Report) -> str | None:
+    """A line where the run took longer than it aimed at, and why; None where it did not, or rounds were given."""
+    took = report.elapsed_s or 0.0
+    if plan.repeats is not None or took <= 1.05 * plan.budget_s:
+        return None
+    first = sum(row.first_call_s or 0.0 for row in report.results if row.case != COMBINED)
+    return (
+        f"took {took:.0f} s, more than the budget of {plan.budget_s:.0f} s: first runs ({first:.0f} s), their checks "
+        f"and {timing.MIN_ROUNDS} rounds of each case are never left out; fewer cases or smaller sizes take less"
+    )
+
+
 def lanes_of(plan: Plan) -> list[Provider]:
     """The providers, eager among them, and eager again."""
     who = list(plan.providers)

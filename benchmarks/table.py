@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from pggan_fast.benchmarks import runs
@@ -28,20 +29,20 @@ def render(report: Report, terminal: bool) -> RenderableType:
     table.add_column("provider", no_wrap=True)
     for name in ("median", "p20..p80", "runs", "images/s", "x eager", "p20..p80", "of floor", "peak", "error"):
         table.add_column(name, justify="right", no_wrap=True)
-    notes: list[Text] = []
+    notes: dict[tuple[str, str, bool], list[Row]] = {}  # what has no number, by provider and reason
     shown = [row for row in ordered(report.results) if row.provider != runs.AGAIN]
     largest = runs.noise_of(report)
     for _, group in groupby(shown, key=lambda r: (r.case, r.resolution, r.batch, r.dtype, r.asked_threads)):
         for number, row in enumerate(group):
             head = [Text(text) for text in (("",) * 3 if number else (row.case, _size(row), row.dtype))]  # no markup
             if row.median_s is None:
-                notes.append(_note(row))
+                notes.setdefault((_name(row), row.reason or "", row.failed), []).append(row)
                 verdict = Text("wrong", style="red") if row.failed else "-"
                 table.add_row(*head, Text(_name(row)), verdict, *[""] * 8)
             else:
                 table.add_row(*head, Text(_name(row)), *_numbers(row, largest))
         table.add_section()
-    return Group(table, *notes, _footer(report))
+    return Group(table, *_notes(notes), _footer(report))
 
 
 def ordered(rows: list[Row]) -> list[Row]:
@@ -78,8 +79,7 @@ def _numbers(row: Row, largest: float | None) -> list[str]:
     assert row.median_s is not None
     ratio = spread = ""
     if row.ratio is not None and row.ratio_p20 is not None and row.ratio_p80 is not None:
-        mark = "~" * runs.within_noise(row, largest)
-        ratio, spread = f"{mark}{row.ratio:.2f}", f"{row.ratio_p20:.2f}..{row.ratio_p80:.2f}"
+        ratio, spread = runs.ratio_text(row, largest), f"{row.ratio_p20:.2f}..{row.ratio_p80:.2f}"
     return [
         seconds(row.median_s),
         f"{seconds(row.p20_s)}..{seconds(row.p80_s)}" if row.p20_s and row.p80_s else "",
@@ -93,9 +93,16 @@ def _numbers(row: Row, largest: float | None) -> list[str]:
     ]
 
 
-def _note(row: Row) -> Text:
-    style = "red" if row.failed else "dim"
-    return Text(f"{row.case} {row.resolution}x{row.resolution} x{row.batch}, {_name(row)}: {row.reason}", style=style)
+def _notes(found: Mapping[tuple[str, str, bool], Sequence[Row]]) -> list[Text]:
+    """A line for each reason: of all providers, where the same one holds for them, and of all cases."""
+    lines: dict[tuple[tuple[str, ...], str, bool], list[str]] = {}
+    for (name, reason, failed), rows in found.items():
+        cases = tuple(f"{row.case} {row.resolution}x{row.resolution} x{row.batch}" for row in rows)
+        lines.setdefault((cases, reason, failed), []).append(name)
+    return [
+        Text(f"{'; '.join(cases)}, {' and '.join(names)}: {reason}", style="red" if failed else "dim")
+        for (cases, reason, failed), names in lines.items()
+    ]
 
 
 def _footer(report: Report) -> Text:
@@ -120,12 +127,13 @@ def _footer(report: Report) -> Text:
     before, cores = (machine.get("conditions") or [{}])[0].get("load"), machine.get("cores")
     if before and cores and before > 1.25 * cores:  # a run of ours just before leaves its own load
         busy = f"\nwarning: the machine was busy when this began, load {before:.1f} on {cores} cores: measure in quiet."
+    cut = f"\nwarning: this run was {runs.UNFINISHED}." if report.interrupted else ""
     took = "" if report.elapsed_s is None else f"; took {report.elapsed_s:.0f} s"
     return Text(
-        f"{machine.get('device')}, {machine.get('threads')} threads, float32 convolutions in "
+        f"{runs.where(report)}, float32 convolutions in "
         f"{machine.get('fp32_precision')}; torch {versions.get('torch')}{took}.\n"
-        "x eager: times faster than plain PyTorch in NCHW, the median of the ratios within each round. error: against float64. "
-        "peak: memory above parameters, gradients, optimiser state and inputs."
-        f"{floor}{noise}{busy}",
+        "x eager: times faster than plain PyTorch in NCHW, the median of the ratios within each round. "
+        "error: against float64. peak: memory above parameters, gradients, optimiser state and inputs."
+        f"{floor}{noise}{busy}{cut}",
         style="dim",
     )

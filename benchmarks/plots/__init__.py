@@ -22,7 +22,7 @@ MEMORY = "Peak memory"
 def figures(report: Report, growths: Sequence[Growth]) -> Iterator[tuple[str, str, Figure]]:
     """(name of a file, title, figure) of everything that the rows hold enough of."""
     curves = speed.ratios(report)
-    yield from _pages("ratio", RATIOS, report, curves, f"Shaded: p20 to p80. {style.checked(report)}")
+    yield from _pages("ratio", RATIOS, report, curves, f"{speed.CURVES} {style.checked(report)}")
     if bars := speed.bars(_others(report, curves), most=MOST):
         yield "speed", "How fast", bars
     for name, title, figure in (

@@ -27,39 +27,39 @@ PAIR = ("eager", "auto")
 
 
 def layers(report: Report) -> Figure | None:
-    """For each mode and dtype: bars at each resolution, eager's layers stacked beside ours."""
+    """For each mode, dtype and batch: bars at each resolution, eager's layers stacked beside ours."""
     modes: dict[str, list[Row]] = {}
     for row in report.results:
         layer, _, mode = row.case.rpartition(".")
         if layer in LAYERS and row.provider in PAIR and row.median_s:
-            modes.setdefault(f"{mode}, {row.dtype}", []).append(row)
+            modes.setdefault(f"{mode}, {row.dtype}, batch {row.batch}", []).append(row)
     drawn = [(title, found) for title, rows in modes.items() if (found := _stacks(rows))]
     if not drawn:
         return None
     panels = [(f"all layers, {title}", _stacked(found)) for title, found in drawn]
-    told = (
-        "Left, pale: eager; right: auto, with how many times faster the stack is. Each layer by itself, of one image."
-    )
-    return style.grid(panels, f"Time by layer: {style.machine(report)}", told, height=3.6, legend=True)
+    told = "Bars: median times, each layer by itself, over the batch. Left, pale: eager; right: auto; above: the left stack "
+    told += "over the right one."
+    return style.grid(panels, f"Time by layer: {style.machine(report)}", told, columns=3, height=2.8, legend=True)
 
 
 Stacks = dict[int, dict[str, tuple[float, float]]]  # by resolution and layer: milliseconds of eager and auto
 
 
 def _stacks(rows: Sequence[Row]) -> Stacks:
-    """Layers that both providers have; of several batches the largest."""
-    times: dict[tuple[int, str, str], Row] = {}
-    for row in sorted(rows, key=lambda row: row.batch):
-        times[row.resolution, row.case.rpartition(".")[0], row.provider] = row
+    """Layers that both providers have, of rows of one batch."""
+    times = {(row.resolution, row.case.rpartition(".")[0], row.provider): row for row in rows}
     found: Stacks = {}
     for resolution in sorted({row.resolution for row in rows}):
         for layer in LAYERS:
-            both = [times.get((resolution, layer, who)) for who in PAIR]
-            if all(row is not None and row.batch == both[0].batch for row in both if both[0] is not None):
-                values = [1e3 * (row.median_s or 0.0) / runs.images(row) for row in both if row is not None]
-                if len(values) == 2:
-                    found.setdefault(resolution, {})[layer] = (values[0], values[1])
+            eager, auto = (times.get((resolution, layer, who)) for who in PAIR)
+            if eager is not None and auto is not None:
+                found.setdefault(resolution, {})[layer] = (_milliseconds(eager), _milliseconds(auto))
     return found
+
+
+def _milliseconds(row: Row) -> float:
+    """Of one image."""
+    return 1e3 * (row.median_s or 0.0) / runs.images(row)
 
 
 def _stacked(found: Stacks) -> Callable[[Axes], None]:
@@ -77,6 +77,7 @@ def _stacked(found: Stacks) -> Callable[[Axes], None]:
         for layer in reversed(used):
             ax.bar(0, 0, color=LAYERS[layer], label=layer.replace("_", " "))
         ax.set_xticks(range(len(found)), [str(resolution) for resolution in found])
+        ax.set_xlim(-0.6, max(len(found), 3) - 0.4)  # bars of the same width in every panel
         ax.set_xlabel("resolution", fontsize=8)
         ax.set_ylabel("ms per image", fontsize=8)
         style.lines(ax)
@@ -97,8 +98,9 @@ def roofline(report: Report) -> Figure | None:
     for row in rows:
         families.setdefault(f"{family(row.case)}, {row.dtype}", []).append(row)
     panels: list[Panel] = [(title, _scatter(of, rows, ceilings)) for title, of in families.items()]
-    told = "Bytes: the least that must be read and written. On the roof a case is as fast as this machine allows: "
-    told += f"{ceilings['flops'] / 1e9:.3g} GFLOP/s, {ceilings['bytes'] / 1e9:.3g} GB/s."
+    told = "A dot: a case at one size by one provider; up: the FLOP that it multiplies in its own form over its median time; "
+    told += "right: over the least bytes\nthat must be read and written. Black: the roof, what this machine's products "
+    told += f"({ceilings['flops'] / 1e9:.3g} GFLOP/s) and copies ({ceilings['bytes'] / 1e9:.3g} GB/s) allow."
     return style.grid(panels, f"Roofline: {style.machine(report)}", told, height=3.6, legend=True)
 
 

@@ -14,6 +14,8 @@ from pggan_fast.benchmarks.plots.style import Panel
 from pggan_fast.benchmarks.schema import Report, Row
 from pggan_fast.benchmarks.table import ordered, seconds, size
 
+from pggan_fast.errors import counted
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -47,11 +49,7 @@ RATE = Quantity(
     "images / s (median, whiskers p20 to p80)",
     _rate,
     lambda row: seconds(row.median_s or 0.0),
-    lambda row: (
-        ""
-        if row.ratio is None or row.provider == "eager"
-        else f"{'~' * runs.within_noise(row, None)}{row.ratio:.2f}×  "
-    ),
+    lambda row: "" if row.ratio is None or row.provider == "eager" else f"{runs.ratio_text(row, None)}×  ",
 )
 PEAK = Quantity("peak memory, MiB", _peak, lambda row: size(row.peak_bytes or 0))
 
@@ -62,7 +60,7 @@ def groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
     for row in ordered(list(rows)):
         case = "training step (D + G)" if row.case == "step" else row.case
         mode = f", {row.mode}" if row.mode and not row.provider.startswith("compile") else ""
-        threads = f", {row.asked_threads} thread{'s' * (row.asked_threads > 1)}" if row.asked_threads else ""
+        threads = f", {counted(row.asked_threads, 'thread')}" if row.asked_threads else ""
         title = f"{case}, {row.resolution}×{row.resolution}{mode}, batch {row.batch}, {row.dtype}{threads}"
         found.setdefault(title, []).append(row)
     return found
@@ -102,7 +100,8 @@ def _title(report: Report) -> str:
 def _told(report: Report, quantity: Quantity) -> str:
     if quantity is PEAK:
         return "Memory above parameters, gradients, optimiser state and inputs."
-    told = f"Bold: times faster than {baseline(report.results)} in the same run. {style.checked(report)}"
+    told = f"Bold: times faster than {baseline(report.results)}, the median of the rounds' own ratios. "
+    told += style.checked(report)
     again = any(row.provider == runs.AGAIN for row in report.results)
     return told + "\n~: within the noise, which eager again, plain PyTorch a second time, measures." * again
 
@@ -149,6 +148,7 @@ def _short(row: Row) -> str:
 
 
 # Curves against the resolution.
+CURVES = "Dots: the median of the ratios within each round, eager over the provider; shaded: their p20 to p80."
 
 
 def by_case(lines: Sequence[Series]) -> dict[str, list[Series]]:

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -61,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if name not in COMMANDS:
         _fail(f"unknown command {name!r}, expected one of {', '.join(COMMANDS)}")
     module, _ = COMMANDS[name]
-    command = _parse(importlib.import_module(module).Command, name, rest)
     try:
+        command = _parse(importlib.import_module(module).Command, name, rest)
         if name != "info":  # which tells of it
             _check_environment()
         status = command.run()
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UsageError as error:
         _fail(str(error))
     except KeyboardInterrupt:
+        print("pggan-fast: interrupted", file=sys.stderr)
         status = 130
     except OSError as error:  # of no file that the command would tell of itself
         status = _not_written(error)
@@ -119,7 +121,24 @@ def _parse(command: Any, name: str, arguments: list[str]) -> Any:
     except SystemExit as stop:
         if not stop.code:
             raise
-        _fail(f"{_said(said.getvalue())}; pggan-fast {name} --help tells the options")
+        _fail(f"{_reworded(_said(said.getvalue()))}; pggan-fast {name} --help tells the options")
+
+
+def _reworded(text: str) -> str:
+    """tyro's words on a value, as our own errors have them: the option, what came, what was expected."""
+    kinds = {"INT": "a whole number", "FLOAT": "a number"}
+    parsed = r"(?:Error parsing )?(--[\w-]+): no type matching (.*?) could be instantiated from \[(.*?)\]"
+    if found := re.match(parsed, text):
+        option, types, got = found.groups()
+        named = [word for kind, word in kinds.items() if kind in types]
+        return f"{option}: got {got}, expected {' or '.join(named) or 'another value'}"
+    if found := re.match(r"invalid choice (.*) for argument '(.*)'\. Expected one of \((.*)\)$", text):
+        got, option, choices = found.groups()
+        named = sorted(choice for choice in re.findall(r"'([^']*)'", choices) if choice != "None")  # a set's order
+        return f"{option}: got {got}, expected one of {', '.join(named)}"
+    if found := re.match(r"Unrecognized options: (--[^,\s]+)", text):
+        return f"{found[1]}: there is no such option"
+    return text
 
 
 def _said(box: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ import tyro
 from pggan_fast.cli import UsageError
 from pggan_fast.cli.devices import parse_device
 from pggan_fast.cli.files import check_writable
+from pggan_fast.errors import few
 
 if TYPE_CHECKING:
     from pggan_fast.benchmarks.providers import Provider
@@ -46,11 +48,11 @@ class Command:
 
     preset: Literal["quick", "full", "layers", "growth", "peers"] = "quick"
     """What is measured, at which sizes: --list tells. full may take hours."""
-    cases: Annotated[tuple[str, ...], _option("CASE")] = ()
+    cases: Annotated[tuple[str, ...] | None, _option("CASE")] = None
     """Only these cases, or those that match, as '*.block.*'; --list shows all."""
-    resolution: Annotated[tuple[int, ...], _option("R")] = ()
+    resolution: Annotated[tuple[int, ...] | None, _option("R")] = None
     """Powers of two from 4 to 1024, instead of the preset's."""
-    batch: Annotated[tuple[int, ...], _option("N")] = ()
+    batch: Annotated[tuple[int, ...] | None, _option("N")] = None
     """Images per batch, instead of the preset's."""
     providers: Annotated[tuple[ProviderName, ...], tyro.conf.arg(aliases=["--provider"])] = DEFAULT_PROVIDERS
     """auto: this library, choosing its backends; aten to cuda: one of its backends; the others: plain PyTorch."""
@@ -60,7 +62,7 @@ class Command:
     """cpu, cuda or cuda:N; cuda where there is one, if not given."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Half dtypes cast the modules, and are autocast's in training steps."""
-    threads: Annotated[tuple[int, ...], _option("N")] = ()
+    threads: Annotated[tuple[int, ...] | None, _option("N")] = None
     """CPU threads, several one after the other; torch's own choice, if not given."""
     repeats: Annotated[int | None, _option("N")] = None
     """Timed rounds, at least 3; as many as fit in the budget (3 to 30), if not given."""
@@ -84,36 +86,54 @@ class Command:
     model: Annotated[
         Literal["h100", "h200", "a100", "l4", "b200", "rtx4090", "here"] | None, _option("{h100,h200,...,here}")
     ] = None
-    """Measure nothing: predict every layer of G and D on this chip, beside what --out has measured."""
+    """Measure nothing: predict the layers of G and D, or those of --cases, on this chip, beside what --out has measured
+    on its machine."""
 
     def run(self) -> int:
         if self.show:
             return _list()
-        self._check()
+        self._check_numbers()
         if self.model:
             return self._predict(self.model)
-        from pggan_fast.benchmarks import plot, schema, table
-        from pggan_fast.benchmarks.progress import Progress
+        self._check_files()
+        shown = False
+        try:
+            from pggan_fast.benchmarks import plot, schema, table
+            from pggan_fast.benchmarks.progress import Progress
 
-        screen = table.console()
-        with Progress(table.console(stderr=True)) as progress:
-            report = self._measure(progress)
-        screen.print(table.render(report, screen.is_terminal))
-        if self.json:
-            schema.write_atomically(self.json, schema.dumps(report))
-        if self.plot and any(row.median_s is not None for row in report.results):
-            plot.draw(report, self.plot)
-        if report.interrupted:
-            go_on = f"; with --resume it goes on with {self.out}" if self.out else ""
-            screen.print(f"interrupted: what was finished is above{go_on}", markup=False, soft_wrap=True)
+            screen = table.console()
+            with Progress(table.console(stderr=True)) as progress:
+                report, told = self._measure(progress)
+            if report.results:
+                screen.print(table.render(report, screen.is_terminal))
+                shown = True
+            for text in told:
+                screen.print(text, markup=False, highlight=False, soft_wrap=True)
+            if self.json:
+                schema.write_atomically(self.json, schema.dumps(report))
+            if self.plot and any(row.median_s is not None for row in report.results):
+                plot.draw(report, self.plot)
+            if report.interrupted:
+                raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            print(self._interrupted(shown))
             return INTERRUPTED
         return 1 if report.red else 0
 
-    def _measure(self, progress: Any) -> Report:
+    def _interrupted(self, shown: bool) -> str:
+        """What is left of a run, whenever it was stopped, and how to go on."""
+        if self.out is not None and self.out.exists():
+            return f"interrupted: what was finished is kept in {self.out}; with --resume it goes on"
+        if shown:
+            return "interrupted: what was finished is above; --out FILE.jsonl keeps it, and --resume goes on with that"
+        return "interrupted: nothing was finished, and nothing is kept; the same command begins again"
+
+    def _measure(self, progress: Any) -> tuple[Report, list[str]]:
+        """The run, and lines that are to be told of it."""
         from pggan_fast.benchmarks import ceilings, suite
         from pggan_fast.benchmarks.runfile import RunFile, remaining
 
-        plan = self._plan()
+        plan, told = self._plan()
         plan.say = progress
         device, dtype = plan.units[0][0].device, plan.units[0][0].dtype
         file = None if self.out is None else RunFile(self.out)
@@ -127,32 +147,54 @@ class Command:
         else:
             plan.ceilings = ceilings.Ceilings.from_dict(begun.machine["ceilings"])
             plan.units = remaining(plan.units, suite.lanes_of(plan), begun.results)
+            if not plan.units:
+                told.append(f"{self.out} has all of this already: nothing was left to measure")
         if file is not None:
             plan.keep = file.keep
             if begun is None:
                 file.start(suite.empty_report(plan, device))
         report = suite.run(plan, device)
-        report.results = [*(begun.results if begun else []), *report.results]
-        return report
+        told += filter(None, [suite.overrun(plan, report)])
+        if begun is not None:
+            report.results = [*begun.results, *report.results]
+            report.elapsed_s = (begun.elapsed_s or 0.0) + (report.elapsed_s or 0.0)
+        if file is not None:
+            file.close(report)
+        return report, told
 
     def _predict(self, chip: str) -> int:
         import torch
 
-        from pggan_fast.benchmarks import model, schema, table
+        from pggan_fast.benchmarks import model, table
+        from pggan_fast.cli.bench_files import read_run
 
+        for name in ("resume", "json", "plot"):
+            if getattr(self, name):
+                raise UsageError(f"--{name}: is of measurements; --model measures nothing")
+        cases = [name for name in self._names() if name in model.CASES]
+        if self.cases and not cases:
+            raise UsageError(f"--cases: --model predicts {', '.join(model.CASES)}; got none of them")
+        measured = None if self.out is None else read_run(self.out, "--out")
         dtype, screen = getattr(torch, self.dtype), table.console()
-        try:
-            measured = schema.read(self.out).results if self.out and self.out.exists() else []
-        except (ValueError, OSError) as error:
-            raise UsageError(f"--out: {error}") from None
         described = model.chip_of(chip, parse_device(self.device), dtype)
-        for resolution in self.resolution or (128,):
-            for batch in self.batch or (4,):
-                for name in model.NETWORKS:
-                    screen.print(model.render(described, name, resolution, batch, dtype, measured))
+        sizes = itertools.product(self.resolution or (128,), self.batch or (4,), model.NETWORKS)
+        tables = [model.render(described, name, r, n, dtype, measured, cases) for r, n, name in sizes]
+        if not any(tables):
+            raise UsageError(f"--cases: G and D have no layer of {', '.join(cases)} at these resolutions")
+        for drawn in filter(None, tables):
+            screen.print(drawn)
         return 0
 
-    def _check(self) -> None:
+    def _names(self) -> list[str]:
+        """The cases of --cases; none where it was not given."""
+        from pggan_fast.benchmarks.cases import matching
+
+        try:
+            return matching(self.cases or ())
+        except ValueError as error:
+            raise UsageError(f"--cases: {error}") from None
+
+    def _check_files(self) -> None:
         """Everything that could fail after minutes of timing, before them."""
         for name, path in (("--out", self.out), ("--json", self.json), ("--plot", self.plot)):
             if path is not None:
@@ -166,44 +208,49 @@ class Command:
                 raise UsageError(f"--plot: {drawing.MISSING}")
         if self.resume and self.out is None:
             raise UsageError("--resume: goes on with a file; --out names it")
+
+    def _check_numbers(self) -> None:
+        for name in ("cases", "resolution", "batch", "threads", "providers"):
+            if getattr(self, name) == ():
+                expected = f"some of {', '.join(get_args(ProviderName))}" if name == "providers" else "one at least"
+                raise UsageError(f"--{name}: got none, expected {expected}")
         if self.repeats is not None and self.repeats < 3:
             raise UsageError(f"--repeats: got {self.repeats}, expected at least 3: fewer show no spread")
         if self.budget is not None and not 0 < self.budget < math.inf:  # NaN fails too
             raise UsageError(f"--budget: got {self.budget}, expected a positive number")
         _within("--seed", [self.seed], 0, MOST_SEED)
-        _within("--batch", self.batch, 1, 65536)
-        _within("--threads", self.threads, 1, os.cpu_count() or 1, "as many as there are cores at most")
-        if not self.providers:
-            raise UsageError(f"--providers: got none, expected some of {', '.join(get_args(ProviderName))}")
-        bad = [r for r in self.resolution if r not in [2**i for i in range(2, 11)]]
+        _within("--batch", self.batch or (), 1, 65536)
+        _within("--threads", self.threads or (), 1, os.cpu_count() or 1, "as many as there are cores at most")
+        bad = [r for r in self.resolution or () if r not in [2**i for i in range(2, 11)]]
         if bad:
             raise UsageError(f"--resolution: got {bad[0]}, expected a power of two from 4 to 1024")
 
-    def _plan(self) -> Plan:
+    def _plan(self) -> tuple[Plan, list[str]]:
+        """What is to be measured, and lines on what of --cases is not."""
         import torch
 
-        from pggan_fast.benchmarks.cases import BUDGETS, matching, units
+        from pggan_fast.benchmarks.cases import BUDGETS, candidates, left_out
         from pggan_fast.benchmarks.suite import Plan
 
         device = parse_device(self.device)
+        names = self._names()
         try:
-            names = matching(self.cases) if self.cases else []
+            found = candidates(
+                self.preset,
+                device,
+                getattr(torch, self.dtype),
+                names=names,
+                resolutions=self.resolution or (),
+                batches=self.batch or (),
+                threads=self.threads or (),
+            )
         except ValueError as error:
             raise UsageError(f"--cases: {error}") from None
-        chosen = units(
-            self.preset,
-            device,
-            getattr(torch, self.dtype),
-            names=names,
-            resolutions=self.resolution,
-            batches=self.batch,
-            threads=self.threads,
-        )
+        chosen = [unit for unit, reason in found.items() if reason is None]
         if not chosen:
-            raise UsageError(
-                f"--cases: there is none of {', '.join(self.cases)} at these resolutions and in this dtype"
-            )
-        return Plan(
+            raise UsageError(f"{'--cases' if names else '--preset'}: {few(left_out(found))}")
+        told = [f"left out: {text}" for text in left_out(found)] if names else []
+        plan = Plan(
             units=chosen,
             providers=self._providers(),
             seed=self.seed,
@@ -213,6 +260,7 @@ class Command:
             compile_steps=self.preset != "quick",
             noise_s=0.6 if self.preset == "quick" else 2.0,  # of its budget more is wanted for torch.compile
         )
+        return plan, told
 
     def _providers(self) -> list[Provider]:
         from pggan_fast.backends import report

@@ -9,7 +9,7 @@ import torch
 from pggan_fast.benchmarks import model
 from pggan_fast.benchmarks.ceilings import Ceilings
 from pggan_fast.benchmarks.model import CHIPS, Chip, chip_of, predict, render, unfused
-from pggan_fast.benchmarks.schema import Row
+from pggan_fast.benchmarks.schema import Report, Row
 from pggan_fast.benchmarks.work import Layer, chain_of
 from rich.console import Console
 from torch import Tensor
@@ -126,6 +126,7 @@ def text(table: Any) -> str:
 
 def test_the_table_says_that_it_predicts() -> None:
     drawn = render(CHIPS["h100"], "G", 8, 4, torch.bfloat16)
+    assert drawn is not None
     assert str(drawn.title).startswith("PREDICTED, not measured: G forward 8x8 x4 bfloat16, NVIDIA H100")
     lines = text(drawn)
     assert "measured plain" not in lines
@@ -147,17 +148,41 @@ def test_measured_layers_stand_beside() -> None:
         row("dense", "eager", 4, 0.125), row("dense", "auto", 4, None), row("down", "eager", 8, 77.0),
         row("conv", "auto", 8, 0.0625),
     ]  # fmt: skip
-    lines = {line.split("|")[1].strip(): line for line in text(render(CHIPS["l4"], "G", 8, 4, FLOAT, rows)).splitlines()
-             if line.count("|") > 2}  # fmt: skip
+    run = Report({"device": "A CPU", "threads": 1}, {}, None, rows)
+    drawn = render(CHIPS["l4"], "G", 8, 4, FLOAT, run)
+    assert drawn is not None
+    assert str(drawn.title).endswith("NVIDIA L4; beside it MEASURED on A CPU, 1 thread")
+    lines = {line.split("|")[1].strip(): line for line in text(drawn).splitlines() if line.count("|") > 2}
     cells = {name: [cell.strip() for cell in line.split("|")[6:9]] for name, line in lines.items()}
     assert cells["layer"] == ["measured plain", "measured ours", "measured x"]
     assert cells["8x8.conv_up"] == ["500 ms", "250 ms", "2.00"]
     assert cells["4x4.dense"] == ["125 ms", "", ""]
     assert cells["8x8.conv"] == ["", "62.5 ms", ""]
     assert cells["4x4.conv"] == cells["8x8.to_rgb"] == ["", "", ""]
-    of_d = text(render(CHIPS["l4"], "D", 8, 4, FLOAT, rows))
+    of_d = text(render(CHIPS["l4"], "D", 8, 4, FLOAT, run))
     assert "77.0 s" in of_d
     assert "62.5 ms" not in of_d  # D's `conv` has no norm: it is another case
+
+
+def test_rows_of_the_most_threads_stand_beside_and_none_are_told() -> None:
+    rows = [Row("up.forward", "auto", 8, 4, "float32", "cpu", 0.001 * n, threads=n) for n in (2, 8, 4)]
+    run = Report({"device": "A CPU", "threads": 2}, {}, None, rows)
+    told = " ".join(text(render(CHIPS["l4"], "G", 8, 4, FLOAT, run)).split())
+    assert "MEASURED on A CPU, 8 threads" in told
+    assert "8.00 ms" in told
+    assert "4.00 ms" not in told
+    told = " ".join(text(render(CHIPS["l4"], "G", 8, 3, FLOAT, run)).split())
+    assert "which has no row of batch 3 in float32" in told
+
+
+def test_only_the_layers_of_the_cases() -> None:
+    drawn = render(CHIPS["l4"], "G", 16, 4, FLOAT, cases=["up.forward", "from_rgb.forward"])
+    assert drawn is not None
+    assert list(drawn.columns[0].cells) == ["8x8.conv_up", "16x16.conv_up", "all of these"]
+    assert render(CHIPS["l4"], "D", 16, 4, FLOAT, cases=["up.forward"]) is None
+    whole = render(CHIPS["l4"], "D", 16, 4, FLOAT, cases=["D.forward"])
+    assert whole is not None
+    assert whole.row_count == len(chain_of("D", 16)) + 1
 
 
 @pytest.mark.parametrize("name", ["tpu", ""])

@@ -5,8 +5,9 @@ import os
 import sys
 
 import pytest
-from pggan_fast.benchmarks import plot, schema, table
+from pggan_fast.benchmarks import compare, plot, schema, table
 from pggan_fast.benchmarks.plots import style
+from pggan_fast.benchmarks.schema import Row
 from rich.console import Console
 
 # design: fields may be added, none renamed
@@ -91,6 +92,29 @@ def test_table_shows_numbers_reasons_and_red_rows_without_escapes(report):
     assert "wrong: score is off" in text
     assert "took 161 s" in text
     assert text.index("step ") < text.index("D.forward")
+
+
+def test_the_same_reason_is_told_once(report):
+    """Of all cases of a provider, and of all providers of the same cases."""
+    report.results += [
+        Row(case, who, 32, 4, "float32", "cpu", reason="it is not installed")
+        for case in ("them.step", "them.G.forward")
+        for who in ("auto", "eager")
+    ]
+    console = Console(width=200, color_system=None)
+    with console.capture() as capture:
+        console.print(table.render(report, terminal=False))
+    told = [line for line in capture.get().splitlines() if "not installed" in line]
+    assert told == ["them.step 32x32 x4; them.G.forward 32x32 x4, auto and eager: it is not installed"]
+
+
+def test_one_thread_is_no_threads(report):
+    report.machine["threads"] = 1
+    console = Console(width=200, color_system=None)
+    with console.capture() as capture:
+        console.print(table.render(report, terminal=False))
+    assert ", 1 thread, " in capture.get()
+    assert ", 1 thread, " in compare.title(report, "A")
 
 
 def test_units_of_time_and_memory():

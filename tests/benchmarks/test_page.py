@@ -5,10 +5,11 @@ import html.parser
 import io
 
 import pytest
-from pggan_fast.benchmarks import growth, page, plots, runs, schema
+from pggan_fast.benchmarks import compare, growth, page, plots, runs, schema, table
 from pggan_fast.benchmarks.plots import cost, speed, style
 from pggan_fast.benchmarks.schema import Report, Row
 from PIL import Image
+from rich.console import Console
 
 from pggan_fast import drawing
 
@@ -92,6 +93,14 @@ def test_the_stack_is_of_the_same_layers_for_both(full):
     assert eager == pytest.approx(1e3 * growth.products("conv.forward", 16) / 1e10 / 2)  # of one image
 
 
+def test_a_stack_is_of_one_batch_which_is_named(full):
+    full.results += [row for batch in (1, 4) for row in rows("up.forward", 128, batch)]
+    titles = [ax.get_title(loc="left") for ax in cost.layers(full).axes if ax.get_title(loc="left")]
+    assert titles == [f"all layers, forward, float32, batch {batch}" for batch in (4, 1)]
+    ticks = [[label.get_text() for label in ax.get_xticklabels()] for ax in cost.layers(full).axes[:2]]
+    assert ticks == [["8", "16", "32", "64", "128"], ["128"]]
+
+
 def test_one_line_for_each_provider_with_its_colour(full):
     (panel,) = [draw for title, draw in speed.ratios(full) if title == "conv.forward, float32"]
     figure = style.grid([("", panel)], "title", "foot", legend=True)
@@ -143,6 +152,28 @@ def test_the_page_holds_everything_and_loads_nothing(full):
     ):  # fmt: skip
         assert piece in said, piece
     assert "None" not in said
+
+
+def test_a_ratio_within_the_noise_is_marked_in_the_page(full):
+    (row,) = [row for row in full.results if (row.case, row.provider) == ("step", "auto")]
+    row.ratio, row.noise, row.samples = 1.23, 0.4, []
+    assert "<td>~1.23</td>" in page.render(page.sections([("run.json", full)]))
+    row.noise = 0.1
+    assert "<td>1.23</td>" in page.render(page.sections([("run.json", full)]))
+
+
+def test_a_run_that_is_not_whole_says_so_everywhere(full):
+    cut = dataclasses.replace(full, interrupted=True)
+    (section,) = page.sections([("run.json", cut)])
+    assert runs.UNFINISHED in page.render([section])
+    console = Console(width=200, color_system=None)
+    with console.capture() as captured:
+        console.print(table.render(section.report, False))
+    assert runs.UNFINISHED in captured.get()
+    assert compare.differences(full, cut) == [f"warning: B was {runs.UNFINISHED}"]
+    assert runs.UNFINISHED not in page.render(page.sections([("run.json", full)]))
+    parts = [("a", dataclasses.replace(cut, commit="0123abc")), ("b", dataclasses.replace(full, commit="0123abc"))]
+    assert runs.together(parts)[0][1].interrupted
 
 
 def test_files_of_one_commit_are_one_section_unless_it_had_changes(full):
