@@ -37,8 +37,8 @@ def layers(report: Report) -> Figure | None:
     if not drawn:
         return None
     panels = [(f"all layers, {title}", _stacked(found)) for title, found in drawn]
-    told = "Bars: median times, each layer by itself, over the batch. Left, pale: eager; right: auto; above: the left stack "
-    told += "over the right one."
+    told = "Bars: median times of each layer by itself, over the batch. Left, pale: eager; right: auto; "
+    told += "above: the left stack over the right one."
     return style.grid(panels, f"Time by layer: {style.machine(report)}", told, columns=3, height=2.8, legend=True)
 
 
@@ -98,8 +98,8 @@ def roofline(report: Report) -> Figure | None:
     for row in rows:
         families.setdefault(f"{family(row.case)}, {row.dtype}", []).append(row)
     panels: list[Panel] = [(title, _scatter(of, rows, ceilings)) for title, of in families.items()]
-    told = "A dot: a case at one size by one provider; up: the FLOP that it multiplies in its own form over its median time; "
-    told += "right: over the least bytes\nthat must be read and written. Black: the roof, what this machine's products "
+    told = "A dot: a case at one size by one provider; up: the FLOP that it multiplies in its own form over its median "
+    told += "time; right: over the least bytes\nthat must be read and written. Black: the roof, what this machine's products "
     told += f"({ceilings['flops'] / 1e9:.3g} GFLOP/s) and copies ({ceilings['bytes'] / 1e9:.3g} GB/s) allow."
     return style.grid(panels, f"Roofline: {style.machine(report)}", told, height=3.6, legend=True)
 
