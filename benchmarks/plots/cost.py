@@ -99,8 +99,8 @@ def roofline(report: Report) -> Figure | None:
         families.setdefault(f"{family(row.case)}, {row.dtype}", []).append(row)
     panels: list[Panel] = [(title, _scatter(of, rows, ceilings)) for title, of in families.items()]
     told = "A dot: a case at one size by one provider; up: the FLOP that it multiplies in its own form over its median "
-    told += "time; right: over the least bytes\nthat must be read and written. Black: the roof, what this machine's products "
-    told += f"({ceilings['flops'] / 1e9:.3g} GFLOP/s) and copies ({ceilings['bytes'] / 1e9:.3g} GB/s) allow."
+    told += "time; right: over the least bytes\nthat must be read and written. Black: the roof, what this machine's "
+    told += f"products ({ceilings['flops'] / 1e9:.3g} GFLOP/s) and copies ({ceilings['bytes'] / 1e9:.3g} GB/s) allow."
     return style.grid(panels, f"Roofline: {style.machine(report)}", told, height=3.6, legend=True)
 
 
