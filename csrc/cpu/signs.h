@@ -7,9 +7,12 @@ namespace pggan::PGGAN_ISA {
 
 template <class A>
 inline uint8_t sign_byte(const A* v) {
-#if defined(__AVX__)
-  if constexpr (std::is_same_v<A, float>)
-    return static_cast<uint8_t>(_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(v), _mm256_setzero_ps(), _CMP_GT_OQ)));
+#if defined(__F16C__)
+  if constexpr (std::is_same_v<A, float>) {
+    EightFloats eight;
+    std::memcpy(&eight, v, sizeof eight);
+    return static_cast<uint8_t>(__builtin_ia32_movmskps256(reinterpret_cast<EightFloats>(eight > 0.0f)));
+  }
 #endif
   unsigned bits = 0;
   for (unsigned i = 0; i < 8; ++i) bits |= static_cast<unsigned>(v[i] > A(0)) << i;

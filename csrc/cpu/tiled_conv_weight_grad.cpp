@@ -15,6 +15,37 @@ void store_element(void* to, int64_t i, double value) {
     narrow(static_cast<float>(value), static_cast<T*>(to)[i]);
 }
 
+// The transpose of output_lines, of some channels of dy: Form::spread of rows, then of columns.
+template <class Form, class T, class A>
+void spread_maps(const Image<const T>& dy, const Run& run, Channels channels, const TileMaps<A>& maps) {
+  constexpr int OUT = Form::OUT, POINTS = Form::POINTS;
+  const T* lines[OUT];
+  PGGAN_UNROLL for (int i = 0; i < OUT; ++i) lines[i] = dy.line(run.sample, run.row * OUT + i);
+  const int64_t end = minimum(channels.first + channels.count, dy.c);
+  for (int64_t c = channels.first; c < end; c += LANES<A>) {
+    const int64_t lanes = minimum(LANES<A>, end - c);
+    A* to = maps.data + run.at * maps.channels + c - channels.first;
+    for (int64_t tile = run.first; tile < run.last; ++tile, to += maps.channels) {
+      Vector<A> pixels[OUT][OUT];
+      PGGAN_UNROLL for (int i = 0; i < OUT; ++i)
+        PGGAN_UNROLL for (int j = 0; j < OUT; ++j) {
+          const int64_t w = tile * OUT + j;
+          pixels[i][j] = lines[i] && w < dy.w ? read_vector<A>(lines[i] + w * dy.c + c, lanes) : Vector<A>{};
+        }
+      if constexpr (OUT == 1) {
+        write_vector<A>(to, pixels[0][0]);
+      } else {
+        Vector<A> columns[POINTS][OUT], out[POINTS];
+        PGGAN_UNROLL for (int j = 0; j < OUT; ++j) Form::spread(&pixels[0][j], OUT, &columns[0][j], OUT);
+        PGGAN_UNROLL for (int i = 0; i < POINTS; ++i) {
+          Form::spread(columns[i], 1, out, 1);
+          PGGAN_UNROLL for (int j = 0; j < POINTS; ++j) write_vector<A>(to + (i * POINTS + j) * maps.map, out[j]);
+        }
+      }
+    }
+  }
+}
+
 // Channels in parts of at most MOST, but for the last of `size` each.
 struct Parts {
   int64_t size, count;
@@ -26,7 +57,7 @@ struct Parts {
   Channels part(int64_t i) const { return {i * size, size}; }
 };
 
-template <class Form, class T, class A>
+template <class Form, class A>
 class WeightGradient {
   static constexpr int64_t POINTS = Form::POINTS * Form::POINTS;
   static constexpr int64_t SPREAD = Form::OUT == 1 ? 1 : POINTS;  // maps of dy: one where all are the same
@@ -34,25 +65,26 @@ class WeightGradient {
 
  public:
   explicit WeightGradient(const TiledConvWeightGrad& a_)
-      : a(a_), x(Image<const T>::whole(static_cast<const T*>(a.x), a.h, a.w, a.in_channels)),
-        dy(Image<const T>::whole(static_cast<const T*>(a.dy), a.h * Form::OUT / Form::STEP,
-                                 a.w * Form::OUT / Form::STEP, a.out_channels)),
-        grid{a.n, ceil_div(dy.bottom, Form::OUT), ceil_div(dy.w, Form::OUT)}, ins(Parts::of<128>(x.c)),
-        outs(Parts::of<64>(dy.c)), columns(row_step<A>(ins.size)), map(whole_vectors<A>(outs.size) * columns),
-        unit(POINTS * map), pieces(grid.count(), POINTS * (x.c + dy.c),
+      : a(a_), h(a.h * Form::OUT / Form::STEP), w(a.w * Form::OUT / Form::STEP),
+        grid{a.n, ceil_div(h, Form::OUT), ceil_div(w, Form::OUT)}, ins(Parts::of<128>(a.in_channels)),
+        outs(Parts::of<64>(a.out_channels)), columns(row_step<A>(ins.size)),
+        map(whole_vectors<A>(outs.size) * columns), unit(POINTS * map),
+        pieces(grid.count(), POINTS * (a.in_channels + a.out_channels),
                maximum(1, minimum(MOST_PIECES, MOST_BYTES / (bytes() * ins.count * outs.count))),
                LEAST_TILES) {}
 
+  // Of images of T.
+  template <class T>
   int run() {
     const Scratch<A> sums(pieces.count * outs.count * ins.count * unit);
     if (!sums) return NO_MEMORY;
-    if (int status = accumulate(sums.data)) return status;
-    return dispatch(a.dw_dtype, [&](auto t) { return gather<typename decltype(t)::T>(sums.data); });
+    if (int status = accumulate<T>(sums.data)) return status;
+    return gather(sums.data);
   }
 
  private:
   const TiledConvWeightGrad& a;
-  Image<const T> x, dy;
+  int64_t h, w;  // of dy
   Grid grid;
   Parts ins, outs;
   int64_t columns, map, unit;  // of a unit's dU [POINTS^2, outputs, columns]
@@ -60,7 +92,10 @@ class WeightGradient {
 
   int64_t bytes() const { return unit * static_cast<int64_t>(sizeof(A)); }
 
+  template <class T>
   int accumulate(A* sums) const {
+    const auto x = Image<const T>::whole(static_cast<const T*>(a.x), a.h, a.w, a.in_channels);
+    const auto dy = Image<const T>::whole(static_cast<const T*>(a.dy), h, w, a.out_channels);
     const int64_t most = block_tiles<A>(POINTS, ins.size + outs.size);
     const TileMaps<A> in(ins.size, most, nullptr), out(outs.size, most, nullptr);
     const Chunks units(pieces.count * outs.count * ins.count, 2 * Chunks::LEAST_ELEMENTS);
@@ -97,19 +132,18 @@ class WeightGradient {
       });
   }
 
-  template <class W>
   int gather(const A* sums) const {
-    return Chunks(dy.c, pieces.count * POINTS * x.c).run([&](int64_t, int64_t begin, int64_t end) {
+    if (int status = dispatch(a.dw_dtype, [](auto) { return OK; })) return status;
+    return Chunks(a.out_channels, pieces.count * POINTS * a.in_channels).run([&](int64_t, int64_t begin, int64_t end) {
       for (int64_t o = begin; o < end; ++o)
         for (int64_t part = 0; part < ins.count; ++part)
-          for (int64_t i = 0; i < minimum(ins.size, x.c - part * ins.size); i += LANES<A>)
-            gather_vector<W>(sums + (o / outs.size * ins.count + part) * unit + o % outs.size * columns + i, o,
-                             part * ins.size + i);
+          for (int64_t i = 0; i < minimum(ins.size, a.in_channels - part * ins.size); i += LANES<A>)
+            gather_vector(sums + (o / outs.size * ins.count + part) * unit + o % outs.size * columns + i, o,
+                          part * ins.size + i);
     });
   }
 
   // The weights of output o and of a vector of inputs from i on.
-  template <class W>
   void gather_vector(const A* from, int64_t o, int64_t i) const {
     Vector<A> du[POINTS] = {}, rows[3][Form::POINTS], g[9];
     for (int64_t piece = 0; piece < pieces.count; ++piece, from += outs.count * ins.count * unit)
@@ -118,8 +152,12 @@ class WeightGradient {
       Form::template gather<A>(du + j, Form::POINTS, &rows[0][j], Form::POINTS);
     for (int64_t r = 0; r < 3; ++r) Form::template gather<A>(rows[r], 1, g + 3 * r, 1);
     const A scale = A(a.scale * Form::SCALE);
-    for (int64_t j = 0; j < minimum(LANES<A>, x.c - i); ++j)
-      for (int64_t k = 0; k < 9; ++k) store_element<W>(a.dw, (o * x.c + i + j) * 9 + k, scale * g[k][j]);
+    dispatch(a.dw_dtype, [&](auto t) {
+      for (int64_t j = 0; j < minimum(LANES<A>, a.in_channels - i); ++j)
+        for (int64_t k = 0; k < 9; ++k)
+          store_element<typename decltype(t)::T>(a.dw, (o * a.in_channels + i + j) * 9 + k, scale * g[k][j]);
+      return OK;
+    });
   }
 };
 
@@ -129,7 +167,8 @@ int tiled_conv_weight_grad(const TiledConvWeightGrad& a) {
   if (a.in_channels * a.out_channels == 0) return OK;  // of no pixels it is zero
   return dispatch(a.dtype, [&](auto t) {
     return with_form(a.resample, a.large_tiles, [&](auto form) {
-      return WeightGradient<decltype(form), typename decltype(t)::T, typename decltype(t)::A>(a).run();
+      using T = typename decltype(t)::T;
+      return WeightGradient<decltype(form), typename decltype(t)::A>(a).template run<T>();
     });
   });
 }

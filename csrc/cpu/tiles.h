@@ -95,94 +95,14 @@ inline void each_block(int64_t begin, int64_t end, int64_t most, const F& f) {
   for (int64_t first = begin; first < end; first += size) f(first, minimum(first + size, end));
 }
 
+// What tiles.cpp has of every form and type, once for the kernels that take it.
+
 // The values of a run's tiles to be multiplied, of some channels: Form::input of the image's columns, then of rows.
 template <class Form, class T, class A>
-void input_maps(const Image<const T>& x, const Run& run, Channels channels, const TileMaps<A>& maps) {
-  constexpr int IN = Form::IN, POINTS = Form::POINTS, KEPT = IN - Form::STEP;
-  const T* lines[IN];
-  PGGAN_UNROLL for (int i = 0; i < IN; ++i) lines[i] = x.line(run.sample, run.row * Form::STEP - Form::BEFORE + i);
-  const int64_t end = minimum(channels.first + channels.count, x.c);
-  for (int64_t c = channels.first; c < end; c += LANES<A>) {
-    const int64_t lanes = minimum(LANES<A>, end - c);
-    const auto column = [&](int64_t j, Vector<A>* out) {
-      Vector<A> d[IN];
-      PGGAN_UNROLL for (int i = 0; i < IN; ++i)
-        d[i] = lines[i] && j >= 0 && j < x.w ? read_vector<A>(lines[i] + j * x.c + c, lanes) : Vector<A>{};
-      Form::input(d, 1, out, 1);
-    };
-    Vector<A> window[IN][POINTS];  // neighbouring tiles share columns
-    int64_t next = run.first * Form::STEP - Form::BEFORE;
-    PGGAN_UNROLL for (int k = 0; k < KEPT; ++k) column(next++, window[k]);
-    A* to = maps.data + run.at * maps.channels + c - channels.first;
-    for (int64_t tile = run.first; tile < run.last; ++tile, to += maps.channels) {
-      PGGAN_UNROLL for (int k = KEPT; k < IN; ++k) column(next++, window[k]);
-      PGGAN_UNROLL for (int i = 0; i < POINTS; ++i) {
-        Vector<A> out[POINTS];
-        Form::input(&window[0][i], POINTS, out, 1);
-        PGGAN_UNROLL for (int j = 0; j < POINTS; ++j) write_vector<A>(to + (i * POINTS + j) * maps.map, out[j]);
-      }
-      PGGAN_UNROLL for (int k = 0; k < KEPT; ++k)
-        PGGAN_UNROLL for (int i = 0; i < POINTS; ++i) window[k][i] = window[k + Form::STEP][i];
-    }
-  }
-}
-
-// The transpose of output_lines, of some channels of dy: Form::spread of rows, then of columns.
-template <class Form, class T, class A>
-void spread_maps(const Image<const T>& dy, const Run& run, Channels channels, const TileMaps<A>& maps) {
-  constexpr int OUT = Form::OUT, POINTS = Form::POINTS;
-  const T* lines[OUT];
-  PGGAN_UNROLL for (int i = 0; i < OUT; ++i) lines[i] = dy.line(run.sample, run.row * OUT + i);
-  const int64_t end = minimum(channels.first + channels.count, dy.c);
-  for (int64_t c = channels.first; c < end; c += LANES<A>) {
-    const int64_t lanes = minimum(LANES<A>, end - c);
-    A* to = maps.data + run.at * maps.channels + c - channels.first;
-    for (int64_t tile = run.first; tile < run.last; ++tile, to += maps.channels) {
-      Vector<A> pixels[OUT][OUT];
-      PGGAN_UNROLL for (int i = 0; i < OUT; ++i)
-        PGGAN_UNROLL for (int j = 0; j < OUT; ++j) {
-          const int64_t w = tile * OUT + j;
-          pixels[i][j] = lines[i] && w < dy.w ? read_vector<A>(lines[i] + w * dy.c + c, lanes) : Vector<A>{};
-        }
-      if constexpr (OUT == 1) {
-        write_vector<A>(to, pixels[0][0]);
-      } else {
-        Vector<A> columns[POINTS][OUT], out[POINTS];
-        PGGAN_UNROLL for (int j = 0; j < OUT; ++j) Form::spread(&pixels[0][j], OUT, &columns[0][j], OUT);
-        PGGAN_UNROLL for (int i = 0; i < POINTS; ++i) {
-          Form::spread(columns[i], 1, out, 1);
-          PGGAN_UNROLL for (int j = 0; j < POINTS; ++j) write_vector<A>(to + (i * POINTS + j) * maps.map, out[j]);
-        }
-      }
-    }
-  }
-}
+void input_maps(const Image<const T>& x, const Run& run, Channels channels, const TileMaps<A>& maps);
 
 // Form::output of a run's products: `pixels` pixels of C channels into each of the OUT lines, where they are not null.
 template <class Form, class A>
-void output_lines(const TileMaps<A>& maps, const Run& run, int64_t c, int64_t pixels, A* const* lines) {
-  constexpr int OUT = Form::OUT, POINTS = Form::POINTS;
-  for (int64_t tile = run.first; tile < run.last; ++tile) {
-    const int64_t pixel = (tile - run.first) * OUT;
-    const A* from = maps.data + (run.at + tile - run.first) * maps.channels;
-    for (int64_t k = 0; k < c; k += LANES<A>) {
-      const int64_t lanes = minimum(LANES<A>, c - k);
-      Vector<A> out[OUT][OUT];
-      if constexpr (OUT == 1) {
-        out[0][0] = read_vector<A>(from + k);
-      } else {
-        Vector<A> m[POINTS], rows[OUT][POINTS];
-        PGGAN_UNROLL for (int j = 0; j < POINTS; ++j) {
-          PGGAN_UNROLL for (int i = 0; i < POINTS; ++i) m[i] = read_vector<A>(from + (i * POINTS + j) * maps.map + k);
-          Form::output(m, 1, &rows[0][j], POINTS);
-        }
-        PGGAN_UNROLL for (int i = 0; i < OUT; ++i) Form::output(rows[i], 1, out[i], 1);
-      }
-      PGGAN_UNROLL for (int i = 0; i < OUT; ++i)
-        PGGAN_UNROLL for (int j = 0; j < OUT; ++j)
-          if (lines[i] && pixel + j < pixels) write_vector<A>(lines[i] + (pixel + j) * c + k, out[i][j], lanes);
-    }
-  }
-}
+void output_lines(const TileMaps<A>& maps, const Run& run, int64_t c, int64_t pixels, A* const* lines);
 
 }  // namespace pggan::PGGAN_ISA
