@@ -5,6 +5,7 @@ A platform that both are excluded from gets a wheel of Python alone, py3-none-an
 """
 
 import json
+import re
 import sys
 import sysconfig
 from pathlib import Path
@@ -14,8 +15,9 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-sys.path.insert(0, str(ROOT / "csrc"))
+sys.path[:0] = [str(ROOT / "csrc"), str(ROOT / "scripts")]
 import build as recipe  # noqa: E402
+from long_description import long_description  # noqa: E402
 
 # Not pip's temporary folder, so that the next build compiles only what changed.
 OBJECTS = ROOT / "build" / f"native-{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
@@ -86,4 +88,17 @@ def extensions():
     return [extension for name, extension in everything.items() if name not in EXCLUDED]
 
 
-setup(**packages(), ext_modules=extensions(), cmdclass={"build_ext": NinjaBuild, "build_py": PythonBuild})
+def found_in(file, pattern):
+    match = re.search(pattern, (ROOT / file).read_text(), re.MULTILINE)
+    return match and match[1]
+
+
+def readme():
+    """For the index: links to the files of this version, where pyproject.toml names the repository."""
+    url = found_in("pyproject.toml", r'^Source = "(https://[^"]+)"')
+    version = found_in("pggan_fast/__init__.py", r'^__version__ = "(.+)"')
+    text = long_description((ROOT / "README.md").read_text(), url, version)
+    return {"long_description": text, "long_description_content_type": "text/markdown"}
+
+
+setup(**packages(), **readme(), ext_modules=extensions(), cmdclass={"build_ext": NinjaBuild, "build_py": PythonBuild})

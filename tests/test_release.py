@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from long_description import LINK, long_description
 from source_tree import ROOT, copied
 
 import pggan_fast
@@ -38,7 +39,7 @@ def test_the_version_is_read_without_an_import() -> None:
     tree = ast.parse((ROOT / "pggan_fast" / "__init__.py").read_text())
     assigned = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
     assert ast.literal_eval(assigned["__version__"]) == pggan_fast.__version__
-    assert PROJECT["project"]["dynamic"] == ["version"]
+    assert PROJECT["project"]["dynamic"] == ["version", "readme"]
 
 
 def test_tables_that_come_along_are_of_this_version() -> None:
@@ -46,6 +47,26 @@ def test_tables_that_come_along_are_of_this_version() -> None:
     tables = list((ROOT / "pggan_fast" / "backends" / "tuned").glob("*.json"))
     assert tables
     assert [table.name for table in tables if not table.stem.endswith(f"-{pggan_fast.__version__}")] == []
+
+
+def test_what_an_index_shows_has_no_link_to_a_file_beside_it() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert len(LINK.findall(readme)) > 20
+    url = "https://example.org/a/b/"
+    shown = long_description(readme, url, "1.2.3")
+    assert [m[0] for m in re.finditer(r"\]\((?!#|https?://)[^)]*\)", re.sub(r"(?ms)^```.*?^```$", "", shown))] == []
+    targets = re.findall(rf"\]\({re.escape(url)}(?:raw|blob)/v1\.2\.3/([^)#]+)", shown)
+    assert len(targets) == len(LINK.findall(readme))
+    assert [path for path in targets if not (ROOT / path).exists()] == []
+
+
+def test_links_of_a_readme() -> None:
+    text = "![plot](a/b.png) [`x`](c.md#d) [e](#f) [g](https://h) [![i](j.png)](k.md)\n```\n[l](m.md)\n```\n"
+    assert long_description(text, "https://r", "1.0") == (
+        "![plot](https://r/raw/v1.0/a/b.png) [`x`](https://r/blob/v1.0/c.md#d) [e](#f) [g](https://h) "
+        "[![i](https://r/raw/v1.0/j.png)](https://r/blob/v1.0/k.md)\n```\n[l](m.md)\n```\n"
+    )
+    assert long_description(text, None, "1.0") == " `x` [e](#f) [g](https://h) \n```\n[l](m.md)\n```\n"
 
 
 def faults_of(changelog: str, version: str) -> list[str]:

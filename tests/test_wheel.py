@@ -100,6 +100,8 @@ def test_the_wheel_takes_no_name_but_its_own(wheel):
         metadata = email.message_from_bytes(archive.read(f"{info}/METADATA"))
         notice = archive.read(f"{info}/licenses/NOTICE").decode()
     assert metadata["Version"] == pggan_fast.__version__
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert re.findall(r"\]\((?!https?://)[^)]*\.(?:md|png|json|txt)\)", metadata.get_payload()) == []
     assert metadata["License-Expression"] == "Apache-2.0 AND CC-BY-4.0"
     assert all(text in notice for text in ("faces32.npz", "Lisa Wischofsky", "CC BY 4.0"))
 
