@@ -19,8 +19,8 @@ sys.path[:0] = [str(ROOT / "csrc"), str(ROOT / "scripts")]
 import build as recipe  # noqa: E402
 from long_description import long_description  # noqa: E402
 
-# Not pip's temporary folder, so that the next build compiles only what changed.
-OBJECTS = ROOT / "build" / f"native-{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+# Not pip's temporary folder, so that the next build compiles only what changed, for another Python the bindings.
+OBJECTS = ROOT / "build" / f"native-{sysconfig.get_platform()}"
 MODULES = {"_cpu": recipe.cpu_module, "_cuda": recipe.cuda_module}
 EXCLUDED = {name: reason for name in MODULES if (reason := recipe.excluded(name)) is not None}
 

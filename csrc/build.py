@@ -81,12 +81,17 @@ def python_flags() -> list[str]:
     return [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
 
 
+def binding_name() -> str:
+    """Of the only object that is of one Python: the others serve every wheel that is built in a folder."""
+    return f"bind.{sysconfig.get_config_var('SOABI')}.o"
+
+
 def cpu_module() -> Module:
     """pggan_fast._cpu: every kernel source once per instruction set, and the bindings."""
     compiler = cxx()
     sources = sorted((CSRC / "cpu").glob("*.cpp"), key=lambda source: (source.stem not in SLOW_SOURCES, source.stem))
     binding = CSRC / "bind" / "cpu_module.cpp"
-    objects = [Object(binding, "bind.o", compiler, [*CXX_FLAGS, *python_flags()])]
+    objects = [Object(binding, binding_name(), compiler, [*CXX_FLAGS, *python_flags()])]
     objects += [
         Object(source, f"{isa}/{source.stem}.o", compiler,
                [*CXX_FLAGS, *KERNEL_FLAGS, f"-DPGGAN_ISA={isa}", *ISA_FLAGS[isa]])
@@ -106,7 +111,7 @@ def cuda_module() -> Module:
     objects = [cuda_object(source, architectures) for source in sources]
     binding = CSRC / "bind" / "cuda_module.cpp"  # by nvcc too, which knows where its headers are
     flags = [*NVCC_FLAGS, "-Xcompiler=-Wall,-Wextra", *host_compiler(), *python_flags()]
-    objects.append(Object(binding, "bind.o", nvcc(), flags))
+    objects.append(Object(binding, binding_name(), nvcc(), flags))
     return Module(objects, nvcc(), [*CUDA_LINK_FLAGS, *host_compiler()])
 
 

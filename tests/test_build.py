@@ -42,7 +42,18 @@ def test_every_kernel_source_is_compiled_for_every_instruction_set(recipe):
         flags = " ".join(item.flags)
         assert not re.search(r"-march=native|-ffast-math|-fopenmp(?!-simd)", flags)
         isa = item.name.partition("/")[0]
-        assert item.name == "bind.o" or f"-DPGGAN_ISA={isa}" in item.flags
+        assert item.source.parent.name == "bind" or f"-DPGGAN_ISA={isa}" in item.flags
+
+
+def test_only_the_bindings_are_of_one_python(recipe, monkeypatch):
+    """Kernels are compiled once for the wheels of all Pythons: nothing of a Python is in their names or flags."""
+    here = recipe.cpu_module()
+    monkeypatch.setattr(recipe, "python_flags", lambda: ["-I/other"])
+    monkeypatch.setattr(recipe.sysconfig, "get_config_var", {"SOABI": "cpython-399"}.get)
+    there = recipe.cpu_module()
+    different = [new for old, new in zip(here.objects, there.objects, strict=True) if old != new]
+    assert [item.name for item in different] == ["bind.cpython-399.o"]
+    assert "bind.cpython-399.o" not in {item.name for item in here.objects}
 
 
 def test_kernel_sources_share_no_code_across_instruction_sets(recipe, tmp_path):
