@@ -97,7 +97,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     for name, backend in found["backends"].items():
         ops = f"{len(backend['ops'])} internal ops" if backend["ops"] else "the plain PyTorch that defines every op"
         lines.append(f"  {name:<12}  " + (f"no: {backend['reason']}" if backend["reason"] else f"yes, {ops}"))
-    lines += ["", "native modules"]
+    lines += ["", "native modules (linked to no torch: one build serves every torch)"]
     for name, result in found["build"].items():
         lines.append(f"  {name:<12}  " + ("built" if result["built"] else f"not built: {result.get('reason')}"))
     if not found["build"]:
