@@ -25,6 +25,10 @@ if [[ $(id -u) == 0 ]]; then
     user=(setpriv --reuid=nobody --regid=nogroup --clear-groups "${user[@]}")
     chown nobody:nogroup "$work/home"
 fi
+for python in "$@"; do
+    (cd / && "${user[@]}" "$(command -v "$python")" -c '') ||
+        { echo "$python cannot be run as another user: it has to lie outside of a private home" >&2 && exit 2; }
+done
 pip() { "$1" -m pip --disable-pip-version-check --quiet "${@:2}"; }
 
 say() { printf '\n%s\n' "$*"; }
