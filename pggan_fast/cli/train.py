@@ -27,7 +27,17 @@ if TYPE_CHECKING:
     from pggan_fast.training.resume import Found
 
 Preset = Literal[
-    "demo", "v2-1gpu", "v2-2gpus", "v2-4gpus", "v2-8gpus", "v1-1gpu", "table1-f", "table1-g", "table1-h", "BENCHMARK"
+    "demo",
+    "overnight",
+    "v2-1gpu",
+    "v2-2gpus",
+    "v2-4gpus",
+    "v2-8gpus",
+    "v1-1gpu",
+    "table1-f",
+    "table1-g",
+    "table1-h",
+    "BENCHMARK",
 ]
 
 
@@ -49,8 +59,8 @@ class Command:
     """Where runs have their folders."""
     cfg: Preset | None = None
     """Schedule and networks; if not given, the official one for as many GPUs, on a CPU the demo. v2-*: official;
-    v1-1gpu: the paper's; table1-*: rows of its table 1; demo: half an hour on a CPU, for 32x32; BENCHMARK: 3 kimg of
-    each phase."""
+    v1-1gpu: the paper's; table1-*: rows of its table 1; demo: half an hour on a CPU, for 32x32; overnight: wider, about
+    8 hours there by an estimate, for 32x32 or 64x64; BENCHMARK: 3 kimg of each phase."""
     gpus: Annotated[int | None, _option("N")] = None
     """Processes on this machine, started here; without a GPU they share the CPU's cores."""
     batch: Annotated[int | None, _option("N")] = None
@@ -58,7 +68,7 @@ class Command:
     batch_gpu: Annotated[int | None, _option("N")] = None
     """The most images of a process at a time; gradients of more are added up."""
     resolution: Annotated[int | None, _option("R")] = None
-    """The last one; that of the images, if not given, and for the demo at most 32."""
+    """The last one; that of the images, if not given, and at most 32 for demo, 64 for overnight."""
     kimg: Annotated[float | None, _option("KIMG")] = None
     """Thousands of images to train on in all."""
     phase_kimg: Annotated[float | None, _option("KIMG")] = None
@@ -98,7 +108,7 @@ class Command:
     cache: Literal["auto", "always", "never"] = "auto"
     """Keep the whole set on the device; auto: where it fits."""
     resume: Annotated[Path | None, _option("PATH")] = None
-    """Go on with the run in this folder, or with this training state."""
+    """Go on with the run in this folder, or with this training-state-*.pt."""
     new: bool = False
     """Start a new run, even where one could be gone on with."""
     desc: Annotated[str | None, _option("TEXT")] = None
