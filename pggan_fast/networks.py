@@ -31,6 +31,7 @@ __all__ = ["NetworkFileError", "Networks", "built", "load", "newest_snapshot", "
 SCHEMA = 1  # of the metadata: keys may be added, none renamed
 KINDS: Mapping[str, type[Generator] | type[Discriminator]] = {"G": Generator, "D": Discriminator, "G_ema": Generator}
 _WRITERS = "`pggan-fast convert` or `pggan_fast.networks.save` wrote"
+_SNAPSHOT, _STATE = re.compile(r"network-snapshot-(\d{6,})\.safetensors"), re.compile(r"training-state-(\d{9,})\.pt")
 _MOST_LEVELS = 20  # 4x4 to 2097152x2097152: a file asks for no more
 
 
@@ -62,11 +63,16 @@ def snapshot_name(kimg: int) -> str:
 
 
 def newest_snapshot(folder: str | os.PathLike[str]) -> Path | None:
-    """The one of the most images in the folder of a training. Raises OSError."""
-    found = [
-        (re.fullmatch(r"network-snapshot-(\d{6,})\.safetensors", path.name), path) for path in Path(folder).iterdir()
-    ]
-    return max(((int(match[1]), path) for match, path in found if match), default=(0, None))[1]
+    """The one of the most images in the folder of a training. Raises OSError.
+
+    Where there are training states only networks up to the newest of them count, if there are any: a run that went on
+    from an earlier state leaves later ones of the course before.
+    """
+    paths = list(Path(folder).iterdir())
+    states = [int(match[1]) // 1000 for path in paths if (match := _STATE.fullmatch(path.name))]
+    found = [(int(match[1]), path) for path in paths if (match := _SNAPSHOT.fullmatch(path.name))]
+    reached = [each for each in found if each[0] <= max(states, default=each[0])]
+    return max(reached or found, default=(0, None))[1]
 
 
 def save(path: str | os.PathLike[str], networks: Networks) -> None:

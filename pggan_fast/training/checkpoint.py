@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
+from pggan_fast import filetypes
 from pggan_fast.errors import line
 from pggan_fast.files import write_atomically
 
 SCHEMA = 1
-_NAME = re.compile(r"training-state-(\d{9,})\.pt")
+NAME = re.compile(r"training-state-(\d{9,})\.pt")
 
 
 class CheckpointError(ValueError):
@@ -44,20 +45,27 @@ def save(folder: Path, state: Mapping[str, Any], keep: int) -> Path:
 def clear_halves(folder: Path) -> None:
     """Forget files that a process did not get to write to their end; nobody else may write there meanwhile."""
     for path in folder.glob(".*.*"):
-        if re.fullmatch(r"\.(training-state|network-snapshot|fakes|reals|training_options)[^/]*\.[^./]{8}", path.name):
+        if re.fullmatch(
+            r"\.(training-state|network-snapshot|fakes|reals|training_options|stats|metric)[^/]*\.[^./]{8}", path.name
+        ):
             path.unlink(missing_ok=True)
 
 
 def states(folder: Path) -> list[Path]:
     """The folder's states, the newest first."""
-    found = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+    found = [(int(match[1]), path) for path in folder.iterdir() if (match := NAME.fullmatch(path.name))]
     return [path for _, path in sorted(found, reverse=True)]
 
 
 def load(path: Path) -> dict[str, Any]:
     """A state on the CPU. Nothing in the file is executed. Raises CheckpointError, OSError."""
-    with open(path, "rb"):  # what is wrong with the file system is said by OSError
-        pass
+    with open(path, "rb") as file:  # what is wrong with the file system is said by OSError
+        kind = filetypes.kind(file.read(filetypes.HEAD))
+    if kind == filetypes.SAFETENSORS:
+        raise CheckpointError(
+            f"{path}: a network file, which has no optimisers to go on with: expected a run's folder or a "
+            "training-state-*.pt of one; `pggan-fast generate --network` draws this one's images"
+        )
     try:
         with zipfile.ZipFile(path) as archive:
             _check_members(path, archive)

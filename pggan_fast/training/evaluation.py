@@ -27,7 +27,7 @@ def evaluate(names: Sequence[str], trainer: Trainer, snapshot: str, folder: Path
     measures, fakes, reals = _planned(names, trainer)
     batch = min(256, max(4, 8192 // max(fakes.resolution))) & ~1
     for result in running.evaluate(measures, fakes, reals, batch=batch, ranks=Ranks()):
-        running.append(folder, result, result.as_json(trainer.world.size, snapshot))
+        running.append(folder, result, {**result.as_json(trainer.world.size, snapshot), "kimg": trainer.images / 1000})
         values = "  ".join(f"{name} {value:.4g}" for name, value in result.values.items())
         yield f"{snapshot}: {values}  ({running.duration(result.seconds)})"
 

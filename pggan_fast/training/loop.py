@@ -17,7 +17,7 @@ from pggan_fast.backends import report, tables
 from pggan_fast.data import Dataset
 from pggan_fast.errors import line
 from pggan_fast.files import write_atomically
-from pggan_fast.training import checkpoint, evaluation
+from pggan_fast.training import checkpoint, evaluation, later
 from pggan_fast.training.config import Config
 from pggan_fast.training.distributed import World
 from pggan_fast.training.gallery import Gallery
@@ -53,6 +53,7 @@ class Run:
     ) -> None:
         self.config, self.folder, self.world, self.settings, self.console = config, folder, world, settings, console
         self._watch: Watch | None = None
+        self._said: list[str] = []  # before there was a log for it
         self.trainer = Trainer(
             config,
             dataset,
@@ -79,6 +80,7 @@ class Run:
         if self._watch is not None:
             self._watch.say(text)
         elif self.first:
+            self._said.append(text)
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -86,6 +88,8 @@ class Run:
         self.trainer.load_state_dict(state)
         self._tick, self._seconds = int(state["tick"]), float(state["seconds"])
         self._resumed = self.trainer.images / 1000
+        if found := later.files(self.folder, self.trainer.images):
+            self.say(f"the folder has {', '.join(found)} of later, to be replaced as the run gets there")
         now = report.versions()
         for name, version in state["versions"].items():
             if now.get(name) != version:
@@ -98,7 +102,7 @@ class Run:
 
     def run(self) -> int:
         total, trainer = self.config.schedule.total_kimg, self.trainer
-        watch = Watch(self.folder, total, self.console, self._resumed) if self.first else None
+        watch = Watch(self.folder, total, self.console, self._resumed, self._said) if self.first else None
         with watch or nullcontext(), Stop() as stop:
             self._watch = watch
             try:
@@ -225,5 +229,4 @@ class Run:
             self._failed.discard(kind)
         except OSError as error:
             self._failed.add(kind)
-            text = f"cannot write {error.filename or self.folder}: {error.strerror or error}; training goes on"
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.say(f"cannot write {error.filename or self.folder}: {error.strerror or error}; training goes on")

@@ -19,17 +19,17 @@ from PIL import Image
 
 from pggan_fast.data.errors import ImageRefused
 from pggan_fast.data.images import decode, read_file
+from pggan_fast.errors import counted
 from pggan_fast.files import write_atomically
 from pggan_fast.metrics.running import duration
 from pggan_fast.pages import embedded, note, page, table
-from pggan_fast.training.watch import STATS
+from pggan_fast.training.later import METRICS, STATS, score_kimg
 
 HISTORY = 24  # pictures of fakes that the page shows, from the whole run
 WIDTH, LAST_WIDTH = 960, 1920  # pixels; wider grids are made smaller, that of the last fakes and of the reals less so
 _LARGEST = 1e30
 MOST_HEIGHT = 30  # times the width; a JPEG's sides have 65,500 pixels at most
 _FAKES = re.compile(r"fakes(\d+|_init)\.png")
-_NUMBER = re.compile(r"-(\d{1,15})\.\w+$")  # of a snapshot's name
 
 
 class Score(NamedTuple):
@@ -92,17 +92,28 @@ def read(run_dir: Path) -> Run:
     run = Run(run_dir)
     run.ticks = [tick for tick in _lines(run, run_dir / STATS) if math.isfinite(_mean(tick, "Progress/kimg"))]
     run.ticks.sort(key=lambda tick: _mean(tick, "Progress/kimg"))
-    for path in sorted(run_dir.glob("metric-*.jsonl")):
+    for path in sorted(run_dir.glob(METRICS)):
         scores = [_score(line) for line in _lines(run, path)]
         name = path.stem.removeprefix("metric-")
         run.metrics[name] = sorted(scores, key=lambda s: -1.0 if s.kimg is None else s.kimg)
     for path in run_dir.iterdir():
         if m := _FAKES.fullmatch(path.name):
             run.fakes.append((0.0 if m[1] == "_init" else float(m[1]), path))
+    _leave_out_later(run)
     run.fakes.sort(key=lambda each: (each[0], each[1].name != "fakes_init.png"))
     run.reals = path if (path := run_dir / "reals.png").is_file() else None
     run.options = _options(run, run_dir / "training_options.json")
     return run
+
+
+def _leave_out_later(run: Run) -> None:
+    """Pictures of more images than the last tick: of a course that the run left, until they are made again."""
+    if run.ticks:
+        last = math.floor(_mean(run.ticks[-1], "Progress/kimg"))
+        count = len(run.fakes)
+        run.fakes = [(kimg, path) for kimg, path in run.fakes if kimg <= last]
+        if later := count - len(run.fakes):
+            run.notes.append(f"{counted(later, 'picture')} of later than the last tick: left out")
 
 
 def _lines(run: Run, path: Path) -> list[dict[str, Any]]:
@@ -131,10 +142,9 @@ def _number(value: object) -> float:
 
 
 def _score(line: Mapping[str, Any]) -> Score:
-    m = _NUMBER.search(str(line.get("snapshot_pkl")))
     results = line.get("results")
     values = results.items() if isinstance(results, dict) else ()
-    return Score(float(m[1]) if m else None, {str(k): _number(v) for k, v in values if isinstance(v, (int, float))})
+    return Score(score_kimg(line), {str(k): _number(v) for k, v in values if isinstance(v, (int, float))})
 
 
 def _options(run: Run, path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import json
 import math
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,13 +19,14 @@ from rich.console import Console
 from rich.live import Live
 
 from pggan_fast import system
-from pggan_fast.files import write_atomically
 from pggan_fast.metrics.running import duration
+from pggan_fast.training import later
+from pggan_fast.training.later import STATS
 from pggan_fast.training.lines import Lines
 from pggan_fast.training.live import Status
 from pggan_fast.training.stats import Moments, moments
 
-STATS, LOG = "stats.jsonl", "log.txt"
+LOG = "log.txt"
 _GB = 2**30
 _REFRESHES = 4  # of the live line in a second
 
@@ -51,25 +52,31 @@ _STATUS = (
 class Watch:
     """Everything that a training tells; for its first process alone, and `with Watch(...) as watch:`.
 
-    run_dir: the run's folder. resumed_kimg: where a run goes on, None for a new one. What stats.jsonl has of later
-    ticks is dropped, as these will come again, and a line that was cut off; log.txt goes on. Raises FileExistsError for
-    a new run where there is a stats.jsonl, OSError.
+    run_dir: the run's folder. resumed_kimg: where a run goes on, None for a new one. What stats.jsonl and metrics have
+    of later ticks is dropped, as these will come again, and a line that was cut off; log.txt goes on. said: what the
+    console has had before, for log.txt. Raises FileExistsError for a new run where there is a stats.jsonl, OSError.
     """
 
-    def __init__(self, run_dir: Path, total_kimg: float, console: Console, resumed_kimg: float | None = None) -> None:
+    def __init__(
+        self, run_dir: Path, total_kimg: float, console: Console, resumed_kimg: float | None = None,
+        said: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self._console = console
         self._status = Status(total_kimg)
         self._shown = 0.0
         if resumed_kimg is None and (run_dir / STATS).exists():
             raise FileExistsError(f"{run_dir / STATS}: there is one, and resumed_kimg is None, as of a new run")
-        dropped = 0 if resumed_kimg is None else cut_stats(run_dir / STATS, resumed_kimg)
+        dropped = [] if resumed_kimg is None else later.cut(run_dir, resumed_kimg)
         self._stats, self._log = Lines(run_dir / STATS), Lines(run_dir / LOG)
         self._log_failed = False
         self._live: Live | None = None
         if console.is_terminal and not console.is_dumb_terminal:
             self._live = Live(self._status, console=console, refresh_per_second=_REFRESHES, transient=True)
+        for text in said:
+            self._note(text)
         if resumed_kimg is not None:
-            self.say(f"resumed at kimg {resumed_kimg:.1f}; lines of {STATS} dropped: {dropped}")
+            told = ", ".join(f"of {name} dropped: {count}" for name, count in dropped)
+            self.say(f"resumed at kimg {resumed_kimg:.1f}; lines {told}")
         self._events = self._tensorboard(run_dir, resumed_kimg)
 
     def __enter__(self) -> Watch:
@@ -193,22 +200,3 @@ def memory(reset: bool = False) -> dict[str, float]:
         "peak_gpu_mem_gb": allocated / _GB,
         "peak_gpu_mem_reserved_gb": reserved / _GB,
     }
-
-
-def cut_stats(path: Path, kimg: float) -> int:
-    """Drop lines of later ticks than `kimg`, and any that is no whole record; atomically. How many were dropped."""
-    if not path.exists():
-        return 0
-    lines = path.read_bytes().splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith(b"\n") and _kimg(line) <= kimg + 0.0005]  # half an image
-    if len(kept) < len(lines):
-        write_atomically(path, lambda file: file.writelines(kept))
-    return len(lines) - len(kept)
-
-
-def _kimg(line: bytes) -> float:
-    """Infinity where there is none."""
-    try:
-        return float(json.loads(line)["Progress/kimg"]["mean"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return math.inf

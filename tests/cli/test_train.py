@@ -44,8 +44,12 @@ def test_the_same_command_goes_on_and_then_is_done(
     told = capsys.readouterr().out
     assert "00000-demo-small-gpus1: a new run" in told
     assert told.count("\ntick ") == 2
+    log = runs / "00000-demo-small-gpus1" / "log.txt"
+    assert log.read_text().splitlines()[0] == told.splitlines()[0]
     assert call(*command) == 0
     told = capsys.readouterr().out
+    logged = [line for line in log.read_text().splitlines() if "TensorBoard" not in line]
+    assert logged[3:] == told.splitlines()  # in the order of the console
     assert "00000-demo-small-gpus1: going on\nresumed at kimg 0.1" in told
     assert told.count("\ntick ") == 2
     assert call(*command) == 0
@@ -83,6 +87,29 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, data: Path, capsys: pytest.Cap
     assert "8x8" in told
     assert "to 12000 kimg, by 1 process" in told
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("size", "last", "kimg"), [(128, 64, 400), (32, 32, 700)])
+def test_a_night_goes_up_to_a_width_of_64(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], size: int, last: int, kimg: int
+) -> None:
+    path = tmp_path / "large.npz"
+    np.savez(path, images=np.zeros((4, size, size, 3), np.uint8))
+    assert call("--data", path, "--outdir", tmp_path, "--cfg", "overnight", "-n") == 0
+    told = capsys.readouterr().out
+    assert f"{last}x{last}" in told
+    assert f"{2 * last}x{2 * last}" not in told
+    assert f"to {kimg} kimg, by 1 process" in told
+
+
+def test_a_network_is_not_gone_on_with(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("--data", data, "--outdir", tmp_path / "runs", *SMALL)
+    assert call(*command, "--kimg", 0.064) == 0
+    network = tmp_path / "runs" / "00000-demo-small-gpus1" / "network-snapshot-000000.safetensors"
+    assert call(*command, "--resume", network) == 2
+    error = capsys.readouterr().err
+    assert f"pggan-fast: error: {network}: a network file" in error
+    assert error.count("\n") == 1
 
 
 def test_other_images_under_the_name_are_refused(

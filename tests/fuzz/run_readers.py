@@ -34,7 +34,7 @@ from pggan_fast.data.sources import Skipped
 from pggan_fast.metrics import extractor
 from pggan_fast.models import Discriminator, Generator
 from pggan_fast.networks import NetworkFileError, Networks
-from pggan_fast.training import checkpoint, curves, report, resume, watch
+from pggan_fast.training import checkpoint, curves, later, report, resume
 from pggan_fast.training.checkpoint import CheckpointError
 from pggan_fast.training.config import Config
 
@@ -264,7 +264,7 @@ def draw_run(path: Path) -> None:
 
 def cut_run(path: Path) -> None:
     show_run(path)
-    watch.cut_stats(path, 2.0)
+    later.cut_stats(path, 2.0)
 
 
 def scores(folder: Path) -> list[Sample]:

@@ -133,6 +133,8 @@ def test_without_matplotlib_a_line_says_how_to_get_curves(folder, monkeypatch, c
 def test_of_a_long_history_pictures_of_the_whole_run_are_shown(folder):
     for kimg in range(5, 205):
         picture(folder / f"fakes{kimg:06d}.png")
+    with open(folder / "stats.jsonl", "a") as file:
+        file.write(json.dumps(tick(204)) + "\n")
     told = []
     report.make(folder, lambda done, total: told.append((done, total)))
     assert told == [(i, report.HISTORY) for i in range(1, report.HISTORY + 1)]

@@ -16,7 +16,8 @@ from rich.text import Text
 from pggan_fast import files
 from pggan_fast.training import lines
 from pggan_fast.training import watch as module
-from pggan_fast.training.watch import Watch, cut_stats, memory
+from pggan_fast.training.later import cut_stats
+from pggan_fast.training.watch import Watch, memory
 
 PROGRESS = {"tick": 12, "lod": 3.25, "resolution": 32, "alpha": 0.75, "minibatch": 16}
 TIMING = {"total_sec": 192, "sec_per_tick": 15.9, "sec_per_kimg": 3.98, "maintenance_sec": 0.1, "wait_share": 0.02}
