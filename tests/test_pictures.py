@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_networks import LATENT, make
 
+from pggan_fast.inference import Sampler
+from pggan_fast.models import Generator
 from pggan_fast.pictures import grid, grid_size, save_png
 
 
@@ -20,7 +23,9 @@ def some(n: int, channels: int = 3, height: int = 2, width: int = 3) -> torch.Te
 @pytest.mark.parametrize("gap", [0, 2])
 def test_every_image_is_in_its_place(channels: int, gap: int) -> None:
     images = some(5, channels)
-    for given in (images, list(images), images.contiguous(memory_format=torch.channels_last)):
+    channels_last = images.contiguous(memory_format=torch.channels_last)
+    last = images.permute(0, 2, 3, 1)
+    for given in (images, list(images), channels_last, last, list(last)):
         picture = grid(given, 2, gap)
         assert picture.mode == ("L" if channels == 1 else "RGB")
         pixels = np.asarray(picture).reshape(*picture.size[::-1], channels)
@@ -29,6 +34,23 @@ def test_every_image_is_in_its_place(channels: int, gap: int) -> None:
             y, x = gap + top * (2 + gap), gap + left * (3 + gap)
             want[y : y + 2, x : x + 3] = images[number].permute(1, 2, 0).numpy()
         assert np.array_equal(pixels, want)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_a_sampler_gives_becomes_a_file(channels: int, tmp_path: Path) -> None:
+    """The three lines that anybody writes; its bytes are [N, H, W, C]."""
+    G = make(Generator, channels=channels)
+    assert isinstance(G, Generator)
+    pixels = Sampler(G).uint8(torch.randn(4, LATENT))
+    save_png(tmp_path / "x.png", grid(pixels))
+    with Image.open(tmp_path / "x.png") as read:
+        assert read.mode == ("L" if channels == 1 else "RGB")
+        found = np.asarray(read).reshape(32, 32, channels)
+    assert np.array_equal(found[16:, :16], pixels[2].numpy())
+
+
+def test_what_could_be_either_has_its_channels_first() -> None:
+    assert grid(some(1, 3, 5, 3)).size == (3, 5)
 
 
 @pytest.mark.parametrize(("n", "columns", "rows"), [(1, 1, 1), (2, 2, 1), (4, 2, 2), (5, 3, 2), (64, 8, 8), (65, 9, 8)])
@@ -49,8 +71,8 @@ def test_what_is_no_image() -> None:
         grid([])
     with pytest.raises(TypeError, match=r"expected torch.uint8, got torch.float32"):
         grid(torch.zeros(1, 3, 2, 2))
-    with pytest.raises(ValueError, match=r"expected \[N, 1 or 3, H, W\], got \[2, 4, 2, 3\]"):
-        grid(some(2, 4))
+    with pytest.raises(ValueError, match=r"expected \[N, 1 or 3, H, W\] or \[N, H, W, 1 or 3\], got \[2, 4, 2, 5\]"):
+        grid(some(2, 4, 2, 5))
     with pytest.raises(
         ValueError, match=r"number 1: expected torch.uint8 \[3, 2, 3\] as the first, got .* \[3, 2, 4\]"
     ):
