@@ -159,6 +159,7 @@ class Verify:
         from pggan_fast.cli.bar import Bar
         from pggan_fast.data.errors import DataError
         from pggan_fast.data.examine import verify
+        from pggan_fast.errors import counted
 
         try:
             with Bar(console(stderr=True), "decoding") as bar:
@@ -168,7 +169,8 @@ class Verify:
         for text in problems[:20]:
             print(text)
         more = f", {len(problems) - 20} of them not shown" if len(problems) > 20 else ""
-        print(f"{self.file}: {count} images, {f'{len(problems)} problems{more}' if problems else 'all of them whole'}")
+        found = f"{counted(len(problems), 'problem')}{more}" if problems else "all of them whole"
+        print(f"{self.file}: {counted(count, 'image')}, {found}")
         return 1 if problems else 0
 
 

@@ -174,7 +174,8 @@ class SourceDataset(Dataset):
 
     def image(self, number: int) -> npt.NDArray[np.uint8]:
         pixels = self._source.pixels(self._numbers[number], self._channels, (255, 255, 255))
-        pixels = np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+        # a copy, as Pillow's bytes cannot be written to, of which torch warns
+        pixels = np.array(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1), order="C")
         if self._size is not None and pixels.shape[1:] != self._size:
             (h, w), (height, width) = pixels.shape[1:], self._size
             raise ImageRefused("another size", f"{w}x{h} pixels, where the first has {width}x{height}")

@@ -11,7 +11,8 @@ from PIL import Image
 from pggan_fast.data.images import Pixels
 from pggan_fast.pictures import grid
 
-COLUMNS, ROWS, LARGEST, GAP = 12, 8, 128, 2
+COLUMNS, ROWS, GAP = 12, 8, 2
+SMALLEST, LARGEST = 64, 128  # of the longer side, in pixels of the sheet
 
 
 def evenly(count: int) -> list[int]:
@@ -21,12 +22,17 @@ def evenly(count: int) -> list[int]:
 
 
 def contact_sheet(images: Sequence[Pixels]) -> Image.Image:
-    """Images [H, W] or [H, W, 3] of one size in rows of 12; those above 128 pixels are made smaller."""
+    """Images [H, W] or [H, W, 3] of one size in rows of 12.
+
+    Those above 128 pixels are made smaller; those below 64 have larger pixels, whole ones, so that 4x4 can be seen.
+    """
     height, width = images[0].shape[:2]
     factor = min(1.0, LARGEST / max(height, width))
     size = max(1, round(width * factor)), max(1, round(height * factor))
-    small = []
+    zoom = max(1, SMALLEST // max(height, width))
+    shown = []
     for pixels in images:
-        image = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
-        small.append(torch.from_numpy(np.array(image.resize(size, Image.Resampling.LANCZOS))).permute(2, 0, 1))
-    return grid(small, min(COLUMNS, len(images)), GAP)
+        image = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB").resize(size, Image.Resampling.LANCZOS)
+        enlarged = np.array(image).repeat(zoom, axis=0).repeat(zoom, axis=1)
+        shown.append(torch.from_numpy(enlarged).permute(2, 0, 1))
+    return grid(shown, min(COLUMNS, len(images)), GAP)

@@ -43,7 +43,7 @@ def test_convert_tells_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture
     listed = (tmp_path / "x.skipped.tsv").read_text().splitlines()
     assert listed[1:] == ["a.txt\tnot an image\tno image format that is known"]
     with Image.open(tmp_path / "x.sheet.png") as sheet:
-        assert sheet.size == (2 + 5 * 18, 2 + 18)
+        assert sheet.size == (2 + 5 * 66, 2 + 66)
         assert sheet.getpixel((0, 0)) == (128, 128, 128)
 
 
@@ -114,7 +114,9 @@ def test_info_and_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     data = (tmp_path / "x.zip").read_bytes()
     (tmp_path / "x.zip").write_bytes(data[:300] + bytes([data[300] ^ 1]) + data[301:])
     assert run("verify", tmp_path / "x.zip") == 1
-    assert "x.zip: 00000/img00000000.png: broken: " in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "x.zip: 00000/img00000000.png: broken: " in shown
+    assert shown.endswith("x.zip: 4 images, 1 problem\n")
     (tmp_path / "x.zip").write_bytes(data[:-1])
     assert run("verify", tmp_path / "x.zip") == 1
     assert "x.zip: not a whole ZIP file" in capsys.readouterr().out
@@ -195,8 +197,11 @@ def test_the_sheet_shows_images_from_all_over() -> None:
     assert evenly(5) == [0, 1, 2, 3, 4]
     assert evenly(960) == list(range(0, 960, 10))
     sheet = np.asarray(contact_sheet([pixels(i, 4, 4) for i in range(14)]))
-    assert sheet.shape == (2 + 2 * 6, 2 + 12 * 6, 3)
-    assert np.array_equal(sheet[8:12, 8:12], pixels(13, 4, 4))
+    assert sheet.shape == (2 + 2 * 66, 2 + 12 * 66, 3)  # of 16x16 whole pixels for each
+    assert np.array_equal(sheet[68:132, 68:132], np.kron(pixels(13, 4, 4), np.ones((16, 16, 1), np.uint8)))
+    assert contact_sheet([pixels(0, 20, 10)]).size == (2 + 32, 2 + 62)
+    assert contact_sheet([pixels(0, 64, 33)]).size == (2 + 35, 2 + 66)
+    assert contact_sheet([pixels(0, 3, 300)]).size == (2 + 130, 2 + 3)
     assert contact_sheet([pixels(0, 512, 256)]).size == (2 + 66, 2 + 130)
 
 

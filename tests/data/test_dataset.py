@@ -95,7 +95,9 @@ def test_labels(tmp_path: Path) -> None:
 def test_grey_files_are_grey_and_mixed_ones_coloured(tmp_path: Path) -> None:
     for i in range(3):
         (tmp_path / f"{i}.png").write_bytes(file_of(pixels(i, channels=1)))
-    assert open_dataset(tmp_path).shape == (1, 16, 16)
+    grey = open_dataset(tmp_path)
+    assert grey.shape == (1, 16, 16)
+    assert grey.image(0).flags.writeable  # torch warns of those that are not
     assert open_dataset(tmp_path, channels=3).shape == (3, 16, 16)
     (tmp_path / "3.png").write_bytes(file_of(pixels(3)))
     assert open_dataset(tmp_path).shape == (3, 16, 16)
