@@ -29,7 +29,8 @@ def evaluate(names: Sequence[str], trainer: Trainer, snapshot: str, folder: Path
     for result in running.evaluate(measures, fakes, reals, batch=batch, ranks=Ranks()):
         running.append(folder, result, {**result.as_json(trainer.world.size, snapshot), "kimg": trainer.images / 1000})
         values = "  ".join(f"{name} {value:.4g}" for name, value in result.values.items())
-        yield f"{snapshot}: {values}  ({running.duration(result.seconds)})"
+        fewer = "" if result.used == result.name.count else f"of {result.used:,} images, "
+        yield f"{snapshot}: {values}  ({fewer}{running.duration(result.seconds)})"
 
 
 def _planned(names: Sequence[str], trainer: Trainer) -> tuple[list[Measure], Generated, Reals]:

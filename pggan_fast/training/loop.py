@@ -14,7 +14,7 @@ from rich.console import Console
 
 from pggan_fast import networks
 from pggan_fast.backends import report, tables
-from pggan_fast.data import Dataset
+from pggan_fast.data import DataError, Dataset
 from pggan_fast.errors import line
 from pggan_fast.files import write_atomically
 from pggan_fast.training import checkpoint, evaluation, later
@@ -206,12 +206,17 @@ class Run:
                   "alpha": stage.alpha}  # fmt: skip
         if self.first:
             self._write("networks", lambda: networks.save(path, trainer.networks(**source)))
+        # by the first alone, while the others wait for it in their next collective (`distributed.TIMEOUT`): were they
+        # shared, a process that fails, by a broken image or a full disk, would leave the others in the midst of a turn
         if self.first and self.settings.metrics and stage.lod == 0:
             self._write("metrics", lambda: self._measure(path.name))
 
     def _measure(self, snapshot: str) -> None:
-        for text in evaluation.evaluate(self.settings.metrics, self.trainer, snapshot, self.folder):
-            self.say(text)
+        try:
+            for text in evaluation.evaluate(self.settings.metrics, self.trainer, snapshot, self.folder):
+                self.say(text)
+        except DataError as error:  # of an image for which another stands in when training
+            self.say(f"no metrics of {snapshot}: {line(error)}; training goes on")
 
     def _save_state(self) -> None:
         if self.first:

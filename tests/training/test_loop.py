@@ -21,6 +21,8 @@ from rich.console import Console
 from small_trainings import config, images, state_of
 
 from pggan_fast import files, networks
+from pggan_fast.data.dataset import ArrayDataset
+from pggan_fast.data.errors import ImageRefused
 from pggan_fast.training import checkpoint, resume
 from pggan_fast.training.distributed import World
 from pggan_fast.training.loop import Run, Settings
@@ -217,6 +219,21 @@ def test_labels_and_metrics(tmp_path: Path) -> None:
     (line,) = (run.folder / "metric-swd16.jsonl").read_text().splitlines()
     assert json.loads(line)["snapshot_pkl"] == "network-snapshot-000000.safetensors"
     assert "swd16_avg" in said(run)
+    assert "of 16 images" not in said(run)
+
+
+def test_metrics_of_fewer_images_than_their_names_say_tell_so(tmp_path: Path) -> None:
+    run = run_of(
+        tmp_path / "run", images(count=24, size=16), Settings(snap=1, metrics=("msssim30", "fd30")),
+        schedule={"total_kimg": 0.128, "initial": 16},
+    )  # fmt: skip
+    assert run.run() == 0
+    told = [text for text in said(run).splitlines() if "network-snapshot-000000.safetensors: " in text]
+    similar, distance = told[:2]
+    assert "msssim30" in similar
+    assert "images" not in similar
+    assert "fd30_matched" in distance
+    assert "(of 24 images, " in distance
 
 
 def test_metrics_that_the_images_cannot_have_are_refused_before_training(tmp_path: Path) -> None:
@@ -236,6 +253,24 @@ def test_metrics_that_cannot_be_written_do_not_end_a_training(tmp_path: Path, mo
 
     monkeypatch.setattr("pggan_fast.metrics.running.append", full)
     assert run.run() == 1
+    assert checkpoint.states(run.folder)[0].name == "training-state-000000128.pt"
+
+
+def test_an_image_that_metrics_cannot_read_does_not_end_a_training(tmp_path: Path) -> None:
+    """Another stands in for it while training, metrics leave none out."""
+
+    class Broken(ArrayDataset):
+        def image(self, number: int) -> Any:
+            if number == 3:
+                raise ImageRefused("broken", "no bytes left")
+            return super().image(number)
+
+    dataset, settings = Broken("some", images(size=16).images), Settings(snap=1, metrics=("swd16",), cache="never")
+    with pytest.warns(UserWarning, match="image 3 is skipped"):
+        run = run_of(tmp_path / "run", dataset, settings, schedule={"total_kimg": 0.128, "initial": 16})
+    assert run.run() == 0
+    text = said(run)
+    assert "no metrics of network-snapshot-000000.safetensors: some: image 3: no bytes left; metrics leave no" in text
     assert checkpoint.states(run.folder)[0].name == "training-state-000000128.pt"
 
 
