@@ -8,6 +8,15 @@ from pathlib import Path
 from pggan_fast.cli import UsageError
 
 
+def make_folder(name: str, path: Path) -> None:
+    """Make it where it is not there yet; UsageError for one that cannot be made or written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{name}: cannot make {path}: {error.strerror}") from None
+    check_writable(name, path / "file")
+
+
 def check_writable(name: str, path: Path) -> None:
     """Refuse a path that could not be written, before any work is done. Raises UsageError."""
     if path.is_dir():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from pggan_fast.cli import UsageError
-from pggan_fast.cli.files import check_writable
+from pggan_fast.cli.files import make_folder
 from pggan_fast.cli.generators import Drawing, Drawn, not_written, option, parse_seeds
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Command(Drawing):
         drawn = self.opened(seeds)
         if self.grid:
             _check_memory(drawn, len(seeds))
-        _check_folder(self.outdir)
+        make_folder("--outdir", self.outdir)
         from pggan_fast.benchmarks.table import console
 
         screen = console()
@@ -92,15 +92,6 @@ def _name(seed: int) -> str:
 
 def _files(seeds: list[int]) -> str:
     return f"{_name(seeds[0])} to {_name(seeds[-1])} ({len(set(seeds))} files)"
-
-
-def _check_folder(path: Path) -> None:
-    """Make it; refuse one that cannot be written."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--outdir: cannot make {path}: {error.strerror}") from None
-    check_writable("--outdir", path / "grid.png")
 
 
 def _check_memory(drawn: Drawn, count: int) -> None:

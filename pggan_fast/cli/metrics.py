@@ -13,6 +13,7 @@ import tyro
 
 from pggan_fast.cli import UsageError
 from pggan_fast.cli.devices import parse_device
+from pggan_fast.cli.files import make_folder
 from pggan_fast.cli.generators import default_batch, load
 from pggan_fast.metrics.published import DatasetName
 
@@ -58,16 +59,13 @@ class Command:
     device: Annotated[str | None, _option("DEVICE")] = None
     """cpu, cuda or cuda:N; cuda where there is one, if not given, and the process's own under torchrun."""
     outdir: Annotated[Path | None, _option("DIR")] = None
-    """Add a line to metric-NAME.jsonl there, in StyleGAN's format."""
+    """Add a line to metric-NAME.jsonl there, in StyleGAN's format; made where it does not exist."""
     floor: bool = True
     """Leave out the floor: the same metrics of reals against other reals, which a perfect generator would have."""
     scratch: Annotated[Path | None, _option("DIR")] = None
     """Keep patches in an unnamed file there, where they do not fit into memory (75 kB an image and level)."""
     dataset: Annotated[DatasetName | None, _option("NAME")] = None
     """What the reals are (celeba, celebahq, lsun-bedroom, lsun-cat, lsun-church): shows published numbers beside."""
-
-    def __post_init__(self) -> None:
-        self._level: str | None = None  # of reals, where it is not that of their files
 
     def run(self) -> int:
         names = self._names()
@@ -78,7 +76,7 @@ class Command:
 
             settings = self._settings(ranks)
             try:
-                fakes, reals = self._sources(names, settings)
+                fakes, reals, notes = self._sources(names, settings)
                 wanted = running.measures(names, fakes, reals, settings)
                 batch = self.batch or default_batch(wanted[0].size)
                 _check_memory(wanted, ranks, self.scratch)
@@ -91,8 +89,7 @@ class Command:
             from pggan_fast.cli import metrics_table
 
             for result in results:
-                if self._level is not None:
-                    result.notes.append(self._level)
+                result.notes.extend(notes)
                 if self.outdir is not None:
                     about = {"data": _text(self.data), "seed": self.seed, "mirror": self.mirror, "batch": batch}
                     network = None if fakes is None else fakes.name
@@ -120,9 +117,10 @@ class Command:
             raise UsageError(f"--batch: got {self.batch}, expected an even number, at least 2")
         if not 0 <= self.seed < 1 << 32:
             raise UsageError(f"--seed: got {self.seed}, expected 0 to 2^32 - 1")
-        for name, folder in (("--outdir", self.outdir), ("--scratch", self.scratch)):
-            if folder is not None and not folder.is_dir():
-                raise UsageError(f"{name}: {folder} is no folder")
+        if self.outdir is not None:
+            make_folder("--outdir", self.outdir)
+        if self.scratch is not None and not self.scratch.is_dir():
+            raise UsageError(f"--scratch: {self.scratch} is no folder")
 
     def _settings(self, ranks: Ranks) -> Settings:
         from pggan_fast.metrics import extractor
@@ -137,28 +135,28 @@ class Command:
             raise UsageError(f"--extractor: cannot read {self.extractor}: {error.strerror}") from None
         return Settings(self.seed, device, self.floor, network, self.scratch)
 
-    def _sources(self, names: list[Name], settings: Settings) -> tuple[Source | None, Reals | None]:
-        """Generated images and reals, these at the network's resolution where the data set has it."""
+    def _sources(self, names: list[Name], settings: Settings) -> tuple[Source | None, Reals | None, list[str]]:
+        """Generated images, reals at the network's resolution where the data set has it, and notes on them."""
         from pggan_fast.data import open_dataset
         from pggan_fast.metrics.samples import Generated, Level, Reals, label_rows
 
         loaded = None if self.network is None else load(self.network)
         G = None if loaded is None else loaded.G
-        dataset = reals = None
+        dataset, reals, notes = None, None, list[str]()
         if self.data is not None:
             dataset = open_dataset(self.data)
             level = None if G is None or G.levels.resolution not in dataset.resolutions else G.levels.resolution
             if level not in (None, dataset.resolution):
                 whole = f"{dataset.resolution}x{dataset.resolution}"
-                self._level = f"reals at {level}x{level}, the network's resolution, made from {whole}"
+                notes.append(f"reals at {level}x{level}, the network's resolution, made from {whole}")
             reals = Reals(Level(dataset, level), seed=self.seed, mirror=self.mirror, name=str(self.data))
         if self.images is not None:
-            return Reals(Level(open_dataset(self.images)), seed=self.seed, name=str(self.images)), reals
+            return Reals(Level(open_dataset(self.images)), seed=self.seed, name=str(self.images)), reals, notes
         if loaded is None or G is None:
-            return None, reals
+            return None, reals, notes
         count, labels = max(name.count for name in names), label_rows(dataset) if G.label_dim else None
         fakes = Generated(G, count, seed=self.seed, labels=labels, device=settings.device, name=loaded.path.name)
-        return fakes, reals
+        return fakes, reals, notes
 
 
 @contextmanager

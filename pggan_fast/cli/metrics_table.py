@@ -18,9 +18,12 @@ OFFICIAL = {"swd": 16384, "msssim": 20000}  # images that published numbers are 
 def show(screen: Console, results: Sequence[Result], dataset: str | None, size: tuple[int, int]) -> None:
     """A row per number with its floor, what there is to know of it, and published numbers where they are comparable."""
     screen.print(_values(screen, results))
+    of_note: dict[str, list[str]] = {}
     for result in results:
         for note in result.notes:
-            _line(screen, f"{result.name.text}: {note}")
+            of_note.setdefault(note, []).append(result.name.text)
+    for note, names in of_note.items():
+        _line(screen, f"{', '.join(names)}: {note}")
     if dataset is not None:
         known = beside(dataset, size[0]) if size[0] == size[1] else None
         if known is None:
@@ -42,16 +45,18 @@ def _table(screen: Console, *columns: str) -> Table:
 
 
 def _values(screen: Console, results: Sequence[Result]) -> Table:
-    table = _table(screen, "metric", "", "value", "reals with reals", "reals", "generated", "floor of", "time")
+    matched = ["matched"] if any("matched" in key for result in results for key in result.values) else []
+    counted = ("reals", "generated", "floor of", "time")
+    table = _table(screen, "metric", "", "value", *matched, "reals with reals", *counted)
     for result in results:
         name, images = result.name.text, result.images
-        head: list[str] = [name]
+        head: list[str] = [name if result.used == result.name.count else f"{name}, of {result.used:,}"]
         counts = [_count(images, "reals"), _count(images, "fakes"), _floor_of(images), duration(result.seconds)]
         for key in _parts(result):
-            value, floor = (result.values.get(k) for k in (_key(name, key), _key(name, "floor", key)))
+            value, like, floor = (result.values.get(_key(name, what, key)) for what in ("", "matched", "floor"))
             floor = result.values.get(f"{name}_reals") if floor is None else floor
             part = key or KINDS[result.name.kind][0]
-            table.add_row(*head, part, _number(value), _number(floor), *counts)
+            table.add_row(*head, part, _number(value), *(_number(like) for _ in matched), _number(floor), *counts)
             head, counts = [""], [""] * 4
         table.add_section()
     return table
@@ -60,7 +65,7 @@ def _values(screen: Console, results: Sequence[Result]) -> Table:
 def _parts(result: Result) -> list[str]:
     """What the values' names end in: levels and their average for the sliced Wasserstein distance."""
     ends = [_end(result, key) for key in result.values]
-    ends = [end.removeprefix("floor").lstrip("_") if end.startswith("floor") else end for end in ends]
+    ends = [end.removeprefix("floor").removeprefix("matched").lstrip("_") for end in ends]
     return list(dict.fromkeys("" if end == "reals" else end for end in ends))
 
 
@@ -101,7 +106,7 @@ def _own(results: Sequence[Result]) -> list[str]:
     swd = values.get("swd", {})
     levels = tuple(swd[str(level)] for level in LEVELS if str(level) in swd)
     row = Row("", levels, swd.get("avg"), *(values.get(kind, {}).get("") for kind in ("msssim", "fid")))
-    fewer = any(by_kind[kind].images["fakes"] < count for kind, count in OFFICIAL.items() if kind in by_kind)
+    fewer = any(by_kind[kind].used < count for kind, count in OFFICIAL.items() if kind in by_kind)
     return ["this run, of fewer images" if fewer else "this run", *_cells(row)]
 
 

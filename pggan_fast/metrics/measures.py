@@ -36,6 +36,8 @@ class Measure:
     """A metric with what it has been given. `wanted` says how many images of each side, `floor` how many each half has.
 
     The floor compares two sets of reals without a common image: what a perfect generator could reach with as many.
+    Distances shrink as images are added, so where the value itself is of more (or of more on one side), it is
+    computed once more of as many as the floor has: `matched`.
     """
 
     needs_reals = True
@@ -48,17 +50,41 @@ class Measure:
         self._kept: dict[Side, list[Tensor]] = {}
         self.compared: dict[Side, int] = {side: min(name.count, there) for side, there in available.items()}
         for side, what in SETS.items():
-            if 0 < available[side] < name.count and not (side == "reals" and (name.full or not self.needs_reals)):
-                self.notes.append(f"the {what} has {available[side]} images: used all, repeated never")
+            if 0 < available[side] < name.count and not (side == "reals" and name.full):
+                told = f"of {available[side]:,} images of the {what}, not {name.count:,}"
+                self.notes.append(f"{told}: it has no more, and none is used twice")
         if name.full:
             self.compared["reals"] = available["reals"]
-        self.floor = min(available["reals"], 2 * name.count) // 2 if self.compares and settings.floor else 0
+        most = min(name.count, available["fakes"] or name.count)
+        self.floor = min(available["reals"] // 2, most) if self.compares and settings.floor else 0
         self.wanted = {**self.compared, "reals": max(self.compared["reals"], 2 * self.floor)}
 
     @property
     def possible(self) -> bool:
         """Whether there is anything to compute."""
         return self.compared["fakes"] > 0 or self.floor > 1
+
+    @property
+    def used(self) -> int:
+        """Of how many images the number is: of the smaller side's, which are at most as many as its name says."""
+        reals, fakes = self.compared["reals"], self.compared["fakes"]
+        if not self.compares or (fakes and self.name.full):
+            return fakes or reals
+        return min(reals, fakes) if fakes else self.floor
+
+    @property
+    def matched(self) -> bool:
+        """Whether the value is of more images than the floor."""
+        return self.floor > 1 and self.compared["fakes"] > 0 and max(self.compared.values()) > self.floor
+
+    def of_the_floor(self) -> list[str]:
+        """Notes on how many images the floor is of."""
+        if self.matched:
+            told = f"reals with reals is of 2 x {self.floor:,} images, the value of more, which makes it smaller"
+            return [f"{told}; what to compare is matched, the value of as many"]
+        if self.floor > 1 and self.used < self.name.count and not self.compared["fakes"]:
+            return [f"reals with reals is of 2 x {self.floor:,} images, not 2 x {self.name.count:,}"]
+        return []
 
     def bytes_kept(self) -> int:
         """Memory, or room in `scratch`, that it takes where it is known to matter."""
@@ -91,15 +117,20 @@ class Measure:
             return torch.from_file(file.name, shared=True, size=count, dtype=dtype).reshape(shape)  # outlives the name
 
     def _compared(self, distance: Callable[[Side, slice, Side, slice], dict[str, float]]) -> dict[str, float]:
-        """Fakes with reals, then reals with reals under the name `..._floor...`."""
+        """Fakes with reals, and as many as the floor has as `..._matched...`; reals with reals as `..._floor...`."""
         found: dict[str, float] = {}
+        halves = slice(0, self.floor), slice(self.floor, 2 * self.floor)
         if "fakes" in self._kept:
             found |= distance("reals", slice(self.compared["reals"]), "fakes", slice(self.compared["fakes"]))
+            if self.matched:
+                found |= _under("matched", distance("reals", halves[0], "fakes", halves[0]))
         if self.floor > 1:
-            halves = slice(0, self.floor), slice(self.floor, 2 * self.floor)
-            below = distance("reals", halves[0], "reals", halves[1])
-            found |= {f"floor_{key}" if key else "floor": value for key, value in below.items()}
+            found |= _under("floor", distance("reals", halves[0], "reals", halves[1]))
         return {f"{self.name.text}_{key}" if key else self.name.text: value for key, value in found.items()}
+
+
+def _under(name: str, values: Mapping[str, float]) -> dict[str, float]:
+    return {f"{name}_{key}" if key else name: value for key, value in values.items()}
 
 
 class SlicedWasserstein(Measure):
@@ -136,6 +167,7 @@ class Similarity(Measure):
     def __init__(self, name: Name, size: tuple[int, int], available: Mapping[Side, int], settings: Settings) -> None:
         super().__init__(name, size, available, settings)
         self.wanted = self.compared = {side: count - count % 2 for side, count in self.wanted.items()}
+        self.notes.append("it has no floor: the reals' own similarity is what to compare with")
         if min(size) <= 160:
             self.notes.append("below 161 pixels: windows as large as the coarse scales allow (the official rule)")
 

@@ -22,12 +22,14 @@ Say = Callable[[str, int, int], None]  # what is computed now, how many images a
 
 @dataclass(frozen=True)
 class Result:
-    """values: by name, `swd16k_avg` and so on. images: how many of each set, as used."""
+    """values: by name, `swd16k_avg` and so on. images: how many of each set, as used; used: of the smaller one, which
+    may be fewer than the name says."""
 
     name: Name
     values: dict[str, float]
     images: dict[str, int]
     seconds: float
+    used: int
     notes: list[str] = field(default_factory=list)
 
     def as_json(self, ranks: int, network: str | None) -> dict[str, Any]:
@@ -41,6 +43,7 @@ class Result:
             "snapshot_pkl": network,
             "timestamp": time.time(),
             "images": self.images,
+            "num_images": self.used,
             "notes": self.notes,
         }
 
@@ -57,6 +60,10 @@ def measures(names: Sequence[Name], fakes: Source | None, reals: Source | None, 
         if reals is None and MEASURES[name.kind].needs_reals:
             raise ValueError(f"{name.text}: compares with reals, and there are none")
     made = [MEASURES[name.kind](name, next(iter(sizes)), available, settings) for name in names]
+    if fakes is not None and reals is not None and (fakes.channels == 1) != (reals.channels == 1):
+        grey, other = (SETS["fakes"], SETS["reals"]) if fakes.channels == 1 else (SETS["reals"], SETS["fakes"])
+        for measure in made:
+            measure.notes.append(f"the {grey} is grey, the {other} is not: grey is compared as three equal channels")
     for measure in made:
         if few := [f"1 in the {SETS[side]}" for side, count in measure.compared.items() if count == 1]:
             raise ValueError(f"{measure.name.text}: expected at least 2 images, got {few[0]}")
@@ -120,7 +127,7 @@ def _result(measure: Measure) -> Result:
     images = {str(side): count for side, count in measure.compared.items()}
     if measure.floor > 1:
         images["floor"] = measure.floor
-    return Result(measure.name, values, images, seconds, measure.notes)
+    return Result(measure.name, values, images, seconds, measure.used, [*measure.notes, *measure.of_the_floor()])
 
 
 def duration(seconds: float) -> str:

@@ -21,6 +21,7 @@ class Source(Protocol):
 
     name: str
     resolution: tuple[int, int]
+    channels: int  # 1 where its images are grey
 
     @property
     def available(self) -> int:
@@ -74,6 +75,7 @@ class Generated:
         self._labels = _labels(G.label_dim, count, seed, labels)
         if G.channels not in (1, 3):
             raise ValueError(f"G: expected 1 or 3 channels, got {G.channels}: metrics are of grey or colour images")
+        self.channels = G.channels
         height, width = G.levels.base_shape
         self.resolution = (height * self._sampler.resolution // 4, width * self._sampler.resolution // 4)
 
@@ -94,8 +96,10 @@ class Reals:
             raise ValueError(f"{name}: expected images, got none")
         self._stored, self._seed, self._mirror, self.name = stored, seed, mirror, name
         self._order = np.random.RandomState(seed).permutation(len(stored))
-        height, width = stored[0].shape[1:]
-        self.resolution = (int(height), int(width))
+        shape = tuple(map(int, stored[0].shape))
+        if len(shape) != 3:
+            raise ValueError(f"{name}: image 0: expected [3 or 1, H, W], got {list(shape)}")
+        self.channels, self.resolution = shape[0], (shape[1], shape[2])
 
     @property
     def available(self) -> int:

@@ -59,8 +59,6 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_process_and_two_have_the_same_results(network: Path, tmp_path: Path) -> None:
     """The latter by torchrun, of which one process tells and writes; batches of 16 make an odd number of turns."""
     one, two = tmp_path / "one", tmp_path / "two"
-    one.mkdir()
-    two.mkdir()
     source = ["--network", network, "--data", "faces", "--mirror"]
     torch.jit.trace(Means(), torch.zeros(2, 3, 32, 32)).save(str(tmp_path / "means.pt"))
     rest = [*source, "--batch", 16, "--metrics", ",".join(NAMES), "--extractor", tmp_path / "means.pt", "--outdir"]
@@ -94,9 +92,18 @@ def test_the_table_and_what_is_said(tmp_path: Path, capsys: pytest.CaptureFixtur
     np.savez(tmp_path / "some.npz", images=faces()[:30].permute(0, 2, 3, 1).numpy())
     assert call("--data", tmp_path / "some.npz", "--images", "faces", "--metrics", "swd64,msssim64,fd64") == 0
     shown = capsys.readouterr()
-    assert "swd64: the data set has 30 images: used all, repeated never" in shown.out
+    few = "of 30 images of the data set, not 64: it has no more, and none is used twice"
+    assert f"swd64, msssim64, fd64: {few}" in shown.out
     assert "2 x 15" in shown.out
-    assert [line.split("|")[2].strip() for line in shown.out.splitlines() if "|" in line][1:4] == ["32", "16", "avg"]
+    rows = [[cell.strip() for cell in line.split("|")] for line in shown.out.splitlines() if "|" in line]
+    assert rows[0][1:6] == ["metric", "", "value", "matched", "reals with reals"]
+    assert [row[2] for row in rows][1:4] == ["32", "16", "avg"]
+    assert [row[1] for row in rows if row[1]] == ["metric", "swd64, of 30", "msssim64", "fd64, of 30"]
+    assert all("-" not in row[3:6] for row in rows[1:4])
+    assert "msssim64: it has no floor: the reals' own similarity is what to compare with" in shown.out
+    assert "what to compare is matched, the value of as many" in shown.out
+    assert call("--data", "faces", "--images", "faces", "--metrics", "fd64") == 0
+    assert "matched" not in capsys.readouterr().out
     assert all(text in shown.err for text in ("data set", "generated set", "64 of 64", "computing fd64"))
 
 
@@ -143,7 +150,8 @@ def test_reals_are_taken_at_the_networks_resolution(tmp_path: Path) -> None:
         (["--data", "faces", "--metrics", "swd16k,ppl"], "--metrics: got 'ppl', expected a kind"),
         (["--data", "faces", "--batch", "3"], "--batch: got 3"),
         (["--data", "faces", "--seed", "-1"], "--seed: got -1"),
-        (["--data", "faces", "--outdir", "/no/such"], "--outdir: /no/such is no folder"),
+        (["--data", "faces", "--outdir", f"{__file__}/x"], f"--outdir: cannot make {__file__}/x: Not a directory"),
+        (["--data", "faces", "--scratch", "/no/such"], "--scratch: /no/such is no folder"),
         (["--data", "/no/such"], "/no/such"),
         (["--network", "/no/such"], "cannot read /no/such: No such file"),
         (["--network", __file__], "a network file, which is safetensors that"),

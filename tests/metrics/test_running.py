@@ -32,6 +32,7 @@ class Spied:
     def __init__(self, stored: Tensor, seed: int = 0) -> None:
         self._reals, self.asked = Reals(stored, seed=seed), list[int]()
         self.name, self.resolution, self.available = "spied", self._reals.resolution, len(stored)
+        self.channels = self._reals.channels
 
     def images(self, numbers: range) -> Tensor:
         self.asked += numbers
@@ -71,15 +72,21 @@ def test_each_image_is_used_once_however_many_metrics_there_are() -> None:
         {"reals": 64, "fakes": 64, "floor": 64},
         {"reals": 200, "fakes": 250, "floor": 100},
     ]
-    assert results[0].notes[0] == "the generated set has 300 images: used all, repeated never"
-    assert results[2].notes[0] == "the data set has 200 images: used all, repeated never"
-    assert not any("used all" in note for note in results[1].notes)
+    assert [r.used for r in results] == [300, 64, 200]
+    no_more = "it has no more, and none is used twice"
+    assert results[0].notes[:2] == [
+        f"of 200 images of the data set, not 400: {no_more}",
+        f"of 300 images of the generated set, not 400: {no_more}",
+    ]
+    assert results[2].notes[0] == f"of 200 images of the data set, not 250: {no_more}"
+    assert not any(no_more in note for note in results[1].notes)
 
 
 def test_as_many_of_one_as_of_the_other_for_sorted_projections() -> None:
     (result,) = run("swd64", FACES[:100], FACES[:40])
     assert result.images == {"reals": 40, "fakes": 40, "floor": 20}
-    assert set(result.values) == {f"swd64_{part}{end}" for part in ("", "floor_") for end in ("32", "16", "avg")}
+    parts = "", "matched_", "floor_"
+    assert set(result.values) == {f"swd64_{part}{end}" for part in parts for end in ("32", "16", "avg")}
     assert result.values["swd64_avg"] == pytest.approx((result.values["swd64_32"] + result.values["swd64_16"]) / 2)
 
 
@@ -101,6 +108,54 @@ def test_values_are_those_of_the_functions() -> None:
     assert patches.values["swd40_16"] == pytest.approx(1e3 * swd.sliced_wasserstein(a[:m], b, level=1), rel=1e-6)
     floor = swd.sliced_wasserstein(a[:m], a[m:], level=1)
     assert patches.values["swd40_floor_16"] == pytest.approx(1e3 * floor, rel=1e-6)
+
+
+def test_the_floor_has_a_value_of_as_many_beside() -> None:
+    """Reals against reals are fewer a side; the value is computed of as many once more, of the first ones."""
+    (few,) = run("fd64", FACES[200:264], FACES[:100])
+    assert few.images == {"reals": 64, "fakes": 64, "floor": 50}
+    (same,) = run("fd50", FACES[200:264], FACES[:100])
+    assert set(same.values) == {"fd50", "fd50_floor"}
+    assert not any("matched" in note for note in same.notes)
+    # the generated ones are in an order of their own, in which the first 50 are the same
+    assert few.values["fd64_matched"] == pytest.approx(same.values["fd50"], rel=1e-4)
+    assert few.values["fd64_floor"] == pytest.approx(same.values["fd50_floor"], rel=1e-4)
+    assert few.values["fd64_matched"] > few.values["fd64"]
+    assert "reals with reals is of 2 x 50 images, the value of more" in few.notes[-1]
+
+
+def test_the_floor_is_of_no_more_images_than_are_generated() -> None:
+    for name, values in (("fd200", {"", "_matched", "_floor"}), ("swd200", None)):
+        (result,) = run(name, FACES[:20], FACES[:300])
+        assert (result.images["fakes"], result.images["floor"], result.used) == (20, 20, 20)
+        assert values is None or set(result.values) == {f"{name}{end}" for end in values}
+    (full,) = run("fd40_full", FACES[:40], FACES[:60])
+    assert (full.images, full.used) == ({"reals": 60, "fakes": 40, "floor": 30}, 40)
+    assert not any("it has no more" in note for note in full.notes)
+
+
+def test_reals_alone_tell_how_many_they_are() -> None:
+    distance, similar = run("swd200,msssim200", None, FACES[:300])
+    assert (distance.used, similar.used) == (150, 200)
+    assert distance.notes == ["reals with reals is of 2 x 150 images, not 2 x 200"]
+    (similar,) = run("msssim200", None, FACES[:30])
+    assert similar.used == 30
+    assert similar.notes[0] == "of 30 images of the data set, not 200: it has no more, and none is used twice"
+
+
+def test_grey_beside_colour_is_told() -> None:
+    """A grey network with reals in colour, and the reverse; either with its like needs no note."""
+    G, grey = make(Generator, 32), make(Generator, 32, channels=1)
+    assert isinstance(G, Generator)
+    assert isinstance(grey, Generator)
+    for generated, reals, said in (
+        (grey, FACES, "the generated set is grey, the data set is not: grey is compared as three equal channels"),
+        (G, FACES[:, :1], "the data set is grey, the generated set is not: grey is compared as three equal channels"),
+        (G, FACES, None),
+        (grey, FACES[:, :1], None),
+    ):
+        (measure,) = measures([parse("fd8")], Generated(generated, 8), Reals(reals), Settings())
+        assert [note for note in measure.notes if "grey" in note] == ([] if said is None else [said])
 
 
 def test_without_a_floor_and_without_fakes() -> None:
@@ -166,6 +221,8 @@ def test_grey_images_have_three_equal_channels_and_others_are_refused() -> None:
     assert torch.equal(grey[:, 0], grey[:, 2])
     with pytest.raises(ValueError, match=r"image 0: expected torch\.uint8"):
         Reals(FACES[:1].float()).images(range(1))
+    with pytest.raises(ValueError, match=r"image 0: expected \[3 or 1, H, W\], got \[32, 32\]"):
+        Reals(FACES[:, 0])
     with pytest.raises(ValueError, match="expected images, got none"):
         Reals(FACES[:0])
 
@@ -179,6 +236,7 @@ def test_lines_are_added_in_styles_gans_format(tmp_path: Path) -> None:
     assert first == second
     wanted = ["results", "metric", "total_time", "total_time_str", "num_gpus", "snapshot_pkl", "timestamp"]
     assert list(first)[:7] == wanted
+    assert first["num_images"] == 40
     assert (first["results"], first["num_gpus"]) == (result.values, 2)
     assert [duration(s) for s in (5.4, 65, 7205, 93600)] == ["5s", "1m 05s", "2h 00m 05s", "1d 02h 00m"]
 
