@@ -16,8 +16,9 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 sys.path[:0] = [str(ROOT / "csrc"), str(ROOT / "scripts")]
-import build as recipe  # noqa: E402
 from long_description import long_description  # noqa: E402
+
+import build as recipe  # noqa: E402
 
 # Not pip's temporary folder, so that the next build compiles only what changed, for another Python the bindings.
 OBJECTS = ROOT / "build" / f"native-{sysconfig.get_platform()}"

@@ -5,7 +5,7 @@ stride 2 (exact; see backends/aten/conv.py), cuDNN picks its algorithms by measu
 torch itself.
 
 It is best by construction, not by measuring: the same tricks at every size. A 4x4 kernel is summed from the 3x3 one in
-every call, which costs by the weights alone, while the products that it saves go by the pixels: on two CPU cores plain
+every call, which costs by the weights alone, while the products that it saves go by the pixels: on a CPU plain
 eager is up to several times as fast on small maps (one image below about 32x32), and best_eager about twice as fast at
 64x64 and above.
 """
