@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -219,6 +220,10 @@ def build(module: Module, folder: Path, output: Path) -> None:
 
     Raises BuildError with the last lines of the first command that failed.
     """
+    for compiler in {item.compiler for item in module.objects} | {module.linker}:
+        program = shlex.split(compiler)[0]  # CXX may have options, or begin with ccache
+        if shutil.which(program) is None:
+            raise BuildError(f"the compiler {program} is not found")
     folder.mkdir(parents=True, exist_ok=True)
     output.parent.mkdir(parents=True, exist_ok=True)
     (folder / "build.ninja").write_text(ninja_file(module, output.resolve()))

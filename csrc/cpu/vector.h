@@ -43,26 +43,20 @@ inline Vector<A> read_vector(const A* from) {
   return v;
 }
 
-// `lanes` elements of T and zeros. A call: inlined into every unrolled step it is most of what there is to compile.
-template <class A, class T>
-[[gnu::noinline]] Vector<A> read_part(const T* from, int64_t lanes) {
-  A wide[LANES<A>] = {};
-  if constexpr (std::is_same_v<T, A>)
-    for (int64_t j = 0; j < lanes; ++j) wide[j] = from[j];
-  else
-    widen_row(from, wide, lanes);
-  return read_vector<A>(wide);
-}
-
 // LANES elements of T, or `lanes` of them and zeros.
 template <class A, class T>
 inline Vector<A> read_vector(const T* from, int64_t lanes) {
-  if (lanes != LANES<A>) return read_part<A>(from, lanes);
   if constexpr (std::is_same_v<T, A>) {
-    return read_vector<A>(from);
+    if (lanes == LANES<A>) return read_vector<A>(from);
+    Vector<A> v{};
+    for (int64_t j = 0; j < lanes; ++j) v[j] = from[j];
+    return v;
   } else {
-    A wide[LANES<A>];
-    widen_row(from, wide, LANES<A>);
+    A wide[LANES<A>] = {};
+    if (lanes == LANES<A>)
+      widen_row(from, wide, LANES<A>);
+    else
+      widen_row(from, wide, lanes);
     return read_vector<A>(wide);
   }
 }
