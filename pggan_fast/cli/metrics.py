@@ -14,7 +14,7 @@ import tyro
 from pggan_fast.cli import UsageError
 from pggan_fast.cli.devices import parse_device
 from pggan_fast.cli.files import make_folder
-from pggan_fast.cli.generators import default_batch, load
+from pggan_fast.cli.generators import Loaded, default_batch, load
 from pggan_fast.metrics.published import DatasetName
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ class Command:
 
             settings = self._settings(ranks)
             try:
-                fakes, reals, notes = self._sources(names, settings)
+                loaded = None if self.network is None else load(self.network)
+                fakes, reals, notes = self._sources(loaded, names, settings)
                 wanted = running.measures(names, fakes, reals, settings)
                 batch = self.batch or default_batch(wanted[0].size)
                 _check_memory(wanted, ranks, self.scratch)
@@ -94,7 +95,9 @@ class Command:
                     about = {"data": _text(self.data), "seed": self.seed, "mirror": self.mirror, "batch": batch}
                     network = None if fakes is None else fakes.name
                     about["extractor"] = _text(self.extractor)
-                    running.append(self.outdir, result, {**result.as_json(ranks.world, network), **about})
+                    kimg = None if loaded is None else loaded.source.get("kimg")
+                    record = {**result.as_json(ranks.world, network), **about, "kimg": kimg}
+                    running.append(self.outdir, result, record)
             if results:
                 metrics_table.show(console(), results, self.dataset, wanted[0].size)
         return 0
@@ -135,12 +138,13 @@ class Command:
             raise UsageError(f"--extractor: cannot read {self.extractor}: {error.strerror}") from None
         return Settings(self.seed, device, self.floor, network, self.scratch)
 
-    def _sources(self, names: list[Name], settings: Settings) -> tuple[Source | None, Reals | None, list[str]]:
+    def _sources(
+        self, loaded: Loaded | None, names: list[Name], settings: Settings
+    ) -> tuple[Source | None, Reals | None, list[str]]:
         """Generated images, reals at the network's resolution where the data set has it, and notes on them."""
         from pggan_fast.data import open_dataset
         from pggan_fast.metrics.samples import Generated, Level, Reals, label_rows
 
-        loaded = None if self.network is None else load(self.network)
         G = None if loaded is None else loaded.G
         dataset, reals, notes = None, None, list[str]()
         if self.data is not None:

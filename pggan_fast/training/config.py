@@ -30,6 +30,7 @@ class Config:
     """Source of the defaults: Karras et al. 2017, appendix A.1, and the official configuration.
 
     G, D: arguments of the networks. loss: one of `OBJECTIVES`, with its arguments. betas, adam_eps: Adam's, for both.
+    Torch's eps is TensorFlow's "epsilon hat" over sqrt(1 - beta2^t): a tenth in the first step, see docs/numerics.md.
     ema_beta: what G_ema keeps of itself in each step of D. minibatch_repeats: pairs of steps before the schedule is
     looked at again; d_repeats: steps of D for one of G. data: `fingerprint` of the images. Raises ValueError.
     """

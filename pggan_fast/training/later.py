@@ -17,7 +17,7 @@ from pggan_fast.files import write_atomically
 from pggan_fast.training import checkpoint
 
 STATS, METRICS = "stats.jsonl", "metric-*.jsonl"
-_NUMBER = re.compile(r"-(\d{1,15})\.\w+$")  # of a snapshot's name
+_NUMBER = re.compile(r"network-snapshot-(\d{1,15})\.\w+$")
 _MADE = {  # with the images that one number stands for
     "picture": (re.compile(r"fakes(\d+)\.png"), 1000),
     "network": (re.compile(r"network-snapshot-(\d+)\.safetensors"), 1000),

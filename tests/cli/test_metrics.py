@@ -73,6 +73,7 @@ def test_one_process_and_two_have_the_same_results(network: Path, tmp_path: Path
         assert shared[name]["results"] == found[name]["results"]
         assert (found[name]["num_gpus"], shared[name]["num_gpus"]) == (1, 2)
         assert found[name]["snapshot_pkl"] == "small.safetensors"
+        assert found[name]["kimg"] is None
         assert len((two / f"metric-{name}.jsonl").read_text().splitlines()) == 1
     assert done.stdout.count("reals with reals") == 1
 
