@@ -102,4 +102,10 @@ def readme():
     return {"long_description": text, "long_description_content_type": "text/markdown"}
 
 
-setup(**packages(), **readme(), ext_modules=extensions(), cmdclass={"build_ext": NinjaBuild, "build_py": PythonBuild})
+setup(
+    **packages(),
+    **readme(),
+    py_modules=["pggan_fast_command"],
+    ext_modules=extensions(),
+    cmdclass={"build_ext": NinjaBuild, "build_py": PythonBuild},
+)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pggan_fast import cli, settings
+from pggan_fast.cli import parsing
 
 ROOT = Path(__file__).parents[1]
 LANGUAGES = {"python", "sh", "text"}
@@ -109,14 +110,11 @@ def parsed(words: list[str]) -> Any:
     if words in (["--help"], ["--version"]):
         return None
     name, rest = _named(words)
-    said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-            return cli._parse(importlib.import_module(cli.COMMANDS[name][0]).Command, name, rest)
-    except SystemExit as stop:
-        if stop.code:
-            raise AssertionError(f"pggan-fast {' '.join(words)}: {said.getvalue().strip()}") from None
-        return None
+        with contextlib.redirect_stdout(io.StringIO()):
+            return parsing.parse(importlib.import_module(cli.COMMANDS[name][0]).Command, name, rest)
+    except cli.UsageError as error:
+        raise AssertionError(f"pggan-fast {' '.join(words)}: {error}") from None
 
 
 def check_inline(command: str) -> None:
@@ -141,8 +139,8 @@ def help_of(name: str) -> str:
     Command = importlib.import_module(cli.COMMANDS[name][0]).Command
     inner = [["convert"], ["make"], ["info"], ["verify"]] if name == "data" else [[]]
     for words in inner:
-        with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
-            cli._parse(Command, name, [*words, "--help"])
+        with contextlib.redirect_stdout(said):
+            parsing.parse(Command, name, [*words, "--help"])
     return re.sub(r"\x1b\[[\d;]*m", "", said.getvalue())
 
 

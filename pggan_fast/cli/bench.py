@@ -15,6 +15,7 @@ import tyro
 from pggan_fast.cli import UsageError
 from pggan_fast.cli.devices import parse_device
 from pggan_fast.cli.files import check_writable
+from pggan_fast.cli.options import Flag, option
 from pggan_fast.errors import few
 
 if TYPE_CHECKING:
@@ -31,11 +32,6 @@ MOST_SEED = 2**63 - 16
 INTERRUPTED = 130
 
 
-def _option(metavar: str | None = None, name: str | None = None) -> Any:
-    """An option without a default to show."""
-    return tyro.conf.arg(metavar=metavar, name=name, help_behavior_hint="")
-
-
 @dataclass
 class Command:
     """Measure ops, layers, networks and whole WGAN-GP training steps against plain PyTorch, side by side in one run.
@@ -48,43 +44,43 @@ class Command:
 
     preset: Literal["quick", "full", "layers", "growth", "peers"] = "quick"
     """What is measured, at which sizes: --list tells. full may take hours."""
-    cases: Annotated[tuple[str, ...] | None, _option("CASE")] = None
+    cases: Annotated[tuple[str, ...] | None, option("CASE")] = None
     """Only these cases, or those that match, as '*.block.*'; --list shows all."""
-    resolution: Annotated[tuple[int, ...] | None, _option("R")] = None
+    resolution: Annotated[tuple[int, ...] | None, option("R")] = None
     """Powers of two from 4 to 1024, instead of the preset's."""
-    batch: Annotated[tuple[int, ...] | None, _option("N")] = None
+    batch: Annotated[tuple[int, ...] | None, option("N")] = None
     """Images per batch, instead of the preset's."""
     providers: Annotated[tuple[ProviderName, ...], tyro.conf.arg(aliases=["--provider"])] = DEFAULT_PROVIDERS
     """auto: this library, choosing its backends; aten to cuda: one of its backends; the others: plain PyTorch."""
-    backend: Annotated[Literal["aten", "cpu", "triton", "cuda"] | None, _option("{aten,cpu,triton,cuda}")] = None
+    backend: Annotated[Literal["aten", "cpu", "triton", "cuda"] | None, option("{aten,cpu,triton,cuda}")] = None
     """The backend that "auto" uses instead of its own choice."""
-    device: Annotated[str | None, _option("DEVICE")] = None
+    device: Annotated[str | None, option("DEVICE")] = None
     """cpu, cuda or cuda:N; cuda where there is one, if not given."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Half dtypes cast the modules, and are autocast's in training steps."""
-    threads: Annotated[tuple[int, ...] | None, _option("N")] = None
+    threads: Annotated[tuple[int, ...] | None, option("N")] = None
     """CPU threads, several one after the other; torch's own choice, if not given."""
-    repeats: Annotated[int | None, _option("N")] = None
+    repeats: Annotated[int | None, option("N")] = None
     """Timed rounds, at least 3; as many as fit in the budget (3 to 30), if not given."""
-    budget: Annotated[float | None, _option("SECONDS")] = None
+    budget: Annotated[float | None, option("SECONDS")] = None
     """What the run aims at: 165 for quick and 3600 for full, if not given."""
     compile_mode: Literal["auto", "default", "max-autotune"] = "auto"
     """Mode of the provider "compile". auto: default in quick, max-autotune in others."""
     seed: int = 0
     """Of weights and inputs."""
-    out: Annotated[Path | None, _option("FILE.jsonl")] = None
+    out: Annotated[Path | None, option("FILE.jsonl")] = None
     """Keep every finished case here, as the run goes on."""
-    resume: bool = False
+    resume: Flag = False
     """Go on with the run of --out: measure what it has not."""
-    json: Annotated[Path | None, _option("FILE")] = None
+    json: Annotated[Path | None, option("FILE")] = None
     """Write every sample here at the end, as one object."""
-    plot: Annotated[Path | None, _option("FILE.png")] = None
+    plot: Annotated[Path | None, option("FILE.png")] = None
     """Draw the results here; needs matplotlib."""
-    show: Annotated[bool, _option(name="list")] = False
+    show: Annotated[bool, option(name="list")] = False
     """Show the presets, cases and providers, and measure nothing."""
 
     model: Annotated[
-        Literal["h100", "h200", "a100", "l4", "b200", "rtx4090", "here"] | None, _option("{h100,h200,...,here}")
+        Literal["h100", "h200", "a100", "l4", "b200", "rtx4090", "here"] | None, option("{h100,h200,...,here}")
     ] = None
     """Measure nothing: predict the layers of G and D, or those of --cases, on this chip, beside what --out has measured
     on its machine."""

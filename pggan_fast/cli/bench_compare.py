@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from pggan_fast.cli import UsageError
+from pggan_fast.cli.options import option
 
 if TYPE_CHECKING:
     from pggan_fast.benchmarks.compare import Change
@@ -18,37 +19,44 @@ if TYPE_CHECKING:
 PASSED = ("preset", "cases", "resolution", "batch", "providers", "device", "dtype", "threads", "repeats", "budget")
 
 
-def _option(metavar: str) -> Any:
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
-
-
 @dataclass
 class Command:
     """Say what became faster or slower from A to B: files of two runs, or two commits of this checkout.
 
     Compared are the ratios to plain PyTorch within each run, against the noise of both. A commit is checked out into a
     temporary folder and measured by its own code, in turns with the other: bench compare HEAD~1 HEAD --cases G.forward
-    --resolution 32. The options from --preset on are for that, and those of `pggan-fast bench`.
+    --resolution 32. The options from --preset on are for that: they are
+    handed on to `pggan-fast bench`.
     """
 
     a: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="A")]
     """What it was: a file (.json or .jsonl) or a commit."""
     b: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="B")]
     """What it is."""
-    fail_below: Annotated[float | None, _option("TIMES")] = None
+    fail_below: Annotated[float | None, option("TIMES")] = None
     """Exit with 1 where a ratio fell below this part of A's (0.7, say) and by more than the noise, or B is wrong."""
     turns: Annotated[int, tyro.conf.arg(metavar="N")] = 2
     """Of commits: runs of each, A B A B; how far they are apart counts as noise."""
-    preset: Annotated[Literal["quick", "full", "layers", "growth", "peers"] | None, _option("PRESET")] = None
-    cases: Annotated[tuple[str, ...], _option("CASE")] = ()
-    resolution: Annotated[tuple[int, ...], _option("R")] = ()
-    batch: Annotated[tuple[int, ...], _option("N")] = ()
+    preset: Annotated[Literal["quick", "full", "layers", "growth", "peers"] | None, option("PRESET")] = None
+    """Of commits: what is measured, at which sizes; quick, if not given."""
+    cases: Annotated[tuple[str, ...], option("CASE")] = ()
+    """Of commits: only these cases, or those that match, as '*.block.*'."""
+    resolution: Annotated[tuple[int, ...], option("R")] = ()
+    """Powers of two from 4 to 1024, instead of the preset's."""
+    batch: Annotated[tuple[int, ...], option("N")] = ()
+    """Images per batch, instead of the preset's."""
     providers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME", aliases=["--provider"])] = ("auto",)
-    device: Annotated[str | None, _option("DEVICE")] = None
-    dtype: Annotated[str | None, _option("DTYPE")] = None
-    threads: Annotated[tuple[int, ...], _option("N")] = ()
-    repeats: Annotated[int | None, _option("N")] = None
-    budget: Annotated[float | None, _option("SECONDS")] = None
+    """Who is compared with plain PyTorch; auto: this library, choosing its backends."""
+    device: Annotated[str | None, option("DEVICE")] = None
+    """cpu, cuda or cuda:N; cuda where there is one, if not given."""
+    dtype: Annotated[str | None, option("DTYPE")] = None
+    """float32, float16 or bfloat16; float32, if not given."""
+    threads: Annotated[tuple[int, ...], option("N")] = ()
+    """CPU threads, several one after the other; torch's own choice, if not given."""
+    repeats: Annotated[int | None, option("N")] = None
+    """Timed rounds, at least 3; as many as fit in the budget, if not given."""
+    budget: Annotated[float | None, option("SECONDS")] = None
+    """What each run aims at; as long as `bench` takes, if not given."""
 
     def run(self) -> int:
         self._check()

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from pggan_fast.cli import UsageError
+from pggan_fast.cli.options import option
 
 
 @dataclass
@@ -19,9 +20,9 @@ class Command:
     several numbers of threads make one curve. Pictures need matplotlib: pip install 'pggan-fast[bench]'.
     """
 
-    files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """Runs."""
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional, option("FILE ...")]
+    """One run or more, as `bench --out` and `bench --json` write them."""
+    out: Annotated[Path, option("DIR")]
     """The folder for report.html and the pictures; it is made."""
 
     def run(self) -> int:

@@ -11,6 +11,7 @@ import tyro
 
 from pggan_fast.cli import UsageError
 from pggan_fast.cli.files import check_writable
+from pggan_fast.cli.options import Flag, option
 
 if TYPE_CHECKING:
     from rich.box import Box
@@ -39,14 +40,14 @@ class Command:
     """The checkpoint."""
     output: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="OUT")]]
     """The file to write; it is replaced in one go, or left as it was."""
-    check: bool = False
+    check: Flag = False
     """Compare the converted networks, in float64 at every level, with the same function computed in numpy straight from
     the checkpoint's variables; where they differ, nothing is written and the exit status is 1."""
     from_: Annotated[Source, tyro.conf.arg(name="from")] = "auto"
     """The program that wrote IN; auto looks at its keys."""
-    to: Annotated[str | None, tyro.conf.arg(metavar=f"{{{','.join(FAMILIES)}}}", help_behavior_hint="")] = None
+    to: Annotated[str | None, option(f"{{{','.join(FAMILIES)}}}")] = None
     """IN is a network file of ours: write it in another program's keys, where its networks compute the same."""
-    nominal_scale: bool = False
+    nominal_scale: Flag = False
     """nashory: take the expectation of scales that its files do not hold; the function is nearly the same only."""
 
     def run(self) -> int:

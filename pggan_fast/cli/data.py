@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import tyro
 
 from pggan_fast import system
 from pggan_fast.cli import UsageError
 from pggan_fast.cli.files import check_writable
+from pggan_fast.cli.options import Flag, option
 
 if TYPE_CHECKING:
     from pggan_fast.data.convert import Options, Summary
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _SHOWN = 5  # of what is skipped, on the screen
-
-
-def _option(metavar: str) -> Any:
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
 @dataclass
@@ -36,29 +33,29 @@ class Convert:
     FILE.sheet.png shows some of what was written.
     """
 
-    source: Annotated[Path, _option("PATH")]
+    source: Annotated[Path, option("PATH")]
     """A folder, a ZIP, tar shards, LSUN's LMDB, MNIST's idx3-ubyte, CIFAR's .tar.gz, the official .tfrecords."""
-    dest: Annotated[Path, _option("FILE.zip")]
+    dest: Annotated[Path, option("FILE.zip")]
     """Written in one go when all is done."""
-    resolution: Annotated[str | None, _option("R|WxH")] = None
+    resolution: Annotated[str | None, option("R|WxH")] = None
     """Of every image; if not given, all must have the size of the first."""
     transform: Literal["center-crop", "center-crop-wide", "stretch"] = "center-crop"
     """How images come to the resolution; wide: WxH in the middle of a black WxW."""
-    enlarge: bool = False
+    enlarge: Flag = False
     """Take images that are smaller than the resolution too."""
     labels: Literal["auto", "folders", "none"] = "auto"
     """auto: those that the source has, such as a dataset.json; folders: each first sub-folder is a class."""
-    channels: Annotated[Literal[1, 3] | None, _option("{1,3}")] = None
+    channels: Annotated[Literal[1, 3] | None, option("{1,3}")] = None
     """1 is grey; if not given, 3, and for sources of grey images such as MNIST 1."""
-    background: Annotated[str, _option("RRGGBB")] = "ffffff"
+    background: Annotated[str, option("RRGGBB")] = "ffffff"
     """The colour behind transparent pixels; white, if not given."""
-    max_images: Annotated[int | None, _option("N")] = None
+    max_images: Annotated[int | None, option("N")] = None
     """No more than these."""
-    workers: Annotated[int | None, _option("N")] = None
+    workers: Annotated[int | None, option("N")] = None
     """Processes; one for each CPU, if not given."""
-    strict: bool = False
+    strict: Flag = False
     """Stop at the first image that would be skipped."""
-    force: bool = False
+    force: Flag = False
     """Replace DEST where it exists."""
 
     def run(self) -> int:
@@ -97,17 +94,17 @@ class Make:
 
     kind: tyro.conf.Positional[Annotated[Literal["faces", "digits"], tyro.conf.arg(metavar="{faces,digits}")]]
     """What to make."""
-    dest: Annotated[Path, _option("FILE.zip")]
+    dest: Annotated[Path, option("FILE.zip")]
     """Written in one go when all is done."""
-    n: Annotated[int | None, _option("N")] = None
+    n: Annotated[int | None, option("N")] = None
     """How many; 10,000 faces or all digits, if not given."""
-    resolution: Annotated[int | None, _option("R")] = None
+    resolution: Annotated[int | None, option("R")] = None
     """Of faces, a divisor of 256; 64, if not given. Digits are 32x32."""
-    first_seed: Annotated[int | None, _option("N")] = None
+    first_seed: Annotated[int | None, option("N")] = None
     """Of faces, each of which its seed decides: others make an honest held-out set. 0, if not given."""
-    workers: Annotated[int | None, _option("N")] = None
+    workers: Annotated[int | None, option("N")] = None
     """Processes; one for each CPU, if not given."""
-    force: bool = False
+    force: Flag = False
     """Replace DEST where it exists."""
 
     def run(self) -> int:

@@ -6,10 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
-
 from pggan_fast.cli import UsageError
 from pggan_fast.cli.devices import parse_device
+from pggan_fast.cli.options import Flag, option
 
 if TYPE_CHECKING:
     import torch
@@ -29,11 +28,11 @@ class Command:
     only missing costs speed.
     """
 
-    device: Annotated[str | None, tyro.conf.arg(metavar="DEVICE", help_behavior_hint="")] = None
+    device: Annotated[str | None, option("DEVICE")] = None
     """cpu, cuda or cuda:N; cuda where there is one, if not given."""
     dtype: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
     """Of the numbers that are checked."""
-    json: bool = False
+    json: Flag = False
     """Print JSON."""
 
     def run(self) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from pggan_fast.cli import UsageError
+from pggan_fast.cli.options import Flag
 from pggan_fast.errors import few
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Command:
         default_factory=list
     )
     """Arguments of the callable, such as --kwargs channels=64 act=relu: Python literals, or else text."""
-    time: bool = False
+    time: Flag = False
     """Measure each fused part, a forward and backward pass, before and after."""
 
     def run(self) -> int:

@@ -10,7 +10,8 @@ import tyro
 
 from pggan_fast.cli import UsageError
 from pggan_fast.cli.files import make_folder
-from pggan_fast.cli.generators import Drawing, Drawn, not_written, option, parse_seeds
+from pggan_fast.cli.generators import Drawing, Drawn, not_written, parse_seeds
+from pggan_fast.cli.options import Flag, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,11 +30,11 @@ class Command(Drawing):
     """Where the files go; made if it does not exist."""
     seeds: Annotated[str, tyro.conf.arg(metavar="A,B-C,...")] = "0-63"
     """Numbers and ranges below 2^32."""
-    grid: bool = False
+    grid: Flag = False
     """All images in one picture too, grid.png, in the order of the seeds."""
     columns: Annotated[int | None, option("N")] = None
     """Of the grid; about as many as rows, if not given."""
-    images: bool = True
+    images: Flag = True
     """Leave out the file of each seed."""
 
     def run(self) -> int:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-import tyro
-
 from pggan_fast.cli import UsageError
 from pggan_fast.cli.devices import parse_device
+from pggan_fast.cli.options import option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,11 +21,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MOST_SEEDS = 1_000_000
-
-
-def option(metavar: str, name: str | None = None) -> Any:
-    """An option without a default to show."""
-    return tyro.conf.arg(name=name, metavar=metavar, help_behavior_hint="")
 
 
 @dataclass(kw_only=True)

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pggan_fast.cli.options import Flag
+
 if TYPE_CHECKING:
     import torch
 
@@ -20,7 +22,7 @@ class Command:
     environment variables. Paste its output into a bug report.
     """
 
-    json: bool = False
+    json: Flag = False
     """Print JSON."""
 
     def run(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -15,6 +15,7 @@ from pggan_fast.cli import UsageError
 from pggan_fast.cli.devices import parse_device
 from pggan_fast.cli.files import make_folder
 from pggan_fast.cli.generators import Loaded, default_batch, load
+from pggan_fast.cli.options import Flag, option
 from pggan_fast.metrics.published import DatasetName
 
 if TYPE_CHECKING:
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
     from pggan_fast.metrics.samples import Reals, Source
 
 
-def _option(metavar: str) -> Any:
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
-
-
 @dataclass
 class Command:
     """Say how good a generator's images are, beside what reals against other reals give (the floor).
@@ -39,32 +36,32 @@ class Command:
     processes, and the results are the same. Image number i depends on the seed and i alone.
     """
 
-    data: Annotated[Path | None, _option("FILE")] = None
+    data: Annotated[Path | None, option("FILE")] = None
     """The reals: anything that `data convert` reads, such as a ZIP or a folder; the word faces: the embedded ones."""
-    network: Annotated[Path | None, _option("PATH")] = None
+    network: Annotated[Path | None, option("PATH")] = None
     """A network file, or a training's folder, whose newest network-snapshot-*.safetensors it takes: G_ema, else G."""
-    images: Annotated[Path | None, _option("FILE")] = None
+    images: Annotated[Path | None, option("FILE")] = None
     """Generated images in place of a network, anybody's."""
     metrics: Annotated[str, tyro.conf.arg(metavar="A,B,...")] = "swd16k,msssim20k,fd10k"
     """A kind and how many images. swd16k: sliced Wasserstein distance of 16 x 1024; msssim20k: MS-SSIM of 10,000 pairs;
     fd10k: feature distance by random features; fid50k, fid50k_full, kid10k and is50k need --extractor."""
-    extractor: Annotated[Path | None, _option("FILE")] = None
+    extractor: Annotated[Path | None, option("FILE")] = None
     """For FID, KID and IS: a TorchScript file, or the .pth of torch-fidelity's Inception; never downloaded."""
-    mirror: bool = False
+    mirror: Flag = False
     """Flip half of the reals, as training with mirrored images does."""
     seed: int = 0
     """Of latents, of the order of the reals, patches and directions."""
-    batch: Annotated[int | None, _option("N")] = None
+    batch: Annotated[int | None, option("N")] = None
     """Images at a time, an even number; 8192 / resolution, between 4 and 256, if not given."""
-    device: Annotated[str | None, _option("DEVICE")] = None
+    device: Annotated[str | None, option("DEVICE")] = None
     """cpu, cuda or cuda:N; cuda where there is one, if not given, and the process's own under torchrun."""
-    outdir: Annotated[Path | None, _option("DIR")] = None
+    outdir: Annotated[Path | None, option("DIR")] = None
     """Add a line to metric-NAME.jsonl there, in StyleGAN's format; made where it does not exist."""
-    floor: bool = True
+    floor: Flag = True
     """Leave out the floor: the same metrics of reals against other reals, which a perfect generator would have."""
-    scratch: Annotated[Path | None, _option("DIR")] = None
+    scratch: Annotated[Path | None, option("DIR")] = None
     """Keep patches in an unnamed file there, where they do not fit into memory (75 kB an image and level)."""
-    dataset: Annotated[DatasetName | None, _option("NAME")] = None
+    dataset: Annotated[DatasetName | None, option("NAME")] = None
     """What the reals are (celeba, celebahq, lsun-bedroom, lsun-cat, lsun-church): shows published numbers beside."""
 
     def run(self) -> int:

@@ -9,13 +9,14 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 
 from pggan_fast import system
 from pggan_fast.cli import UsageError
 from pggan_fast.cli.devices import parse_device
+from pggan_fast.cli.options import Flag, option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,10 +42,6 @@ Preset = Literal[
 ]
 
 
-def _option(metavar: str, *names: str) -> Any:
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="", aliases=names or None)
-
-
 @dataclass
 class Command:
     """Train a progressive GAN, from 4x4 up.
@@ -53,35 +50,35 @@ class Command:
     SIGTERM and SIGUSR1 save first. Under torchrun, or with --gpus, processes share each minibatch.
     """
 
-    data: Annotated[Path, _option("FILE")]
+    data: Annotated[Path, option("FILE")]
     """The images: a ZIP of `data convert`, a folder, or anything that it reads; the word faces: the embedded ones."""
-    outdir: Annotated[Path, _option("DIR")] = Path("training-runs")
+    outdir: Annotated[Path, option("DIR")] = Path("training-runs")
     """Where runs have their folders."""
-    cfg: Preset | None = None
+    cfg: Annotated[Preset | None, option(f"{{{','.join(get_args(Preset))}}}")] = None
     """Schedule and networks; if not given, the official one for as many GPUs, on a CPU the demo. v2-*: official;
     v1-1gpu: the paper's; table1-*: rows of its table 1; demo: half an hour on a CPU, for 32x32; overnight: wider, about
     8 hours there by an estimate, for 32x32 or 64x64; BENCHMARK: 3 kimg of each phase."""
-    gpus: Annotated[int | None, _option("N")] = None
+    gpus: Annotated[int | None, option("N")] = None
     """Processes on this machine, started here; without a GPU they share the CPU's cores."""
-    batch: Annotated[int | None, _option("N")] = None
+    batch: Annotated[int | None, option("N")] = None
     """Images in a minibatch of all processes, at every resolution in place of the preset's."""
-    batch_gpu: Annotated[int | None, _option("N")] = None
+    batch_gpu: Annotated[int | None, option("N")] = None
     """The most images of a process at a time; gradients of more are added up."""
-    resolution: Annotated[int | None, _option("R")] = None
+    resolution: Annotated[int | None, option("R")] = None
     """The last one; that of the images, if not given, and at most 32 for demo, 64 for overnight."""
-    kimg: Annotated[float | None, _option("KIMG")] = None
+    kimg: Annotated[float | None, option("KIMG")] = None
     """Thousands of images to train on in all."""
-    phase_kimg: Annotated[float | None, _option("KIMG")] = None
+    phase_kimg: Annotated[float | None, option("KIMG")] = None
     """Of each level to fade in, and again to train once it has."""
-    tick: Annotated[float | None, _option("KIMG")] = None
+    tick: Annotated[float | None, option("KIMG")] = None
     """From one status line, picture and checkpoint to the next; by resolution, if not given."""
-    snap: Annotated[int, _option("TICKS")] = 10
+    snap: Annotated[int, option("TICKS")] = 10
     """From one network file to the next; there is one at the end, too."""
-    keep: Annotated[int, _option("N")] = 2
+    keep: Annotated[int, option("N")] = 2
     """Checkpoints that stay."""
     metrics: Annotated[str, tyro.conf.arg(metavar="A,B,...|none")] = "none"
     """At each network file of the full resolution; see `pggan-fast metrics`."""
-    mirror: bool = False
+    mirror: Flag = False
     """Flip half of the images from left to right."""
     labels: Literal["auto", "folders", "none"] = "auto"
     """auto: train with the labels that the images have."""
@@ -89,31 +86,31 @@ class Command:
     """What the networks compute in; parameters, losses and the penalty stay fp32."""
     loss: Literal["wgan-gp", "lsgan", "nonsaturating-r1"] = "wgan-gp"
     """What the networks learn by; wgan-gp is the paper's."""
-    lr: Annotated[float | None, _option("RATE")] = None
+    lr: Annotated[float | None, option("RATE")] = None
     """Adam's, at every resolution in place of the preset's."""
-    cbase: Annotated[int | None, _option("N")] = None
+    cbase: Annotated[int | None, option("N")] = None
     """Feature maps, times the resolution / 4 (fmap_base); 8192 in the official networks."""
-    cmax: Annotated[int | None, _option("N")] = None
+    cmax: Annotated[int | None, option("N")] = None
     """The most feature maps of a layer (fmap_max); 512 in the official networks."""
-    mbstd_group: Annotated[int | None, _option("N")] = None
+    mbstd_group: Annotated[int | None, option("N")] = None
     """Images in a group of the minibatch deviation."""
     seed: int = 0
     """Of weights, latents and the order of the images."""
-    backend: Annotated[str | None, _option("NAME")] = None
+    backend: Annotated[str | None, option("NAME")] = None
     """Of all layers, for comparison: reference is plain PyTorch; see PGGAN_FAST_BACKEND."""
-    device: Annotated[str | None, _option("DEVICE")] = None
+    device: Annotated[str | None, option("DEVICE")] = None
     """cpu, cuda or cuda:N; cuda where there is one, if not given."""
-    workers: Annotated[int, _option("N")] = 2
+    workers: Annotated[int, option("N")] = 2
     """Threads that read images ahead, where the set does not fit into memory."""
     cache: Literal["auto", "always", "never"] = "auto"
     """Keep the whole set on the device; auto: where it fits."""
-    resume: Annotated[Path | None, _option("PATH")] = None
+    resume: Annotated[Path | None, option("PATH")] = None
     """Go on with the run in this folder, or with this training-state-*.pt."""
-    new: bool = False
+    new: Flag = False
     """Start a new run, even where one could be gone on with."""
-    desc: Annotated[str | None, _option("TEXT")] = None
+    desc: Annotated[str | None, option("TEXT")] = None
     """A word for the folder's name."""
-    dry_run: Annotated[bool, tyro.conf.arg(aliases=["-n"])] = False
+    dry_run: Annotated[bool, option(None, None, "-n")] = False
     """Print options and schedule, and stop."""
 
     def run(self) -> int:

@@ -10,6 +10,7 @@ import tyro
 
 from pggan_fast.cli import UsageError
 from pggan_fast.cli.devices import parse_device
+from pggan_fast.cli.options import Flag, option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,17 +31,17 @@ class Command:
 
     resolution: Annotated[tuple[int, ...], tyro.conf.arg(metavar="R")] = (32, 128)
     """Powers of two from 4 to 1024: networks up to these, in training and sampling."""
-    batch: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    batch: Annotated[int | None, option("N")] = None
     """Images per batch; the official minibatch of each resolution on a GPU, an eighth of it on a CPU, if not given."""
     dtype: tuple[Dtype, ...] = ("float32",)
     """Of the activations; weights are float32."""
-    device: Annotated[str | None, tyro.conf.arg(metavar="DEVICE", help_behavior_hint="")] = None
+    device: Annotated[str | None, option("DEVICE")] = None
     """cpu, cuda or cuda:N; cuda where there is one, if not given."""
-    threads: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    threads: Annotated[int | None, option("N")] = None
     """CPU threads, as the program that is tuned for has them; torch's own choice, if not given."""
     budget: Annotated[float, tyro.conf.arg(metavar="SECONDS")] = 300.0
     """When to stop; the calls with the most work come first."""
-    again: bool = False
+    again: Flag = False
     """Measure again what has been measured."""
 
     def run(self) -> int:
@@ -73,10 +74,10 @@ class Command:
             raise UsageError(f"--resolution: got {got}, expected powers of two from 4 to 1024")
         if not self.dtype:
             raise UsageError("--dtype: got none, expected some of float32, float16, bfloat16")
-        for option in ("batch", "threads", "budget"):
-            value = getattr(self, option)
+        for name in ("batch", "threads", "budget"):
+            value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:  # NaN fails too
-                raise UsageError(f"--{option}: got {value}, expected a positive number")
+                raise UsageError(f"--{name}: got {value}, expected a positive number")
         if self.threads is not None and self.threads > 1024:
             raise UsageError(f"--threads: got {self.threads}, expected at most 1024")
         if self.batch is not None and self.batch > 4 and self.batch % 4:

@@ -13,7 +13,8 @@ import tyro
 
 from pggan_fast.cli import UsageError
 from pggan_fast.cli.files import check_writable
-from pggan_fast.cli.generators import Drawing, Drawn, not_written, option, parse_seeds, told
+from pggan_fast.cli.generators import Drawing, Drawn, not_written, parse_seeds, told
+from pggan_fast.cli.options import option
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -8,7 +8,7 @@ import pytest
 import pggan_fast
 from pggan_fast import cli
 from pggan_fast.backends.registry import BACKENDS
-from pggan_fast.cli import info
+from pggan_fast.cli import info, parsing
 
 
 def call(*args):
@@ -233,10 +233,10 @@ def box(*lines, ascii):
 
 @pytest.mark.parametrize("ascii", [True, False])
 def test_what_tyro_says_is_one_line(ascii):
-    assert cli._said(box("Expected one of {a, b}.", ascii=ascii)) == "Expected one of {a, b}"
+    assert parsing.in_one_line(box("Expected one of {a, b}.", ascii=ascii)) == "Expected one of {a, b}"
     lines = "Missing from pggan-fast x:", "    OUT", "        Its help text, which", "        goes on.", "    --to"
-    assert cli._said(box(*lines, ascii=ascii)) == "OUT, --to are missing"
-    assert cli._said(box(*lines[:4], ascii=ascii)) == "OUT is missing"
+    assert parsing.in_one_line(box(*lines, ascii=ascii)) == "OUT, --to are missing"
+    assert parsing.in_one_line(box(*lines[:4], ascii=ascii)) == "OUT is missing"
 
 
 def test_what_was_typed_reaches_no_terminal_as_a_command(capsys):

@@ -1,0 +1,47 @@
+"""`pggan-fast completion`."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal, Union
+
+import tyro
+
+from pggan_fast.cli.parsing import CONFIG
+
+
+@dataclass
+class Command:
+    """Print a script that lets a shell complete commands and options at the Tab key.
+
+    bash reads it from the file ~/.local/share/bash-completion/completions/pggan-fast, zsh from _pggan-fast in a folder
+    of its $fpath, fish from ~/.config/fish/completions/pggan-fast.fish; or for this bash alone: eval "$(pggan-fast
+    completion bash)".
+    """
+
+    shell: tyro.conf.Positional[Annotated[Literal["bash", "zsh", "fish"], tyro.conf.arg(metavar="{bash,zsh,fish}")]]
+    """Whose script."""
+
+    def run(self) -> int:
+        from pggan_fast.cli import COMMANDS
+
+        every = [
+            Annotated[importlib.import_module(module).Command, tyro.conf.subcommand(name, description=text)]
+            for name, (module, text) in COMMANDS.items()
+            if " " not in name  # shells complete word by word
+        ]
+        script = io.StringIO()
+        with contextlib.suppress(SystemExit), contextlib.redirect_stdout(script):
+            tyro.cli(
+                Union[tuple(every)],  # type: ignore[arg-type]  # noqa: UP007
+                prog="pggan-fast",
+                args=["--tyro-write-completion", self.shell, "-"],
+                config=CONFIG,
+            )
+        # bash: files where there is nothing else, such as in place of a positional FILE
+        print(re.sub("^complete -F", "complete -o default -F", script.getvalue(), flags=re.M), end="")
+        return 0

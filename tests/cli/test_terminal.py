@@ -1,0 +1,204 @@
+"""Every command as somebody at a terminal meets it: help of any width, typing errors, Ctrl-C, a pipe that closes."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import PATH
+
+from pggan_fast import cli, system
+from pggan_fast.cli import info, parsing
+
+COMMANDS = [*cli.COMMANDS, *(f"data {name}" for name in ("convert", "make", "info", "verify"))]
+BARE = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR", "TERM")}
+ROOT = Path(__file__).parents[2]  # with the program's module, where nothing is installed
+ENVIRONMENT = {**BARE, "PYTHONPATH": os.pathsep.join([*map(str, PATH), str(ROOT)])}
+
+PROGRAM = "import pggan_fast_command as c; c.main()"
+
+
+def call(*words: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words)
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_fits_the_terminal(
+    name: str, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert call(*name.split(), "--help") == 0
+    shown = capsys.readouterr().out
+    assert [x for x in shown.splitlines()[1:] if len(x) > width and " " in x.strip()] == []  # no place to break at
+    assert shown.replace("\n", "").isprintable()
+    for misleading in ("None", "(default: )", "(default: False)", "(default: True)"):
+        assert misleading not in shown
+
+
+def without_text(source: str) -> list[str]:
+    """Fields of classes that no text follows."""
+    bodies = [node.body for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+    return [
+        ast.unparse(field.target)
+        for body in bodies
+        for field, following in zip(body, [*body[1:], None], strict=True)
+        if isinstance(field, ast.AnnAssign)
+        if not (isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant))
+    ]
+
+
+def test_every_option_has_a_text() -> None:
+    modules = [importlib.import_module(module) for module, _ in cli.COMMANDS.values()]
+    assert {m.__name__: without_text(Path(str(m.__file__)).read_text()) for m in modules} == {
+        m.__name__: [] for m in modules
+    }
+    assert without_text('class Command:\n    a: int = 0\n    """Text."""\n    b: int = 0') == ["b"]
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_an_option_that_is_written_wrongly_is_asked_about(name: str) -> None:
+    Command = importlib.import_module(cli.COMMANDS[name][0]).Command
+    for option in parsing.names_of(Command):
+        assert parsing.meant(f"Unrecognized options: {option}x, 3", Command) == f"; did you mean {option}?"
+    assert parsing.meant("Unrecognized options: --qqqq", Command) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["info", "--jsn"], "Unrecognized options: --jsn; did you mean --json?"),
+        (["data", "convrt"], "Unrecognized options: convrt; did you mean convert?"),
+        (["gen"], "unknown command 'gen'; did you mean generate?; expected one of bench"),
+    ],
+)
+def test_what_was_meant_stands_in_the_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"pggan-fast: error: {said}")
+
+
+def started(
+    *words: str, main: str = "import pggan_fast_command as c; c.main()", **options: Any
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", main, *words], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+ON_IMPORT = """
+import signal, sys
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == WANTED:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+import pggan_fast_command
+pggan_fast_command.main()
+"""
+
+
+@pytest.mark.parametrize("module", ["torch.nn", "tyro", "pggan_fast.cli.info", "pggan_fast.backends.report", "json"])
+def test_an_interrupt_in_an_import_is_one_line(module: str) -> None:
+    process = started("info", main=ON_IMPORT.replace("WANTED", repr(module)), stdout=subprocess.DEVNULL)
+    _, told = process.communicate(timeout=120)
+    assert (process.returncode, told) == (130, "pggan-fast: interrupted\n")
+
+
+@pytest.mark.parametrize("became", [KeyboardInterrupt, ImportError, SystemError, OSError, cli.UsageError])
+def test_an_interrupt_is_told_whatever_error_it_becomes(
+    became: type[BaseException], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(command: info.Command) -> int:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise became("half of a module") from error
+        raise AssertionError("nothing came")
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(info.Command, "run", run)
+    assert call("info") == 130
+    assert capsys.readouterr().err == "pggan-fast: interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_error_without_an_interrupt_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: info.Command) -> int:
+        raise ImportError("half of a module")
+
+    monkeypatch.setattr(info.Command, "run", run)
+    with pytest.raises(ImportError, match="half of a module"):
+        cli.main(["info"])
+
+
+def test_help_into_a_closed_pipe_says_nothing() -> None:
+    for words in ("--help", "generate --help", "completion bash"):
+        reader, writer = os.pipe()
+        os.close(reader)
+        process = started(*words.split(), stdout=writer)
+        os.close(writer)
+        assert process.communicate(timeout=120)[1] == ""
+        assert process.returncode == 1
+
+
+@pytest.mark.skipif(not system.POSIX, reason="a pseudo-terminal is POSIX's")
+@pytest.mark.parametrize(
+    ("changes", "coloured"), [({"TERM": "xterm"}, True), ({"TERM": "dumb"}, False), ({"NO_COLOR": "1"}, False)]
+)
+def test_colours_are_for_terminals_that_want_them(changes: dict[str, str], coloured: bool) -> None:
+    import pty
+
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pggan_fast.cli", "generate", "--help"],
+        env={**ENVIRONMENT, "TERM": "xterm", **changes}, stdout=terminal, stderr=terminal,
+    )  # fmt: skip
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # its end, as Linux tells it
+        while part := os.read(controller, 65536):
+            shown += part
+    os.close(controller)
+    assert process.wait(120) == 0
+    assert b"--network" in shown
+    assert (b"\x1b[" in shown) == coloured
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def test_bash_completes_commands_options_and_choices(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert call("completion", "bash") == 0
+    script = tmp_path / "completion.bash"
+    script.write_text(capsys.readouterr().out)
+    ask = """source "$1"; shift; read -r _ _ _ _ function _ < <(complete -p pggan-fast)
+    COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); "$function"; printf '%s\\n' "${COMPREPLY[@]}" """
+    for words, expected in {
+        ("ge",): {"generate"},
+        ("generate", "--se"): {"--seeds"},
+        ("data", "convert", "--tr"): {"--transform"},
+        ("train", "--precision", "b"): {"bf16"},
+    }.items():
+        done = subprocess.run(
+            ["bash", "--norc", "-c", ask, "bash", str(script), "pggan-fast", *words],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert set(done.stdout.split()) == expected, done.stderr
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_have_a_script_with_every_command(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("completion", shell) == 0
+    script = capsys.readouterr().out
+    assert [name for name in cli.COMMANDS if " " not in name and name not in script] == []
