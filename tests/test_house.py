@@ -120,6 +120,7 @@ def test_the_map_names_files_that_exist() -> None:
     root = Path(__file__).parents[1]
     folders = "pggan_fast", "kernels", "csrc", "benchmarks", "tests", "scripts", "typings"
     present = {path.name for folder in folders for path in (root / folder).rglob("*.*")}
+    present |= {path.name for path in root.glob("*.py")}
     assert named_in_the_map((root / "CONTRIBUTING.md").read_text()) <= present
     assert named_in_the_map("```\nx/  report_of_nothing.py does\n```") - present == {"report_of_nothing.py"}
 

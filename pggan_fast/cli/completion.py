@@ -7,7 +7,7 @@ import importlib
 import io
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 import tyro
 
@@ -34,10 +34,11 @@ class Command:
             for name, (module, text) in COMMANDS.items()
             if " " not in name  # shells complete word by word
         ]
+        commands: Any = Union[tuple(every)]  # noqa: UP007
         script = io.StringIO()
         with contextlib.suppress(SystemExit), contextlib.redirect_stdout(script):
             tyro.cli(
-                Union[tuple(every)],  # type: ignore[arg-type]  # noqa: UP007
+                commands,
                 prog="pggan-fast",
                 args=["--tyro-write-completion", self.shell, "-"],
                 config=CONFIG,
