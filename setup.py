@@ -7,7 +7,6 @@ A platform that both are excluded from gets a wheel of Python alone, py3-none-an
 import json
 import re
 import sys
-import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -20,8 +19,6 @@ from long_description import long_description  # noqa: E402
 
 import build as recipe  # noqa: E402
 
-# Not pip's temporary folder, so that the next build compiles only what changed, for another Python the bindings.
-OBJECTS = ROOT / "build" / f"native-{sysconfig.get_platform()}"
 MODULES = {"_cpu": recipe.cpu_module, "_cuda": recipe.cuda_module}
 EXCLUDED = {name: reason for name in MODULES if (reason := recipe.excluded(name)) is not None}
 
@@ -42,7 +39,7 @@ class NinjaBuild(build_ext):
             name = extension.name.rpartition(".")[2]
             output = Path(self.get_ext_fullpath(extension.name))
             try:
-                recipe.build(MODULES[name](), OBJECTS / name, output)
+                recipe.build(MODULES[name](), recipe.OBJECTS / name, output)
                 report[name] = {"built": True}
             except (recipe.BuildError, OSError, ImportError) as error:
                 output.unlink(missing_ok=True)

@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 CSRC = Path(__file__).resolve().parent
+# Of each module in a folder of its name. Not pip's temporary folder, so that the next build compiles only what changed,
+# for another Python the bindings.
+OBJECTS = CSRC.parent / "build" / f"native-{sysconfig.get_platform()}"
 
 # The variable that switches each module off, and the machines under Linux that it is built for. Elsewhere nobody has
 # measured that it is faster than torch's own kernels, which run everywhere.
@@ -109,6 +112,8 @@ def cuda_module() -> Module:
     if not sources:
         raise BuildError("this version has no CUDA kernels")
     architectures = cuda_architectures()
+    # The largest take longest: they begin first, so that none is compiled alone at the end
+    sources.sort(key=lambda source: -source.stat().st_size)
     objects = [cuda_object(source, architectures) for source in sources]
     binding = CSRC / "bind" / "cuda_module.cpp"  # by nvcc too, which knows where its headers are
     flags = [*NVCC_FLAGS, "-Xcompiler=-Wall,-Wextra", *host_compiler(), *python_flags()]

@@ -15,17 +15,23 @@ from static_analysis import LABEL, ROOT, SCHEMA, dumps
 
 
 def analyse(
-    chips: list[int], *, kernel: str = "", processes: int = 2, dtypes: Sequence[str] | None = None
+    chips: list[int], *, kernel: str = "", processes: int = 2, dtypes: Sequence[str] | None = None, built: bool = False
 ) -> dict[str, Any]:
     """The report: one row per kernel, with its template's arguments, and chip.
 
-    `dtypes`: of the networks whose launches are noted. `kernel`: only those whose name holds this.
+    `dtypes`: of the networks whose launches are noted. `kernel`: only those whose name begins so. `built`: machine
+    code is read in the module's objects where they are of these sources, without what ptxas warns of.
     """
     import torch
     from static_cuda import gate, launches, programs
 
     codes = sorted({gate.RUNS[chip] for chip in chips})
-    compiled = programs.compile_all(programs.sources(), codes, processes)
+    named = [
+        source
+        for source in programs.sources()
+        if f"{source.stem}.".startswith(kernel) or kernel.startswith(source.stem)
+    ]
+    compiled = programs.compile_all(named, codes, processes, built=built)
     rows: list[dict[str, Any]] = []
     for chip in chips:
         noted = launches.by_kernel(chip, dtypes or launches.DTYPES)
@@ -34,7 +40,7 @@ def analyse(
                 continue
             if result.failed is not None:
                 rows.append(failure(source.stem, chip, code, result.failed))
-            rows += [gate.row(p, chip, noted.get(p.kernel, [])) for p in result.programs if kernel in p.kernel]
+            rows += [gate.row(p, chip, noted.get(p.kernel, [])) for p in result.programs if p.kernel.startswith(kernel)]
     return {
         "schema": SCHEMA,
         "label": LABEL,
@@ -74,7 +80,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write the report there")
     parser.add_argument("--chip", type=int, nargs="+", default=[80, 86, 89, 90, 100, 120])
-    parser.add_argument("--kernel", default="", help="only kernels whose name holds this")
+    parser.add_argument("--kernel", default="", help="only kernels whose name, FILE.KERNEL, begins so")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT / "tests"))

@@ -5,24 +5,27 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import native_objects
+from native_objects import recipe
+from source_tree import ROOT
 from static import sass
-
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "csrc"))
-import build as recipe  # noqa: E402
 
 CSRC = ROOT / "csrc" / "cuda"
 CACHE = ROOT / "build" / "cuda-static"  # by content: what did not change is not compiled again
+RESERVED = (
+    1024  # bytes of shared memory a block that are the system's: from sm_90 on, machine code that uses any counts it
+)
 PTXAS = "-v,--warn-on-spills,--warn-on-local-memory-usage"
 
 
@@ -51,11 +54,18 @@ def sources() -> list[Path]:
     return sorted(CSRC.glob("*.cu"))
 
 
-def compile_all(files: Iterable[Path], codes: Iterable[int], processes: int = 2) -> dict[tuple[Path, int], Compiled]:
-    """Every file for every architecture, so many at a time."""
+def compile_all(
+    files: Iterable[Path], codes: Iterable[int], processes: int = 2, *, built: bool = False
+) -> dict[tuple[Path, int], Compiled]:
+    """Every file for every architecture, so many at a time. `built`: what is in the module's objects is read there."""
     jobs = [(file, code) for file in files for code in codes]
+    objects = built_objects() if built else None
+
+    def one(job: tuple[Path, int]) -> Compiled:
+        return (objects and read_built(objects, *job)) or compile_cached(*job)
+
     with ThreadPoolExecutor(processes) as pool:
-        return dict(zip(jobs, pool.map(lambda job: compile_cached(*job), jobs), strict=True))
+        return dict(zip(jobs, pool.map(one, jobs), strict=True))
 
 
 def compile_cached(source: Path, code: int) -> Compiled:
@@ -133,9 +143,47 @@ def read(stem: str, code: int, log: str, listing: str) -> list[Program]:
                 warnings=tuple(w for w in warnings if symbol in w or not any(m in w for m in mangled)),
             )
         )
+    return renamed(programs, stem)
+
+
+@functools.cache
+def built_objects() -> Path | None:
+    """Where the objects of pggan_fast._cuda are, as the Makefile builds it, if they are of these sources."""
+    with mock.patch.dict(os.environ, {"PGGAN_FAST_CUDA": "1"}):
+        return native_objects.current("_cuda", recipe.cuda_module())
+
+
+@functools.cache
+def read_built(objects: Path, source: Path, code: int) -> Compiled | None:
+    """The programs of an object file. None where it has none of that architecture, or one that uses local memory: how
+    much of that is spilled only ptxas says."""
+    extract = sass.tool("cuobjdump")
+    if extract is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        command = [extract, "-xelf", f"sm_{code}", str(objects / f"{source.stem}.cu.o")]
+        subprocess.run(command, cwd=folder, capture_output=True, check=False)
+        cubins = [path.read_bytes() for path in Path(folder).glob("*.cubin")]
+    if len(cubins) != 1:
+        return None
+    listing = sass.run_tool("nvdisasm", cubin=cubins[0])
+    usage = sass.run_tool("cuobjdump", "-res-usage", cubin=cubins[0])
+    bodies, bounds, programs = sass.functions(listing), launch_bounds(listing), []
+    for symbol, *numbers in re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+)", usage):
+        registers, stack, shared = map(int, numbers)
+        shared = max(0, shared - RESERVED) if code >= 90 else shared
+        counts = sass.count(bodies[symbol])
+        programs.append(Program(symbol, code, registers, shared, stack, 0, bounds.get(symbol, 0), counts))
+    if not programs or any(p.stack or p.instructions["local"] for p in programs):
+        return None
+    return Compiled(tuple(renamed(programs, source.stem)))
+
+
+def renamed(programs: list[Program], stem: str) -> list[Program]:
+    """By names as people know them, in their order."""
     names = demangled([p.kernel for p in programs])
-    renamed = [Program(**{**vars(p), "kernel": f"{stem}.{name}"}) for p, name in zip(programs, names, strict=True)]
-    return sorted(renamed, key=lambda p: p.kernel)
+    named = [replace(p, kernel=f"{stem}.{name}") for p, name in zip(programs, names, strict=True)]
+    return sorted(named, key=lambda p: p.kernel)
 
 
 def launch_bounds(listing: str) -> dict[str, int]:
