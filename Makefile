@@ -17,12 +17,14 @@ USABLE := $(shell [ "$$(cat $(STAMP) 2>/dev/null)" = "$$(pwd -P)" ] && $(RUN) -c
 SOURCES := Makefile pyproject.toml setup.py scripts/setup_venv.sh scripts/prerequisites.sh $(shell find csrc -name __pycache__ -prune -o -print)
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test test-long lint docs gpu wheels clean FORCE
+.PHONY: help bench test test-long coverage mutation lint docs gpu wheels clean FORCE
 
 help:
 	@echo 'make bench      fused against plain PyTorch, side by side: a table, and build/bench/bench.{json,png}'
 	@echo 'make test       lint, types and every quick test; compiles the CUDA kernels first, where there is nvcc'
 	@echo 'make test-long  lint, types and every test'
+	@echo 'make coverage   the lines and branches of the Python sources that quick tests reach'
+	@echo 'make mutation   small changes of the sources that their tests do not notice; MUTATE_ARGS="--seconds 600"'
 	@echo 'make lint       ruff and mypy'
 	@echo 'make docs       the site of docs/, into build/site/, to be opened without a server or a network'
 	@echo 'make gpu        build, test, tune and measure on a CUDA device, with the packages of PYTHON; needs no network'
@@ -58,7 +60,8 @@ INTERPRET := TRITON_INTERPRET=1 $(RUN) -m pytest -n auto tests/kernels tests/ops
 # The CUDA kernels on the host, in a process of their own too; where there is no nvcc all of it skips.
 EMULATE := PGGAN_TEST_EMULATOR=1 $(RUN) -m pytest -n auto tests/emulator tests/ops --ignore=tests/ops/test_derivatives.py
 # A file stays with one process: what it builds or caches is its own.
-REST := $(RUN) -m pytest -n auto --dist loadfile --ignore=tests/kernels --ignore=tests/emulator
+# Files marked as `early` begin first, so that no process ends long after the others.
+REST := $(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder --ignore=tests/kernels --ignore=tests/emulator
 
 test: lint $(CUDA_STAMP)
 	$(INTERPRET) -m 'not slow' $(PYTEST_ARGS)
@@ -77,7 +80,17 @@ test-long: export PGGAN_TEST_FUZZ_SECONDS ?= 60
 test-long: lint $(CUDA_STAMP) $(OLDEST_TRITON) $(DOCS_STAMP)
 	$(INTERPRET) $(PYTEST_ARGS)
 	$(EMULATE) $(PYTEST_ARGS)
-	$(REST) $(PYTEST_ARGS)
+	$(REST) --durations=25 $(PYTEST_ARGS)
+
+# Of the Python sources, by the tests that need no compiler of kernels. A table and no gate: what has no test is examined.
+COVERED ?= tests/cli tests/convert tests/data tests/models tests/ops tests/swap tests/training tests/test_*.py
+
+coverage: $(STAMP)
+	$(RUN) -m pytest -n auto --dist loadfile -m 'not slow' --cov --cov-report=term-missing $(PYTEST_ARGS) $(COVERED)
+
+# Small changes of the sources, tried against the tests that belong to them. What survives is printed.
+mutation: $(STAMP)
+	$(RUN) scripts/mutate.py $(MUTATE_ARGS)
 
 # What a page is made of: its own source, what it includes, results, and docstrings.
 SITE := build/.site-built

@@ -206,6 +206,18 @@ def test_the_long_tests_leave_none_out(copy):
     assert "not slow" not in copy.log.read_text()
 
 
+def test_the_long_tests_end_with_the_slowest(copy):
+    copy.calls("make", "test-long")
+    assert "--durations=25" in copy.log.read_text().splitlines()[-1]
+
+
+def test_coverage_and_mutation_need_no_kernels(copy):
+    assert copy.calls("make", "coverage", COVERED="tests/ops", PYTEST_ARGS="-n 1") == ["venv", *SETUP, "pytest"]
+    assert copy.log.read_text().splitlines()[-1].endswith("--cov --cov-report=term-missing -n 1 tests/ops")
+    assert copy.calls("make", "mutation", MUTATE_ARGS="--seconds 5") == []
+    assert copy.log.read_text().splitlines()[-1] == "scripts/mutate.py --seconds 5"
+
+
 def test_the_site_is_built_once_and_again_where_a_page_changed(copy):
     assert copy.calls("make", "docs") == ["venv", *SETUP, "docs tools", "site"]
     assert copy.run("make", "docs").stdout == "open build/site/index.html\n"

@@ -7,6 +7,8 @@ from pggan_fast.benchmarks.subjects import SUBJECTS, Widths
 
 from pggan_fast.inference import Sampler
 
+pytestmark = pytest.mark.early
+
 AUTO = provider("auto")
 
 

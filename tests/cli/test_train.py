@@ -19,6 +19,8 @@ from pggan_fast.cli import train
 from pggan_fast.training import checkpoint, run_dir
 from pggan_fast.training.presets import PRESETS
 
+pytestmark = pytest.mark.early
+
 SMALL = ("--cbase", 64, "--cmax", 8, "--phase-kimg", 0.064, "--batch", 8, "--kimg", 0.256, "--tick", 0.064)
 
 

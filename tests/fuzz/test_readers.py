@@ -11,6 +11,8 @@ import pytest
 from fuzz.hunt import hunt
 from fuzz.readers import READERS
 
+pytestmark = pytest.mark.early
+
 
 @pytest.mark.parametrize("name", READERS)
 def test_changed_files_are_read_or_refused(name: str, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from instrumented import ADDRESS, ROOT, THREAD, Variant
 
 from pggan_fast.backends import cpu
 
+pytestmark = pytest.mark.early
+
 if (reason := cpu.why_missing()) is not None:
     pytest.skip(reason, allow_module_level=True)
 

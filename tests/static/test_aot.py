@@ -17,6 +17,8 @@ from pggan_fast.kernels import launch as launching
 from static import faulty, gate, record
 from static.model_launches import model_launches, op_launches
 
+pytestmark = pytest.mark.early
+
 KERNELS = Path(launching.__file__).parent
 QUICK = (80, 100)
 BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32

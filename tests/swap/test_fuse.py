@@ -18,6 +18,8 @@ import pggan_fast
 from pggan_fast import fuse, unfuse
 from pggan_fast.swap.fused import installed
 
+pytestmark = pytest.mark.early
+
 
 @pytest.mark.parametrize("form", CONVS)
 @pytest.mark.parametrize("down", [False, True])

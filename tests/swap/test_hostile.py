@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from pggan_fast import fuse, swap, unfuse
 from pggan_fast.swap.fused import Forward, installed
 
+pytestmark = pytest.mark.early
+
 
 class Free(nn.Module):
     """A convolution and a leaky ReLU, or whatever else is asked for, with any attributes."""

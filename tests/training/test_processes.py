@@ -12,6 +12,8 @@ import pytest
 import torch
 from processes import PATH
 
+pytestmark = pytest.mark.early
+
 PROGRAM = Path(__file__).parents[1] / "train_program.py"
 
 
