@@ -22,7 +22,8 @@ pytestmark = [
     pytest.mark.usefixtures("poison"),
 ]
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+HALVES = (torch.float16, torch.bfloat16)  # they differ in conversions alone, and share the cases of float32
+DTYPES = (torch.float32, *HALVES)
 CHANNELS = (1, 3, 5, 16, 24, 33, 64, 129, 512, 1030)
 SIZES = (1, 2, 5, 9, 33)
 SLOPES = (None, 0.2, 1.0, 0.0)
@@ -47,8 +48,8 @@ def test_every_option(dtype, memory_format, norm, slope):
 @pytest.mark.parametrize("c", CHANNELS)
 def test_shapes(dtype, memory_format, c):
     rng = random.Random(c)
-    for size, norm in itertools.product(SIZES, NORMS):
-        if c * size * size > 1030 * 25:
+    for i, (size, norm) in enumerate(itertools.product(SIZES, NORMS)):
+        if c * size * size > 1030 * 25 or (dtype in HALVES and i % 2 != HALVES.index(dtype)):
             continue
         pool = norm == "none" and rng.random() < 0.5
         h, w = (2 * size, 2 * size + 2) if pool else (size, size + 1)
