@@ -67,7 +67,7 @@ def shared(op: str) -> list[Row]:
             if name not in ("x", "image"):  # the first one decides where all have to be
                 rows.append((op, name, on_meta, ValueError, ("expected a tensor on", "meta")))
         elif isinstance(value, float) and name != "alpha":
-            rows += [(op, name, bad, ValueError, (name, "finite")) for bad in (math.nan, math.inf)]
+            rows += [(op, name, bad, ValueError, (name, "finite")) for bad in (math.nan, math.inf, -math.inf)]
             rows.append((op, name, T(()), TypeError, (name, "Tensor", "float")))
             rows.append((op, name, "1", TypeError, (name, "str", "float")))
         elif name == "alpha":
@@ -209,6 +209,21 @@ def test_odd_sizes_cannot_be_halved(resample: str) -> None:
 def test_the_unbiased_deviation_of_one_sample_is_refused(n: int, group: int) -> None:
     with pytest.raises(ValueError, match=r"unbiased: .*1 sample"):
         ops.minibatch_stddev(T(n, 3, 2, 2), group, unbiased=True)
+
+
+@pytest.mark.parametrize("dtype", grid.DTYPES, ids=str)
+@pytest.mark.parametrize("weights", grid.DTYPES, ids=str)
+def test_a_network_takes_its_own_dtype_or_half_beside_float32(dtype: torch.dtype, weights: torch.dtype) -> None:
+    x, layer = T(1, 3, dtype=dtype), torch.nn.Linear(3, 2, dtype=weights)
+    if dtype == weights or (dtype in grid.HALF and weights == torch.float32):
+        _checks.network_input("image", x, layer)
+    else:
+        names = (str(t).removeprefix("torch.") for t in (weights, dtype))
+        with pytest.raises(
+            TypeError, match="^image: expected {} as the network's parameters have, got {};".format(*names)
+        ):
+            _checks.network_input("image", x, layer)
+    _checks.network_input("image", x, torch.nn.ReLU())
 
 
 def test_a_table_row_without_the_error_would_fail() -> None:

@@ -152,6 +152,19 @@ def test_the_learning_rate_may_rise_after_each_change() -> None:
     ]  # fmt: skip
 
 
+def test_the_last_change_is_the_last_time_that_it_rises() -> None:
+    schedule = Schedule(8, 10, training_kimg=1, transition_kimg=1, lr_rampup_kimg=0.5, lr_base=0.25)
+    assert [schedule.at(images).lr for images in (2000, 2250, 2500, 3001, 3250, 5001)] == [0, 0.125, *[0.25] * 4]
+
+
+def test_what_nobody_gave() -> None:
+    plain = Schedule(4, 1)
+    assert (plain.tick_kimg_base, plain.minibatch_base, plain.lr_base, plain.training_kimg) == (1, 16, 0.001, 600)
+    assert plain.at(0) == plain.at(0, 1)
+    assert Schedule(4, 1, training_kimg=0, transition_kimg=0).at(500).lod == 0  # nothing fades in
+    assert Schedule(4, 1, minibatch={4: 1}, minibatch_gpu={4: 1}).at(0).minibatch == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -161,6 +174,7 @@ def test_the_learning_rate_may_rise_after_each_change() -> None:
         ({"training_kimg": 0, "transition_kimg": 0}, "expected a sum above 0"),
         ({"minibatch": {8: 0}}, r"minibatch\[8\]"),
         ({"lr": {8: math.nan}}, "lr: expected numbers > 0"),
+        ({"tick_kimg": {8: math.inf}}, "tick_kimg: expected numbers > 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments: dict[str, object], told: str) -> None:
