@@ -38,6 +38,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # what stays at the exit, Triton's bindings call a leak
+
+
 @pytest.fixture(scope="session", autouse=True)
 def emulated_process() -> Iterator[None]:
     """Under PGGAN_TEST_EMULATOR=1, backend "cuda" is the host emulator's (tests/emulator) for the whole process."""
