@@ -54,7 +54,7 @@ def _overnight(resolution: int) -> Schedule:
     """Phases four times the demo's, then the last level for what is left of about 8 hours on two cores.
 
     An estimate: in one run at the last level a thousand images took 3.3 times what the demo's take at 32x32, at 64x64
-    7.3 times, and the demo's take 14 seconds on two cores; half of that is right for four.
+    7.3 times, and the demo's take 14 seconds on two cores.
     """
     return Schedule(
         resolution, 700 if resolution <= 32 else 400, 20, 20, minibatch_base=16, minibatch={4: 32, 8: 32},
