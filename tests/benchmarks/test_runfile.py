@@ -12,6 +12,7 @@ from pggan_fast.benchmarks.runfile import RunFile
 from pggan_fast.benchmarks.subjects import Widths
 
 from pggan_fast import cli
+from pggan_fast.cli import parsing
 
 CASES = ["--cases", "pixel_norm.forward", "bias_act.forward", "fade_in.forward"]
 SIZES = ["--resolution", "8", "--batch", "1", "--repeats", "3", "--providers", "auto"]
@@ -104,7 +105,7 @@ def test_a_run_that_is_stopped_early_says_so_in_a_line(
 def test_a_command_that_is_stopped_as_it_is_loaded_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_parse", stop)
+    monkeypatch.setattr(parsing, "parse", stop)
     assert bench() == 130
     assert capsys.readouterr().err == "pggan-fast: interrupted\n"
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,14 @@ ROOT = Path(__file__).parents[2]  # with the program's module, where nothing is 
 ENVIRONMENT = {**BARE, "PYTHONPATH": os.pathsep.join([*map(str, PATH), str(ROOT)])}
 
 PROGRAM = "import pggan_fast_command as c; c.main()"
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Ctrl-C counts here and in processes started here, though the tests run under nohup or behind a script's `&`."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def call(*words: str) -> int:
@@ -79,7 +88,7 @@ def test_an_option_that_is_written_wrongly_is_asked_about(name: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["info", "--jsn"], "Unrecognized options: --jsn; did you mean --json?"),
+        (["info", "--jsn"], "--jsn: there is no such option; did you mean --json?"),
         (["data", "convrt"], "Unrecognized options: convrt; did you mean convert?"),
         (["gen"], "unknown command 'gen'; did you mean generate?; expected one of bench"),
     ],

@@ -27,6 +27,7 @@ from rich.console import Console
 
 from pggan_fast import cli, convert, drawing, networks
 from pggan_fast.backends import tables
+from pggan_fast.cli import parsing
 from pggan_fast.convert import ConversionError
 from pggan_fast.data.errors import DataError
 from pggan_fast.data.journal import Journal
@@ -320,9 +321,8 @@ def parse_command_line(path: Path) -> None:
     words = path.read_bytes().decode(errors="surrogateescape").split("\n")
     words = [word for word in words if "\0" not in word]
     said = io.StringIO()
-    ran: list[Any] = []
-    before, cli._parse = cli._parse, lambda *arguments: ran.append(parse(*arguments)) or _Nothing()
-    parse = before
+    before = parsing.parse
+    parsing.parse = lambda *arguments: None if before(*arguments) is None else _Nothing()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
             cli.main(words)
@@ -333,7 +333,7 @@ def parse_command_line(path: Path) -> None:
         if stop.code == 2 and words[:1] != [""] and text and not (text.endswith("\n") and text[:-1].isprintable()):
             raise AssertionError(f"said {text[:300]!r}") from None
     finally:
-        cli._parse = before
+        parsing.parse = before
 
 
 class _Nothing:
