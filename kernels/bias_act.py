@@ -303,7 +303,9 @@ def bias_act_forward(
     """
     splits = u.shape[0] if u.ndim == 5 else 1
     if u.ndim == 5 and not as_rows(y.shape, channels_last):
-        raise ValueError(f"partial sums {tuple(u.shape)} are channels_last, y {tuple(y.shape)} is not")
+        raise ValueError(
+            f"y: expected channels_last, as the partial sums {tuple(u.shape)} are, got {tuple(y.shape)} without it"
+        )
     t = tiling(y.shape if u.ndim == 5 else u.shape, channels_last, norm, pool)
     launch(
         forward_kernel, (t.blocks * t.channel_blocks,), u, bias, y, r, mask, *t.sizes, y.numel(), scale, bias_scale,

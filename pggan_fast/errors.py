@@ -38,8 +38,16 @@ def few(names: Iterable[object], most: int = 3) -> str:
 
 
 def counted(n: int, what: str) -> str:
-    """1 tensor, 2 tensors."""
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+    """1 tensor, 2 tensors, 2 classes."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}{'es' if what.endswith('s') else 's'}"
+
+
+def file_size(n: int) -> str:
+    """Bytes in a unit in which it is at least one: 512 bytes, 3.4 kB, 120 MB."""
+    if n < 1000:
+        return counted(n, "byte")
+    amount, unit = next((n / k, unit) for k, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if n >= k)
+    return f"{amount:.{0 if amount >= 100 else 1}f} {unit}"
 
 
 def outside() -> int:

@@ -100,5 +100,8 @@ def prepared(weight: Tensor, key: Hashable, prepare: Callable[[], Tensor]) -> Te
                 found = kept.results[key] = version, prepare()
     made_of, result = found
     if made_of != version:
-        raise RuntimeError(f"a weight of shape {tuple(weight.shape)} was written inside of pggan_fast.frozen")
+        raise RuntimeError(
+            f"weight: expected one that nobody writes inside of pggan_fast.frozen, got one of shape "
+            f"{tuple(weight.shape)} that was written; leave the block before, and begin another after"
+        )
     return result

@@ -57,7 +57,10 @@ def _address(tensor: Any, device: torch.device) -> int | float:
     if isinstance(tensor, (int, float)):  # NumPy's float64 is a float
         return tensor
     if tensor.device != device:
-        raise ValueError(f"a kernel on {device} got a tensor on {tensor.device}; all tensors of a call must be there")
+        raise ValueError(
+            f"tensor: expected all of a call on {device}, as its kernel is, got one of shape {tuple(tensor.shape)} on "
+            f"{tensor.device}; move it with .to({str(device)!r})"
+        )
     address: int = tensor.data_ptr()
     return address
 

@@ -115,7 +115,7 @@ def implement(
 
     def add(run: Callable[..., Any]) -> Callable[..., Any]:
         if (way, op) in _TABLE:
-            raise ValueError(f"{way} already implements {op}")
+            raise ValueError(f"op: expected one that {way} does not implement yet, got {op!r}, which it does")
         _TABLE[way, op] = Implementation(run, supports or _nothing_against, rule or _nothing_against, plan)
         parameters = inspect.signature(run).parameters.values()
         if all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters):

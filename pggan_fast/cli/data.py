@@ -244,13 +244,14 @@ def _make(
 
 
 def _told(summary: Summary, listed: Path) -> list[str]:
+    from pggan_fast.errors import counted, file_size
+
     height, width, channels = summary.size
     resumed = f", {summary.resumed} of them by a run before" if summary.resumed else ""
-    labels = f", {summary.classes} classes" if summary.classes else ""
-    size = summary.dest.stat().st_size / 1e6
+    labels = f", {counted(summary.classes, 'class')}" if summary.classes else ""
     lines = [
-        f"{summary.dest}: {summary.written} images of {width}x{height}x{channels}{labels}, {size:.1f} MB, "
-        f"in {summary.seconds:.1f} s{resumed}"
+        f"{summary.dest}: {counted(summary.written, 'image')} of {width}x{height}x{channels}{labels}, "
+        f"{file_size(summary.dest.stat().st_size)}, in {summary.seconds:.1f} s{resumed}"
     ]
     rows = [("written", summary.written, ""), *_rows(summary)]
     width = max(len(kind) for kind, _, _ in rows)

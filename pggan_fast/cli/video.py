@@ -57,6 +57,7 @@ class Command(Drawing):
         size = columns * drawn.size[1], rows * drawn.size[0]
         told(lambda: videos.check(self.output, self.fps, size), size="grid")
         from pggan_fast.benchmarks.table import console
+        from pggan_fast.errors import file_size
 
         screen, loop = console(), told(lambda: _loop(drawn, columns * rows, keys, self.w_frames), a="seeds")
         for line in drawn.about("cell"):
@@ -66,8 +67,8 @@ class Command(Drawing):
         except OSError as error:
             return not_written(self.output, error)
         text = f"{loop.frames} frames of {size[0]}x{size[1]}, {loop.frames / self.fps:.1f} s"
-        megabytes = self.output.stat().st_size / 1e6
-        screen.print(f"{self.output}: {text}, {megabytes:.1f} MB", markup=False, highlight=False, soft_wrap=True)
+        text = f"{self.output}: {text}, {file_size(self.output.stat().st_size)}"
+        screen.print(text, markup=False, highlight=False, soft_wrap=True)
         return 0
 
     def _keys(self, seeds: int, cells: int) -> int:

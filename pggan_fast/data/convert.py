@@ -30,7 +30,7 @@ from pggan_fast.data.images import TRANSFORMS, Transform, encode, fit
 from pggan_fast.data.journal import Done, Journal, name_of
 from pggan_fast.data.labels import Kind, Label
 from pggan_fast.data.sources import Skipped, Source
-from pggan_fast.errors import line
+from pggan_fast.errors import counted, line
 
 Say = Callable[[int, int, int], None]  # images looked at, of how many, written
 _CHUNK = 16  # images of one task
@@ -63,7 +63,8 @@ class Options:
         if self.transform not in TRANSFORMS:
             raise ValueError(f"transform: expected one of {', '.join(TRANSFORMS)}, got {self.transform!r}")
         if self.transform == "center-crop-wide" and (size is None or size[0] > size[1]):
-            raise ValueError("transform: center-crop-wide wants a resolution that is wider than high")
+            got = "none" if size is None else f"{size[1]}x{size[0]}"
+            raise ValueError(f"transform: center-crop-wide: expected a resolution WxH with W >= H, got {got}")
         if self.max_images is not None and self.max_images < 1:
             raise ValueError(f"max_images: expected a number >= 1, got {self.max_images}")
 
@@ -162,7 +163,7 @@ def _strictly(source: Source, row: Skipped) -> str:
 
 def _nothing(source: Source, skipped: list[Skipped]) -> str:
     first = f"; the first: {line(skipped[0].name)}: {skipped[0].kind}: {skipped[0].why}" if skipped else ""
-    return f"{source.path}: no image of {len(source.names)} files can be used{first}"
+    return f"{source.path}: no usable image among {counted(len(source.names), 'file')}{first}"
 
 
 def _chunks(first: int, count: int) -> Iterator[range]:

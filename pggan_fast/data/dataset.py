@@ -96,7 +96,7 @@ class Dataset:
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         """(uint8 [C, h, w] at `resolution`, its label or an empty tensor), for a DataLoader of your own."""
         if not -len(self) <= number < len(self):
-            raise IndexError(f"image {number} of {len(self)}")
+            raise IndexError(f"number: expected {-len(self)} to {len(self) - 1}, got {number}")
         here, pixels = self.usable(number % len(self))
         image = self.level(torch.from_numpy(pixels)[None], self.resolution)[0]
         return image, torch.empty(0) if self.labels is None else torch.as_tensor(self.labels[here])
@@ -125,8 +125,12 @@ class SourceDataset(Dataset):
         super().__init__(str(source.path))
         self._source = source
         for row in source.skipped:
-            if row.kind in ("refused", "unreadable"):
+            if row.kind in ("refused", "unreadable folder"):  # nobody knows how many images that would be
                 raise DataError(f"{source.path}: {line(row.name)}: {row.why}")
+        gone = [row for row in source.skipped if row.kind == "unreadable"]
+        if gone:
+            text = f"{source.path}: {few(row.name for row in gone)}: left out: {gone[0].why}"
+            warnings.warn(text, stacklevel=3)  # of open_dataset, as of other images that cannot be read
         self._numbers = _images(source)
         self.left_out = source.skipped
         if not self._numbers:

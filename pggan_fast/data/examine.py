@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import collections
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
 
 from pggan_fast.data.convert import Summary
 from pggan_fast.data.dataset import Dataset, SourceDataset, open_dataset
 from pggan_fast.data.errors import ImageRefused
 from pggan_fast.data.sheet import contact_sheet, evenly
-from pggan_fast.errors import line
+from pggan_fast.errors import counted, file_size, line
 from pggan_fast.files import write_atomically
 
 
@@ -23,13 +22,13 @@ def describe(path: str) -> list[str]:
     channels, height, width = opened.shape
     sizes = [f"{opened.base_shape[1] * r // 4}x{opened.base_shape[0] * r // 4}" for r in opened.resolutions]
     lines = [
-        f"{opened.name}: {len(opened)} images of {width}x{height}, {'grey' if channels == 1 else 'RGB'}",
+        f"{opened.name}: {counted(len(opened), 'image')} of {width}x{height}, {'grey' if channels == 1 else 'RGB'}",
         f"levels  {', '.join(sizes)}",
         f"labels  {_labels(opened)}",
-        f"memory  {len(opened) * int(np.prod(opened.shape)) / 1e6:.1f} MB as bytes",
+        f"memory  {file_size(len(opened) * math.prod(opened.shape))} as bytes",
     ]
-    if opened.skipped:
-        lines.append(f"broken  {len(opened.skipped)} of those that were looked at; `pggan-fast data verify` tells")
+    if broken := len(opened.skipped) + len(_listed(opened)):
+        lines.append(f"broken  {broken} of those that were looked at; `pggan-fast data verify` tells")
     return lines
 
 
@@ -41,8 +40,9 @@ def _labels(opened: Dataset) -> str:
     counts = collections.Counter(opened.labels.tolist())
     few, many = min(counts.values()), max(counts.values())
     missing = opened.label_dim - len(counts)
-    gaps = f", {missing} classes below the largest have none" if missing else ""
-    return f"{len(counts)} classes, {few}{f' to {many}' if many > few else ''} images each{gaps}"
+    gaps = f", {counted(missing, 'class')} below the largest without any" if missing else ""
+    each = f"{few} to {many} images" if many > few else counted(few, "image")
+    return f"{counted(len(counts), 'class')}, {each} each{gaps}"
 
 
 def verify(path: str, say: Callable[[int, int], None] = lambda done, total: None) -> tuple[int, list[str]]:
@@ -61,9 +61,9 @@ def verify(path: str, say: Callable[[int, int], None] = lambda done, total: None
 
 
 def _listed(opened: Dataset) -> list[tuple[str, str, str]]:
-    """What was left out when the set was opened, but for second names of a file."""
+    """What was left out when the set was opened, but for second names of a file and what is hidden."""
     rows = opened.left_out if isinstance(opened, SourceDataset) else []
-    return [(row.name, row.kind, row.why) for row in rows if row.kind != "the same file"]
+    return [(row.name, row.kind, row.why) for row in rows if row.kind not in ("the same file", "hidden")]
 
 
 def beside(dest: Path, what: str) -> Path:

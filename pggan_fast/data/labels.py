@@ -104,5 +104,5 @@ def of_source(source: Source, kind: Kind) -> tuple[list[Label | None] | None, li
         return source.labels, source.classes
     labels, classes = by_folder(source.names)
     if not classes:
-        raise DataError(f"{source.path}: labels of folders, but no image is in one")
+        raise DataError(f"{source.path}: labels: expected images in folders, each of which is a class, got none in one")
     return labels, classes

@@ -166,7 +166,9 @@ class Loader:
     def labels_of(self, numbers: Tensor) -> Tensor:
         """float32 [n, label_dim] of images of the set, by number. Raises ValueError where it has no labels."""
         if self._labels is None:
-            raise ValueError(f"numbers: {self.dataset.name} has no labels")
+            raise ValueError(
+                f"numbers: expected those of a set with labels, got {self.dataset.name}, which was opened without any"
+            )
         return self._labels[numbers]
 
     def state_dict(self) -> dict[str, Any]:

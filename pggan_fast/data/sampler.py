@@ -65,5 +65,8 @@ class Sampler:
             if state[name] >= most:
                 raise ValueError(f"state: {name}: expected a number below {most}, got {line(state[name])}")
         if state["count"] != self.count:
-            raise ValueError(f"state: it is of a set of {state['count']} images, this one has {self.count}")
+            raise ValueError(
+                f"state: count: expected {self.count}, the images of this set, got {state['count']}; go on with that "
+                "of the state"
+            )
         self.seed, self.position, self._pass = state["seed"], state["position"], None

@@ -77,9 +77,9 @@ class Folder(Source):
         super().__init__(path)
         names, self._sizes = [], []
         seen: dict[tuple[int, int], str] = {}
-        for name, why in sorted(_walk(path)):
-            if why is not None:
-                self.skipped.append(Skipped(name, "unreadable", why))
+        for name, left in sorted(_walk(path)):
+            if left is not None:
+                self.skipped.append(Skipped(name, *left))
                 continue
             if name == label_files.FILE:
                 continue
@@ -109,9 +109,9 @@ class Folder(Source):
         return self._sizes
 
 
-def _walk(root: Path) -> Iterator[tuple[str, str | None]]:
-    """Files below `root`, with what keeps them from being read. Each real folder is entered once, before any link to
-    it, so that loops of links end.
+def _walk(root: Path) -> Iterator[tuple[str, tuple[str, str] | None]]:
+    """Files below `root`, with the kind and the reason of what is left out. Each real folder is entered once, before
+    any link to it, so that loops of links end.
     """
     seen: set[tuple[int, int]] = set()
     folders, links = collections.deque([(root, "")]), collections.deque[tuple[Path, str]]()
@@ -124,11 +124,11 @@ def _walk(root: Path) -> Iterator[tuple[str, str | None]]:
             seen.add((about.st_dev, about.st_ino))
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            yield prefix.rstrip("/") or ".", error.strerror or str(error)
+            yield prefix.rstrip("/") or ".", ("unreadable folder", error.strerror or str(error))
             continue
         for entry in entries:
             if entry.name.startswith("."):  # other programs' notes, as ._x.png of macOS
-                yield prefix + entry.name, "hidden"
+                yield prefix + entry.name, ("hidden", "its name begins with a dot")
             elif _is_folder(entry):
                 (links if entry.is_symlink() else folders).append((folder / entry.name, f"{prefix}{entry.name}/"))
             else:

@@ -183,7 +183,10 @@ def alpha(value: float | Tensor, like: Tensor) -> Tensor:
         if value.device != like.device:
             raise ValueError(f"alpha: expected a tensor on {like.device}, got one on {value.device}")
         if value.requires_grad:
-            raise ValueError("alpha: it is a schedule, not a parameter; expected a tensor without requires_grad")
+            raise ValueError(
+                "alpha: expected a tensor without requires_grad, as it is a schedule and no parameter, got one with "
+                "it; alpha.detach() has none"
+            )
         return value.to(torch.float32).resolve_neg()  # kernels read memory: conj().imag has the sign besides
     if not isinstance(value, (int, float)) or value != value:  # NaN; torch.compile cannot trace math.isnan
         raise ValueError(f"alpha: expected a number or a 0-d tensor, got {value!r}")

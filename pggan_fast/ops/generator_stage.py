@@ -79,7 +79,7 @@ def generator_stage(
         if to_rgb_low is not None:
             check_layer("to_rgb_low", to_rgb_low, x, "x", 1, outputs=image.shape[1])
     elif to_rgb_low is not None:
-        raise ValueError("to_rgb_low: expected None, since without to_rgb there is no image")
+        raise ValueError("to_rgb_low: expected None, since without to_rgb there is no image, got a layer")
     _checks.epilogue(negative_slope, pixel_norm, eps, eps_mode)
     a = None if to_rgb_low is None else _checks.alpha(alpha, x)
     chosen = forced.named(backend)

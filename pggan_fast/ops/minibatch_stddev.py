@@ -71,7 +71,10 @@ def _check(x: Tensor, group_size: int, grouping: str, unbiased: bool, eps: float
     if x.shape[0] and not x.numel():
         raise ValueError(f"x: expected at least one channel and pixel, got shape {tuple(x.shape)}")
     if unbiased and group == 1:
-        raise ValueError("unbiased: the deviation of a group of 1 sample is undefined; use unbiased=False")
+        raise ValueError(
+            "unbiased: expected False, as the deviation of a group of 1 sample is undefined, got True; or give more "
+            "samples, in larger groups"
+        )
 
 
 def _forward_fake(x: Tensor, group: int, grouping: str, unbiased: bool, eps: float) -> Tensor:

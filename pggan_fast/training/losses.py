@@ -183,7 +183,10 @@ def full(x: Tensor) -> Tensor:
 def label_loss(logits: Tensor | None, labels: Tensor) -> Tensor:
     """Softmax cross entropy per sample, [N]."""
     if logits is None:
-        raise ValueError("labels: got labels, but the discriminator gives no label logits (label_dim is 0)")
+        raise ValueError(
+            "labels: expected None, as the discriminator gives no label logits (label_dim is 0), got shape "
+            f"{tuple(labels.shape)}"
+        )
     if labels.shape != logits.shape:
         raise ValueError(f"labels: got shape {tuple(labels.shape)}, expected one-hot {tuple(logits.shape)}")
     logits = full(logits)

@@ -61,7 +61,10 @@ def test_a_size_that_is_not_square_and_a_background(tmp_path: Path) -> None:
     [
         (["--resolution", "big"], "--resolution: got 'big', expected R or WxH"),
         (["--resolution", "0"], "--resolution: expected (height, width)"),
-        (["--transform", "center-crop-wide"], "--transform: center-crop-wide wants"),
+        (
+            ["--transform", "center-crop-wide"],
+            "--transform: center-crop-wide: expected a resolution",
+        ),
         (["--background", "white"], "--background: got 'white'"),
         (["--max-images", "0"], "--max-images: expected"),
         (["--workers", "0"], "--workers: got 0"),
@@ -70,7 +73,7 @@ def test_a_size_that_is_not_square_and_a_background(tmp_path: Path) -> None:
         (["--source", "/no/such"], "cannot read /no/such: No such file or directory"),
         (["--dest", "x/x.zip"], "--dest: x/x.zip is within x"),
         (["--strict"], "x: a.txt: not an image"),
-        (["--resolution", "64"], "no image of 6 files can be used; the first: 00.png: tiny: 16x16"),
+        (["--resolution", "64"], "no usable image among 6 files; the first: 00.png: tiny: 16x16"),
     ],
 )
 def test_what_goes_wrong_is_one_line(
@@ -106,8 +109,8 @@ def test_info_and_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out.splitlines() == [
         f"{tmp_path}/x.zip: 4 images of 16x16, RGB",
         "levels  4x4, 8x8, 16x16",
-        "labels  1 classes, 4 images each",
-        "memory  0.0 MB as bytes",
+        "labels  1 class, 4 images each",
+        "memory  3.1 kB as bytes",
     ]
     assert run("verify", tmp_path / "x.zip") == 0
     assert "4 images, all of them whole" in capsys.readouterr().out

@@ -102,9 +102,11 @@ def test_options(tmp_path: Path) -> None:
     assert made(source, tmp_path / "e.zip", Options((16, 16), enlarge=True)).written == 38
     assert made(source, tmp_path / "g.zip", Options((16, 16), channels=1)).size == (16, 16, 1)
     assert made(source, tmp_path / "w.zip", Options((8, 16), "center-crop-wide")).size == (16, 16, 3)
+    assert made(source, tmp_path / "s.zip", Options((16, 16), "center-crop-wide")).size == (16, 16, 3)
     for options, said in (
         (Options((0, 4)), "resolution: expected"),
-        (Options(None, "center-crop-wide"), "transform: center-crop-wide"),
+        (Options(None, "center-crop-wide"), "transform: center-crop-wide: expected .* got none"),
+        (Options((16, 8), "center-crop-wide"), "W >= H, got 8x16"),
         (Options(max_images=0), "max_images: expected"),
         (Options((4, 4), "zoom"), "transform: expected one of"),  # type: ignore[arg-type]
     ):
@@ -132,7 +134,7 @@ def test_a_source_without_images_is_refused_and_leaves_what_was_there(tmp_path: 
     (tmp_path / "x").mkdir()
     (tmp_path / "x/a.txt").write_text("no image")
     (tmp_path / "x.zip").write_text("before")
-    with pytest.raises(DataError, match=r"no image of 1 files can be used; the first: a\.txt: not an image"):
+    with pytest.raises(DataError, match=r"no usable image among 1 file; the first: a\.txt: not an image"):
         made(tmp_path / "x", tmp_path / "x.zip")
     assert (tmp_path / "x.zip").read_text() == "before"
     assert hidden(tmp_path) == set()

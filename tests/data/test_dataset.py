@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def test_a_folder(tmp_path: Path) -> None:
     image, label = opened[-1]
     assert torch.equal(image, torch.from_numpy(chw(4).copy()))
     assert label.numel() == 0
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match="number: expected -5 to 4, got 5"):
         opened[5]
 
 
@@ -139,6 +140,36 @@ def test_archives_that_lead_out_are_refused(tmp_path: Path) -> None:
         pass
     with pytest.raises(DataError, match=r"y\.zip: no images in it"):
         open_dataset(tmp_path / "y.zip")
+
+
+def test_a_link_to_nothing_is_left_out_and_told(tmp_path: Path) -> None:
+    folder_of(tmp_path, 3)
+    (tmp_path / ".DS_Store").write_bytes(b"a note of macOS")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(open_dataset(tmp_path)) == 3
+    assert verify(str(tmp_path)) == (3, [])
+    os.symlink("nowhere", tmp_path / "gone.png")
+    with pytest.warns(UserWarning, match=r"gone\.png: left out: No such file"):
+        assert len(open_dataset(tmp_path)) == 3
+    assert verify(str(tmp_path)) == (3, [f"{tmp_path}: gone.png: unreadable: No such file or directory"])
+    with pytest.warns(UserWarning, match="left out"):
+        assert describe(str(tmp_path))[-1].startswith("broken  1 of those")
+
+
+def test_a_folder_that_cannot_be_entered_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder_of(tmp_path / "a", 3)
+    folder_of(tmp_path / "b", 3)
+    real = os.scandir
+
+    def scandir(path: Path) -> Any:
+        if path.name == "b":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match="b: Permission denied"):
+        open_dataset(tmp_path)
 
 
 def zipped(path: Path, count: int, labels: bool = False) -> Path:

@@ -96,7 +96,7 @@ def test_samplers_that_are_refused(arguments: dict[str, int], said: str) -> None
 def test_states_that_are_refused() -> None:
     for state, said in (
         ({}, "expected count, seed and position, got nothing"),
-        ({"count": 4, "seed": 0, "position": 0}, "of a set of 4 images, this one has 5"),
+        ({"count": 4, "seed": 0, "position": 0}, "count: expected 5, the images of this set, got 4"),
         ({"count": 5, "seed": 0, "position": -1}, "position: expected"),
     ):
         with pytest.raises(ValueError, match=said):
@@ -240,6 +240,11 @@ def test_waiting_is_counted_and_no_image_is_read_twice(monkeypatch: pytest.Monke
 def test_arguments_that_are_refused(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Loader(small(), **{"batch": 4, **arguments})
+
+
+def test_labels_of_a_set_without_any() -> None:
+    with pytest.raises(ValueError, match="numbers: expected those of a set with labels, got small"):
+        Loader(small(labels=False), 4).labels_of(torch.tensor([0]))
 
 
 def test_what_fits_is_kept() -> None:

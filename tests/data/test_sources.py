@@ -84,8 +84,8 @@ def test_folders_are_read_in_order_with_links_but_without_loops(tmp_path: Path) 
         "broken.png": "unreadable",
         "self": "unreadable",
         "pipe": "not a file",
-        ".trash": "unreadable",
-        "a/._00.png": "unreadable",
+        ".trash": "hidden",
+        "a/._00.png": "hidden",
     }
 
 

@@ -156,7 +156,7 @@ def test_split_sums(dtype, norm):
 
 
 def test_split_sums_are_channels_last():
-    with pytest.raises(ValueError, match="partial sums"):
+    with pytest.raises(ValueError, match="y: expected channels_last, as the partial sums"):
         run_forward(torch.ones(2, 1, 4, 4, 3), None, torch.ones(1, 3, 4, 4), None, "none")
 
 
