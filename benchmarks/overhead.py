@@ -74,16 +74,18 @@ def _stddev(x: Tensor) -> Tensor:
     return torch.cat([x, y.repeat(4, 1, h, w)], dim=1)
 
 
+def _tensors(device: torch.device, *shapes: tuple[int, ...], rows: bool = False) -> list[Tensor]:
+    """rows: the first is channels_last."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(s, generator=generator).to(device) for s in shapes]
+    if rows:
+        drawn[0] = drawn[0].contiguous(memory_format=torch.channels_last)
+    return [t.requires_grad_() for t in drawn]
+
+
 def layers(device: torch.device) -> list[Layer]:
     """The kinds of layers, on 4x4 maps of 8 channels; a network's trunk also as it runs itself, channels_last."""
-
-    def tensors(*shapes: tuple[int, ...], rows: bool = False) -> list[Tensor]:
-        generator = torch.Generator().manual_seed(0)
-        drawn = [torch.randn(s, generator=generator).to(device) for s in shapes]
-        if rows:
-            drawn[0] = drawn[0].contiguous(memory_format=torch.channels_last)
-        return [t.requires_grad_() for t in drawn]
-
+    tensors = functools.partial(_tensors, device)
     c, s = CHANNELS, 0.1
     x, b = (1, c, SIZE, SIZE), (c,)
     conv = functools.partial(ops.scaled_conv2d, weight_scale=s)

@@ -28,17 +28,8 @@ State = Mapping[str, Tensor]
 _DEPTH = 4  # of the dictionaries in which networks are looked for
 _MOST_VALUES = 100_000  # in them
 _AVERAGE = re.compile(r"avg|average|ema|shadow|smooth|running|lagged", re.I)
-_SIZES = {
-    "resolution",
-    "base_shape",
-    "fmap_base",
-    "fmap_decay",
-    "fmap_max",
-    "fmaps",
-    "latent_dim",
-    "label_dim",
-    "channels",
-}
+_WIDTHS = {"fmap_base", "fmap_decay", "fmap_max", "fmaps"}  # which may say the same feature maps in several ways
+_SIZES = {"resolution", "base_shape", *_WIDTHS, "latent_dim", "label_dim", "channels"}
 
 
 @dataclass
@@ -218,9 +209,8 @@ def exported(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """The family's state dict of a network of ours, and layers that it has not: RGB of levels that it has left behind.
 
-    Raises ConversionError where it would be another function.
-
-    It is read again with these options, as a file of that family is, and must be the same network.
+    Raises ConversionError where it would be another function: it is read again with these options, as a file of that
+    family is, and must be the same network.
     """
     side, ours = family.side(kind), net.arguments
     if side.refused is not None or side.layers is None:
@@ -258,17 +248,32 @@ def exported(
         state[row.theirs] = t.clone(memory_format=torch.contiguous_format)
     state = side.restore(state, sizes)
     again = layout(family, kind, state, {**options, "labels": net.label_dim}).network(kind)
+    check_read_back(family.name, kind, net, again, absent)
+    return state, absent
+
+
+def check_read_back(
+    family: str,
+    kind: str,
+    net: Generator | Discriminator,
+    again: Generator | Discriminator,
+    absent: Sequence[str],
+) -> None:
+    """Raise ConversionError where `again`, read from what was written of `net`, is another network.
+
+    Parameters may differ by what scaling them twice rounds. The layers `absent` are not looked at.
+    """
+    values, ours = net.state_dict(), net.arguments
     for key, t in again.state_dict().items():
         value = values[key]
         rounded = max(1e-5, 2 * torch.finfo(value.dtype).eps)
         if key.rpartition(".")[0] not in absent and not torch.allclose(t.to(value), value, rtol=rounded, atol=0.0):
-            raise ConversionError(f"{kind}: {key} is not what {family.name}'s keys would be read as")
+            raise ConversionError(f"{kind}: {key} is not what {family}'s keys would be read as")
     for key, value in again.arguments.items():  # what the keys cannot say is lost
-        if key not in ("fmap_base", "fmap_max", "fmaps", "fmap_decay") and value != ours[key]:
+        if key not in _WIDTHS and value != ours[key]:
             raise ConversionError(
-                f"{kind}: has {said(key, ours[key])}; {family.name}'s keys would be read as {said(key, value)}"
+                f"{kind}: has {said(key, ours[key])}; {family}'s keys would be read as {said(key, value)}"
             )
-    return state, absent
 
 
 def dense_from_conv(out: int, inputs: int, flipped: bool) -> tuple[Step, ...]:

@@ -117,15 +117,13 @@ def convert(
     started = time.perf_counter()
     labels, classes = label_files.of_source(source, options.labels)
     listed = list(source.skipped)
-    if strict and listed:
-        raise DataError(_strictly(source, listed[0]))
+    _check_none(source, listed, strict)
     channels = options.channels or source.channels
     about = [source.state(), asdict(options), channels, PIL.__version__]
     state = hashlib.sha256(json.dumps(about).encode()).hexdigest()
     with Journal(dest, state) as journal:
         done, resumed = journal.done, len(journal.done.taken)
-        if strict and done.skipped:  # by a run that was not
-            raise DataError(_strictly(source, done.skipped[0]))
+        _check_none(source, done.skipped, strict)  # by a run that was not
         numbers = _chunks(done.next, len(source.names))
         worker = functools.partial(_converted, options=options, channels=channels, labels=labels)
         with closing(_results(source, worker, numbers, workers)) as results:
@@ -135,7 +133,7 @@ def convert(
                 taken, pngs, skipped, size = _sorted(source, chunk, found, done, options)
                 if strict and skipped:
                     journal.discard()
-                    raise DataError(_strictly(source, skipped[0]))
+                _check_none(source, skipped, strict)
                 journal.add(chunk.stop, taken, pngs, skipped, size)
                 say(chunk.stop, len(source.names), len(done.taken))
         if not done.taken:
@@ -145,24 +143,39 @@ def convert(
         names = [name_of(i) for i in range(len(of_taken))]
         journal.finish(label_files.write(names, of_taken, classes), label_files.FILE)
     assert done.size is not None
-    height, width, *_ = done.size
-    vectors = label_files.table(of_taken)
-    count = None if vectors is None else vectors.shape[1] if vectors.ndim == 2 else len(set(vectors.tolist()))
-    skipped = [*listed, *done.skipped]
-    seconds = time.perf_counter() - started
-    return Summary(dest, len(source.names), len(names), (height, width, channels), count, seconds, resumed, skipped)
+    return Summary(
+        dest,
+        candidates=len(source.names),
+        written=len(names),
+        size=(done.size[0], done.size[1], channels),
+        classes=_classes(of_taken),
+        seconds=time.perf_counter() - started,
+        resumed=resumed,
+        skipped=[*listed, *done.skipped],
+    )
+
+
+def _classes(labels: list[Label | None]) -> int | None:
+    """How many there are; of vectors, how many numbers each has."""
+    table = label_files.table(labels)
+    return None if table is None else table.shape[1] if table.ndim == 2 else len(set(table.tolist()))
 
 
 def _full(done: Done, options: Options) -> bool:
     return options.max_images is not None and len(done.taken) >= options.max_images
 
 
-def _strictly(source: Source, row: Skipped) -> str:
-    return f"{source.path}: {line(row.name)}: {row.kind}: {row.why}"
+def _check_none(source: Source, skipped: list[Skipped], strict: bool) -> None:
+    if strict and skipped:
+        raise DataError(f"{source.path}: {_row(skipped[0])}")
+
+
+def _row(row: Skipped) -> str:
+    return f"{line(row.name)}: {row.kind}: {row.why}"
 
 
 def _nothing(source: Source, skipped: list[Skipped]) -> str:
-    first = f"; the first: {line(skipped[0].name)}: {skipped[0].kind}: {skipped[0].why}" if skipped else ""
+    first = f"; the first: {_row(skipped[0])}" if skipped else ""
     return f"{source.path}: no usable image among {counted(len(source.names), 'file')}{first}"
 
 

@@ -74,19 +74,24 @@ class Discriminator(torch.nn.Module):
         for r in self.levels.resolutions:
             c = self.levels.channels(r)
             self.from_rgb[name(r)] = nn.FromRGB(channels, c, **layer)
-            block = torch.nn.ModuleDict()
-            if r == 4:
-                units = self.levels.stage_channels(0)
-                inputs = c * self.levels.base_shape[0] * self.levels.base_shape[1]
-                block["conv"] = nn.ScaledConv2d(c + bool(stddev_group), c, **layer)
-                block["dense"] = nn.ScaledLinear(inputs, units, **layer)
-                block["head"] = nn.ScaledLinear(units, 1 + label_dim, gain=1.0, backend=backend)
-            else:
-                lower = self.levels.channels(r // 2)
-                middle = lower if widen_first else c
-                block["conv"] = nn.ScaledConv2d(c, middle, **layer)
-                block["conv_down"] = nn.ScaledConv2d(middle, lower, resample=downsample, **layer)
-            self.blocks[name(r)] = block
+            self.blocks[name(r)] = self._last_block(c, layer) if r == 4 else self._block(r, c, layer)
+
+    def _block(self, r: int, c: int, layer: dict[str, Any]) -> torch.nn.ModuleDict:
+        lower = self.levels.channels(r // 2)
+        middle = lower if self.widen_first else c
+        block = torch.nn.ModuleDict()
+        block["conv"] = nn.ScaledConv2d(c, middle, **layer)
+        block["conv_down"] = nn.ScaledConv2d(middle, lower, resample=self.downsample, **layer)
+        return block
+
+    def _last_block(self, c: int, layer: dict[str, Any]) -> torch.nn.ModuleDict:
+        height, width = self.levels.base_shape
+        units = self.levels.stage_channels(0)
+        block = torch.nn.ModuleDict()
+        block["conv"] = nn.ScaledConv2d(c + (self.stddev is not None), c, **layer)
+        block["dense"] = nn.ScaledLinear(c * height * width, units, **layer)
+        block["head"] = nn.ScaledLinear(units, 1 + self.label_dim, gain=1.0, backend=layer["backend"])
+        return block
 
     @property
     def arguments(self) -> dict[str, Any]:

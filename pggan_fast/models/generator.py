@@ -82,23 +82,25 @@ class Generator(torch.nn.Module):
             c = self.levels.channels(r)
             block = torch.nn.ModuleDict()
             if r == 4:
-                shape = self.levels.base_shape
-                block["dense"] = nn.LatentToMap(
-                    latent_dim + label_dim,
-                    c,
-                    shape,
-                    negative_slope=negative_slope,
-                    pixel_norm=pixel_norm if first_norm else "none",
-                    eps=eps,
-                    unit_bias=unit_bias,
-                    channels_last=channels_last,
-                    backend=backend,
-                )
+                block["dense"] = self._first_layer(c, channels_last)
             else:
                 block["conv_up"] = self._layer(self.levels.channels(r // 2), c, "up")
             block["conv"] = self._layer(c, c, "none")
             self.blocks[name(r)] = block
             self.to_rgb[name(r)] = nn.ToRGB(c, channels, backend=backend)
+
+    def _first_layer(self, cout: int, channels_last: bool) -> nn.LatentToMap:
+        return nn.LatentToMap(
+            self.latent_dim + self.label_dim,
+            cout,
+            self.levels.base_shape,
+            negative_slope=self.negative_slope,
+            pixel_norm=self.pixel_norm if self.first_norm else "none",
+            eps=self.eps,
+            unit_bias=self.unit_bias,
+            channels_last=channels_last,
+            backend=self.backend,
+        )
 
     def _layer(self, cin: int, cout: int, resample: str) -> nn.ScaledConv2d:
         return nn.ScaledConv2d(

@@ -63,15 +63,9 @@ def bias_act(
     chosen = forced.named(backend)
     if chosen == "reference" or needs_reference():
         return reference.bias_act(
-            x,
-            bias,
-            scale=scale,
-            bias_scale=bias_scale,
-            negative_slope=negative_slope,
-            pixel_norm=pixel_norm,
-            eps=eps,
-            eps_mode=eps_mode,
-        )
+            x, bias, scale=scale, bias_scale=bias_scale, negative_slope=negative_slope, pixel_norm=pixel_norm,
+            eps=eps, eps_mode=eps_mode,
+        )  # fmt: skip
     u = x if x.ndim == 4 else x[:, :, None, None]
     y = apply(u, bias, scale, bias_scale, negative_slope, pixel_norm, eps, eps_mode, chosen)
     if x.ndim == 2:

@@ -67,15 +67,9 @@ def from_rgb_fade_in(
     chosen = forced.named(backend)
     if chosen == "reference" or needs_reference():
         return reference.from_rgb_fade_in(
-            image,
-            high,
-            w_low,
-            b_low,
-            a,
-            weight_scale=weight_scale,
-            bias_scale=bias_scale,
+            image, high, w_low, b_low, a, weight_scale=weight_scale, bias_scale=bias_scale,
             negative_slope=negative_slope,
-        )
+        )  # fmt: skip
     y: Tensor = _forward(image, high, w_low, b_low, a, weight_scale, bias_scale, negative_slope, chosen)[0]
     return y
 

@@ -70,6 +70,21 @@ def generator_stage(
     """
     x = _autocast.lowered(x)
     conv_up, conv, to_rgb, to_rgb_low = (beside(x, layer) for layer in (conv_up, conv, to_rgb, to_rgb_low))
+    _check_layers(x, conv_up, conv, to_rgb, to_rgb_low)
+    _checks.epilogue(negative_slope, pixel_norm, eps, eps_mode)
+    a = None if to_rgb_low is None else _checks.alpha(alpha, x)
+    chosen = forced.named(backend)
+    args = x, conv_up, conv, to_rgb, to_rgb_low, a, negative_slope, pixel_norm, eps, eps_mode
+    if chosen == "reference" or needs_reference():
+        return reference.generator_stage(
+            x, conv_up, conv, to_rgb, to_rgb_low, 1.0 if a is None else a, negative_slope=negative_slope,
+            pixel_norm=pixel_norm, eps=eps, eps_mode=eps_mode,
+        )  # fmt: skip
+    run = fused("generator_stage", chosen, x, *args[1:])
+    return _in_parts(*args, chosen or None) if run is None else run(*args)
+
+
+def _check_layers(x: Tensor, conv_up: Scaled, conv: Scaled, to_rgb: Scaled | None, to_rgb_low: Scaled | None) -> None:
     _checks.tensor("x", x, (4,))
     _checks.pixels("x", x)
     features = check_layer("conv_up", conv_up, x, "x", 3)
@@ -80,25 +95,6 @@ def generator_stage(
             check_layer("to_rgb_low", to_rgb_low, x, "x", 1, outputs=image.shape[1])
     elif to_rgb_low is not None:
         raise ValueError("to_rgb_low: expected None, since without to_rgb there is no image, got a layer")
-    _checks.epilogue(negative_slope, pixel_norm, eps, eps_mode)
-    a = None if to_rgb_low is None else _checks.alpha(alpha, x)
-    chosen = forced.named(backend)
-    args = x, conv_up, conv, to_rgb, to_rgb_low, a, negative_slope, pixel_norm, eps, eps_mode
-    if chosen == "reference" or needs_reference():
-        return reference.generator_stage(
-            x,
-            conv_up,
-            conv,
-            to_rgb,
-            to_rgb_low,
-            1.0 if a is None else a,
-            negative_slope=negative_slope,
-            pixel_norm=pixel_norm,
-            eps=eps,
-            eps_mode=eps_mode,
-        )
-    run = fused("generator_stage", chosen, x, *args[1:])
-    return _in_parts(*args, chosen or None) if run is None else run(*args)
 
 
 def fused(op: str, backend: str, x: Tensor, *others: Any) -> Callable[..., Tensor] | None:

@@ -67,17 +67,9 @@ def scaled_conv2d(
     chosen = forced.named(backend)
     if chosen == "reference" or needs_reference():
         return reference.scaled_conv2d(
-            x,
-            weight,
-            bias,
-            weight_scale=weight_scale,
-            bias_scale=bias_scale,
-            resample=resample,
-            negative_slope=negative_slope,
-            pixel_norm=pixel_norm,
-            eps=eps,
-            eps_mode=eps_mode,
-        )
+            x, weight, bias, weight_scale=weight_scale, bias_scale=bias_scale, resample=resample,
+            negative_slope=negative_slope, pixel_norm=pixel_norm, eps=eps, eps_mode=eps_mode,
+        )  # fmt: skip
     y = apply(x, weight, bias, weight_scale, bias_scale, resample, negative_slope, pixel_norm, eps, eps_mode, chosen)
     if one_node(resample, negative_slope, pixel_norm):
         _again.learn_choice(args, args, chosen)

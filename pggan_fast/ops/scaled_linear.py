@@ -47,15 +47,9 @@ def scaled_linear(
     _check(x, weight, bias, weight_scale, bias_scale, negative_slope, pixel_norm, eps)
     if named == "reference" or needs_reference():
         return reference.scaled_linear(
-            x,
-            weight,
-            bias,
-            weight_scale=weight_scale,
-            bias_scale=bias_scale,
-            negative_slope=negative_slope,
-            pixel_norm=pixel_norm,
-            eps=eps,
-        )
+            x, weight, bias, weight_scale=weight_scale, bias_scale=bias_scale, negative_slope=negative_slope,
+            pixel_norm=pixel_norm, eps=eps,
+        )  # fmt: skip
     images = _as_images(x, weight, bias, weight_scale, bias_scale, negative_slope, pixel_norm, eps)
     y = apply(*images, named)
     if one_node("none", negative_slope, pixel_norm):

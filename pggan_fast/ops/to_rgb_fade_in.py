@@ -50,6 +50,25 @@ def to_rgb_fade_in(
     """
     x_low, x_high = _autocast.lowered(x_low), _autocast.lowered(x_high)
     w_low, b_low, w_high, b_high = (_autocast.parameter(p, x_high) for p in (w_low, b_low, w_high, b_high))
+    _check_tensors(x_low, x_high, w_low, b_low, w_high, b_high)
+    scales = (weight_scale_low, weight_scale_high, bias_scale_low, bias_scale_high)
+    _checks.finite(
+        weight_scale_low=scales[0], weight_scale_high=scales[1], bias_scale_low=scales[2], bias_scale_high=scales[3]
+    )
+    a = _checks.alpha(alpha, x_high)
+    chosen = forced.named(backend)
+    if chosen == "reference" or needs_reference():
+        return reference.to_rgb_fade_in(
+            x_low, x_high, w_low, b_low, w_high, b_high, a, weight_scale_low=weight_scale_low,
+            weight_scale_high=weight_scale_high, bias_scale_low=bias_scale_low, bias_scale_high=bias_scale_high,
+        )  # fmt: skip
+    image: Tensor = _forward(x_low, x_high, w_low, b_low, w_high, b_high, a, *scales, chosen)
+    return image
+
+
+def _check_tensors(
+    x_low: Tensor, x_high: Tensor, w_low: Tensor, b_low: Tensor | None, w_high: Tensor, b_high: Tensor | None
+) -> None:
     _checks.tensor("x_high", x_high, (4,))
     _checks.tensor("x_low", x_low, (4,), x_high)
     _checks.same_dtype("x_low", x_low, "x_high", x_high)
@@ -62,28 +81,6 @@ def to_rgb_fade_in(
         raise ValueError(f"w_low: expected {w_high.shape[0]} output channels as w_high has, got {w_low.shape[0]}")
     _checks.bias("b_low", b_low, w_low.shape[0], x_low, "x_low")
     _checks.bias("b_high", b_high, w_high.shape[0], x_high, "x_high")
-    scales = (weight_scale_low, weight_scale_high, bias_scale_low, bias_scale_high)
-    _checks.finite(
-        weight_scale_low=scales[0], weight_scale_high=scales[1], bias_scale_low=scales[2], bias_scale_high=scales[3]
-    )
-    a = _checks.alpha(alpha, x_high)
-    chosen = forced.named(backend)
-    if chosen == "reference" or needs_reference():
-        return reference.to_rgb_fade_in(
-            x_low,
-            x_high,
-            w_low,
-            b_low,
-            w_high,
-            b_high,
-            a,
-            weight_scale_low=weight_scale_low,
-            weight_scale_high=weight_scale_high,
-            bias_scale_low=bias_scale_low,
-            bias_scale_high=bias_scale_high,
-        )
-    image: Tensor = _forward(x_low, x_high, w_low, b_low, w_high, b_high, a, *scales, chosen)
-    return image
 
 
 def _fake(x_low: Tensor, x_high: Tensor, w_low: Tensor, b_low: Tensor | None, w_high: Tensor, *rest: Any) -> Tensor:

@@ -21,8 +21,31 @@ Draw = Callable[..., Tensor]
 
 def samples(draw: Draw) -> dict[str, list[Sample]]:
     """Arguments of every op; `draw(*shape)` makes a tensor of the layout and dtype under test that requires grad."""
-    x, w, w1, b = draw(2, 3, 4, 6), draw(5, 3, 3, 3), draw(5, 3, 1, 1), draw(5)
-    layer = [
+    x = draw(2, 3, 4, 6)
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    grads = {"none": draw(2, 5, 4, 6), "up": draw(2, 5, 8, 12), "down": draw(2, 5, 2, 3)}
+    return {
+        "scaled_conv2d_forward": _layers(draw, x),
+        "conv": _convs(draw, x),
+        "conv_weight_grad": [
+            (x, dy, 0.5, how, k, dtype, BACKEND) for how, dy in grads.items() for k, dtype in ((3, x.dtype), (1, wide))
+        ],
+        **_epilogues(draw, wide),
+        **_blends(draw),
+        "minibatch_stddev_forward": [
+            (draw(4, 3, 4, 6), 4, "strided", False, EPS, BACKEND),
+            (draw(4, 3, 4, 6), 2, "adjacent", True, EPS, BACKEND),
+        ],
+        "minibatch_stddev_backward": [
+            (draw(4, 4, 4, 6), draw(4, 3, 4, 6), 2, "strided", False, EPS, BACKEND),
+            (draw(4, 4, 4, 6), draw(4, 3, 4, 6), 4, "adjacent", True, EPS, BACKEND),
+        ],
+    }
+
+
+def _layers(draw: Draw, x: Tensor) -> list[Sample]:
+    w, b = draw(5, 3, 3, 3), draw(5)
+    layers: list[Sample] = [
         (x, w, b, 0.5, 0.3, resample, slope, norm, EPS, mode, BACKEND)
         for resample, slope, norm, mode in (
             ("none", 0.2, "after_act", "inside"),
@@ -33,25 +56,24 @@ def samples(draw: Draw) -> dict[str, list[Sample]]:
             ("pool", None, "none", "inside"),
         )
     ]
-    layer.append((x, w1, None, 0.5, 0.3, "none", None, "none", EPS, "inside", BACKEND))
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    u = draw(2, 9, 4, 6)
-    nine, r = draw(9), torch.rand(2, 1, 4, 6, dtype=wide).add(0.5).requires_grad_()
+    return [*layers, (x, draw(5, 3, 1, 1), None, 0.5, 0.3, "none", None, "none", EPS, "inside", BACKEND)]
+
+
+def _convs(draw: Draw, x: Tensor) -> list[Sample]:
+    w, turned, w1 = draw(5, 3, 3, 3), draw(3, 5, 3, 3), draw(5, 3, 1, 1)
+    return [
+        (x, weight, 0.5, how, flipped, BACKEND)
+        for how in ("none", "up", "down")
+        for weight, flipped in ((w, False), (turned, True), (w1, False))
+    ]
+
+
+def _epilogues(draw: Draw, wide: torch.dtype) -> dict[str, list[Sample]]:
+    u, half, nine = draw(2, 9, 4, 6), draw(2, 9, 2, 3), draw(9)
+    r = torch.rand(2, 1, 4, 6, dtype=wide).add(0.5).requires_grad_()
     dr, bits = torch.randn(2, 1, 4, 6, dtype=wide).requires_grad_(), torch.randint(0, 256, (2, 2, 4, 6)).byte()
     bits = bits.contiguous(memory_format=torch.channels_last) if not u.is_contiguous() else bits
-    half = draw(2, 9, 2, 3)
-    alpha = torch.tensor(0.25)
-    convs = []
-    for how in ("none", "up", "down"):
-        convs += [(x, w, 0.5, how, False, BACKEND), (x, draw(3, 5, 3, 3), 0.5, how, True, BACKEND)]
-        convs.append((x, w1, 0.5, how, False, BACKEND))
-    grads = {"none": draw(2, 5, 4, 6), "up": draw(2, 5, 8, 12), "down": draw(2, 5, 2, 3)}
     return {
-        "scaled_conv2d_forward": layer,
-        "conv": convs,
-        "conv_weight_grad": [
-            (x, dy, 0.5, how, k, dtype, BACKEND) for how, dy in grads.items() for k, dtype in ((3, x.dtype), (1, wide))
-        ],
         "bias_act_forward": [
             (u, nine, 0.5, 0.3, 0.2, "after_act", EPS, "inside", False, BACKEND),
             (u, nine, 0.5, 0.3, 0.2, "before_act", EPS, "outside", False, BACKEND),
@@ -67,6 +89,12 @@ def samples(draw: Draw) -> dict[str, list[Sample]]:
             (draw(2, 9, 2, 3), None, half, None, None, 0.5, 0.3, None, "none", EPS, "inside", True, False, BACKEND),
         ],
         "masked_pool": [(u, bits, 0.5, 0.2, BACKEND), (u, None, 0.5, None, BACKEND)],
+    }
+
+
+def _blends(draw: Draw) -> dict[str, list[Sample]]:
+    u, half, nine, alpha = draw(2, 9, 4, 6), draw(2, 9, 2, 3), draw(9), torch.tensor(0.25)
+    return {
         "fade_in_forward": [(half, u, alpha, BACKEND), (draw(2, 9, 4, 6), u, alpha, BACKEND)],
         "fade_in_backward": [(u, alpha, True, BACKEND), (u, alpha, False, BACKEND)],
         "fade_reals": [(draw(2, 3, 4, 6), alpha, BACKEND)],
@@ -77,14 +105,6 @@ def samples(draw: Draw) -> dict[str, list[Sample]]:
         "from_rgb_fade_in_forward": [
             (draw(2, 3, 4, 6), half, draw(9, 3, 1, 1), nine, alpha, 0.5, 0.3, 0.2, BACKEND),
             (draw(2, 3, 4, 6), half, draw(9, 3, 1, 1), None, alpha, 0.5, 0.3, 0.2, BACKEND),
-        ],
-        "minibatch_stddev_forward": [
-            (draw(4, 3, 4, 6), 4, "strided", False, EPS, BACKEND),
-            (draw(4, 3, 4, 6), 2, "adjacent", True, EPS, BACKEND),
-        ],
-        "minibatch_stddev_backward": [
-            (draw(4, 4, 4, 6), draw(4, 3, 4, 6), 2, "strided", False, EPS, BACKEND),
-            (draw(4, 4, 4, 6), draw(4, 3, 4, 6), 4, "adjacent", True, EPS, BACKEND),
         ],
     }
 
