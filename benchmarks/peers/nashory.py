@@ -30,9 +30,6 @@ class fadein_layer(nn.Module):
         super().__init__()
         self.alpha = 0.0
 
-    def update_alpha(self, delta):
-        self.alpha = max(0, min(self.alpha + delta, 1.0))
-
     def forward(self, pair):
         return pair[0] * (1.0 - self.alpha) + pair[1] * self.alpha
 

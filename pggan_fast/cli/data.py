@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pggan_fast.data.sources import Source
 
 T = TypeVar("T")
-_SHOWN = 5  # of what is skipped, on the screen
 
 
 @dataclass

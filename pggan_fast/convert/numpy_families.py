@@ -42,11 +42,6 @@ def _from_pixel(x: Floats, weight: Floats) -> Floats:
     return np.einsum("nc,cohw->nohw", x, weight)
 
 
-def _over_map(x: Floats, weight: Floats) -> Floats:
-    """A convolution of a map by a kernel of its own size: [N, O]."""
-    return np.einsum("nchw,ochw->no", x, weight)
-
-
 def _range(sizes: Sizes) -> range:
     return range(len(sizes.maps))
 

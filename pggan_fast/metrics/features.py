@@ -14,7 +14,6 @@ from torch import Tensor
 from pggan_fast.metrics.exactly import products
 
 WIDTHS = (24, 32, 48)  # of the stages, each of half the size of the one before
-DIMENSIONS = 2 * sum(WIDTHS)
 VERSION = 1  # of the weights: another number, other distances
 
 

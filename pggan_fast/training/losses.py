@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -10,8 +9,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = ["WganGpTerms", "g_loss", "gradient_penalty", "wgan_gp_d_loss", "wgan_gp_terms"]
-
-Generate = Callable[..., Tensor]  # (z [N, L], labels [N, K] | None, *, resolution, alpha) -> image [N, C, H, W]
 
 
 class Discriminate(Protocol):

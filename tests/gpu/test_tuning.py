@@ -21,7 +21,6 @@ conv: Any = pytest.importorskip("pggan_fast.backends.triton.conv", reason="Trito
 PROBLEM = configs.ConvProblem(
     pixels=1024, phases=1, inputs=32, columns=288, channels=32, itemsize=2, norm=False, tensor_cores=True, shared=101376
 )
-PLAN = configs.conv_plans(PROBLEM)[0]
 
 
 def test_tuning_in_a_capture_raises(device: str, triton: str) -> None:

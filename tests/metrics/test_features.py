@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pggan_fast.data import faces
-from pggan_fast.metrics.features import DIMENSIONS, RandomFeatures, frechet_distance
+from pggan_fast.metrics.features import RandomFeatures, frechet_distance
 
 SQUARES = [43.584165, 59.223517, 88.962654]
 ORDERED = [-3346.8668, 23558.4936, 40729.6375]  # sums of weights times their places
@@ -73,7 +73,7 @@ def test_bad_features_are_refused() -> None:
 def test_the_weights_stay_what_they_are() -> None:
     """Distances are kept in files: other weights need another VERSION."""
     made = RandomFeatures()
-    assert made(faces()[:2]).shape == (2, DIMENSIONS)
+    assert made(faces()[:2]).shape == (2, 208)
     weights = [w.double().flatten() for w in made._weights]
     assert [float(w.square().sum()) for w in weights] == pytest.approx(SQUARES, rel=1e-6)
     assert [float(w @ torch.arange(len(w)).double()) for w in weights] == pytest.approx(ORDERED, rel=1e-6)
