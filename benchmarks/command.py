@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from pggan_fast.benchmarks.schema import Report, Row, dumps, write_atomically
+from rich.console import Console
 
 from pggan_fast.backends import report
 
@@ -35,6 +36,22 @@ def parsed(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argp
     if options.json and not options.json.absolute().parent.is_dir():
         parser.error(f"--json: {options.json.absolute().parent} is no folder")
     return options
+
+
+def finished(
+    screen: Console,
+    path: Path | None,
+    rows: Sequence[Row],
+    device: torch.device,
+    started: float,
+    title: Callable[[Row], str],
+) -> int:
+    """Tell of the rows that are wrong, each by its title, and `save`; the exit status."""
+    wrong = [row for row in rows if row.failed]
+    for row in wrong:
+        screen.print(f"{title(row)}, {row.provider}: wrong, {row.reason}", soft_wrap=True)
+    save(path, rows, device, started)
+    return int(bool(wrong))
 
 
 def save(

@@ -161,10 +161,9 @@ def main(arguments: list[str] | None = None) -> int:
             progress(f"{resolution}x{resolution}")
             rows += measure(dataset(Path(folder), resolution, options.images), options, device)
     screen.print(table(rows))
-    for row in (row for row in rows if row.failed):
-        screen.print(f"{row.resolution}x{row.resolution}, {row.provider}: wrong, {row.reason}", soft_wrap=True)
-    command.save(options.json, rows, device, started)
-    return int(any(row.failed for row in rows))
+    return command.finished(
+        screen, options.json, rows, device, started, lambda row: f"{row.resolution}x{row.resolution}"
+    )
 
 
 if __name__ == "__main__":

@@ -344,10 +344,7 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         torch.set_num_threads(threads)
     screen.print(table(rows))
-    for row in (row for row in rows if row.failed):
-        screen.print(f"{row.case}, {row.provider}: wrong, {row.reason}", soft_wrap=True)
-    command.save(options.json, rows, device, started)
-    return int(any(row.failed for row in rows))
+    return command.finished(screen, options.json, rows, device, started, lambda row: row.case)
 
 
 if __name__ == "__main__":

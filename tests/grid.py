@@ -58,6 +58,11 @@ COMMON = {"dtype": DTYPES, "size": SIZES, "narrow": (False, True), "layout": LAY
 COTANGENT = {"cotangent": ("same", "nchw", "expanded")}
 
 
+def size_of(case: Case) -> tuple[int, int]:
+    """Height and width of a case of COMMON."""
+    return case["size"], max(1, case["size"] // 2) if case["narrow"] else case["size"]
+
+
 # Pairwise covers
 
 

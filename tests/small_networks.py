@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pggan_fast import networks
 from pggan_fast.models import Discriminator, Generator
 
 Network = Generator | Discriminator
@@ -23,6 +25,14 @@ def make(kind: type[Network], resolution: int = 16, *, labelled: bool = False, *
         for key, p in network.named_parameters():
             if key.endswith("bias"):
                 p.normal_()
+    return network
+
+
+def saved(path: Path, name: str = "G", resolution: int = 16, **options: Any) -> Generator:
+    """A generator, in a network file under that name."""
+    network = make(Generator, resolution, **options)
+    assert isinstance(network, Generator)
+    networks.save(path, networks.Networks(**{name: network}))
     return network
 
 

@@ -11,13 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import models, ops
-from oracle.compare import assert_close, difference
+from oracle.compare import assert_close, difference, draw
 
 SIZES = [(1, 1), (1, 4), (3, 5), (4, 4), (7, 2)]
-
-
-def draw(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng([seed, *shape]).standard_normal(shape)
 
 
 def conv2d_scalar(x: np.ndarray, w: np.ndarray) -> np.ndarray:

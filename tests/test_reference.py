@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import ops
-from oracle.compare import assert_close, difference
+from oracle.compare import assert_close, difference, draw
 
 from pggan_fast import reference
 
@@ -28,19 +28,6 @@ EPILOGUES = [
     if norm != "none" or (eps, mode) == (1e-8, "inside")
 ]
 ALPHAS = [-0.5, 0.0, 0.3, 1.0, 1.5]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """The arrays are tiny: on a busy machine waiting for a second thread takes most of the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def draw(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng([seed, *shape]).standard_normal(shape)
 
 
 def tensors(args: tuple[Any, ...]) -> list[Any]:

@@ -89,15 +89,6 @@ class NativeOps:
         results: tuple[Tensor, Tensor | None, Tensor | None] = self.bias_act_forward_plan(*args)(*args)
         return results
 
-    def bias_act_inplace(
-        self, u: Tensor, bias: Tensor | None, scale: float, bias_scale: float, slope: float | None, norm: str,
-        eps: float, eps_mode: str,
-    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-        """bias_act_forward without pooling, written over u where u [N, C, H, W] is dense: (y, r or None)."""
-        args = u, bias, scale, bias_scale, slope, norm, eps, eps_mode, False
-        y, r, _ = self.bias_act_forward_plan(*args, inplace=True)(*args)
-        return y, r
-
     def bias_act_forward_plan(
         self, u: Tensor, bias: Tensor | None, scale: float, bias_scale: float, slope: float | None, norm: str,
         eps: float, eps_mode: str, pool: bool, *, inplace: bool = False,

@@ -16,26 +16,18 @@ from kernel_checks import (
     blocks,
     leaky,
     must_fail,
-    poisoned,
     random_tensor,
     up2,
 )
 
-from pggan_fast.backends import cpu, native
+from pggan_fast.backends import cpu
 
 if (reason := cpu.why_missing()) is not None:
     pytest.skip(reason, allow_module_level=True)
 
 ISAS = cpu.describe()["isas"]
 
-
-@pytest.fixture(autouse=True)
-def poisoned_outputs(monkeypatch):
-    for allocator in ("empty", "allocate"):
-        monkeypatch.setattr(native, allocator, poisoned(getattr(native, allocator)))
-    before = cpu.describe()["isa"]
-    yield
-    cpu.set_isa(before)
+pytestmark = pytest.mark.usefixtures("poisoned_outputs")
 
 
 @pytest.mark.parametrize("isa", ISAS)

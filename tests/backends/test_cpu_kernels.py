@@ -16,11 +16,10 @@ from kernel_checks import (
     blocks,
     must_fail,
     norms,
-    poisoned,
     random_tensor,
 )
 
-from pggan_fast.backends import cpu, native
+from pggan_fast.backends import cpu
 from pggan_fast.backends.native import unsupported_backward, unsupported_from_rgb
 
 if (reason := cpu.why_missing()) is not None:
@@ -30,14 +29,7 @@ CHANNELS = (1, 3, 16, 17, 24, 64, 512)
 SIZES = (1, 4, 5, 7, 33)
 ISAS = cpu.describe()["isas"]
 
-
-@pytest.fixture(autouse=True)
-def poisoned_outputs(monkeypatch):
-    for allocator in ("empty", "allocate"):
-        monkeypatch.setattr(native, allocator, poisoned(getattr(native, allocator)))
-    before = cpu.describe()["isa"]
-    yield
-    cpu.set_isa(before)
+pytestmark = pytest.mark.usefixtures("poisoned_outputs")
 
 
 def grid():
@@ -116,12 +108,12 @@ def test_mask_without_pool_and_masked_pool(dtype, memory_format):
 
 def test_in_place():
     for dtype, norm, c in itertools.product(DTYPES, ("none", "after_act"), (3, 16)):
-        config = (0.7, 1.0, 0.2, norm, 1e-8, "inside")
+        config = (0.7, 1.0, 0.2, norm, 1e-8, "inside", False)
         u = random_tensor(2, c, 3, 5, dtype=dtype, memory_format=torch.channels_last)
         bias = random_tensor(c, seed=1)
-        y, r, _ = cpu.ops.bias_act_forward(u, bias, *config, False)
+        y, r, _ = cpu.ops.bias_act_forward(u, bias, *config)
         mine = u.clone(memory_format=torch.preserve_format)
-        over, over_r = cpu.ops.bias_act_inplace(mine, bias, *config)
+        over, over_r, _ = cpu.ops.bias_act_forward_plan(mine, bias, *config, inplace=True)(mine, bias, *config)
         assert over.data_ptr() == mine.data_ptr()
         assert torch.equal(over, y)
         assert r is None or torch.equal(over_r, r)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_networks import LATENT, make
+from small_networks import LATENT, make, saved
 
 from pggan_fast import cli, networks, sampling
 from pggan_fast.cli import UsageError, generators
@@ -26,13 +26,6 @@ def call(*arguments: object) -> object:
 def pixels(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image)
-
-
-def saved(path: Path, **options: Any) -> Generator:
-    G = make(Generator, 16, **options)
-    assert isinstance(G, Generator)
-    networks.save(path, networks.Networks(G=G))
-    return G
 
 
 @pytest.fixture

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import small_networks
 from PIL import Image
-from small_networks import LATENT, make
+from small_networks import LATENT
 
 from pggan_fast import cli, networks, sampling, videos
 from pggan_fast.inference import Sampler, latents
-from pggan_fast.models import Generator
+
+saved = functools.partial(small_networks.saved, name="G_ema", resolution=8)
 
 
 def call(*arguments: object) -> object:
@@ -28,13 +31,6 @@ def frames(path: Path) -> np.ndarray:
             film.seek(number)
             found.append(np.asarray(film.convert("RGB")).astype(int))
     return np.stack(found)
-
-
-def saved(path: Path, **options: Any) -> Generator:
-    G = make(Generator, 8, **options)
-    assert isinstance(G, Generator)
-    networks.save(path, networks.Networks(G_ema=G))
-    return G
 
 
 @pytest.fixture

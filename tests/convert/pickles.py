@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import math
 import pickle
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 from oracle import models as oracle
+
+Variables = list[tuple[str, Any]]
 
 
 def g_state(draw: np.random.Generator, resolution: int, dtype: str = "float64", **sizes: Any) -> dict[str, Any]:
@@ -25,19 +28,30 @@ def d_state(draw: np.random.Generator, resolution: int, dtype: str = "float64", 
     return {key: draw.standard_normal(shape).astype(dtype) for key, shape in shapes.items()}
 
 
-def g_variables(
-    state: Mapping[str, Any], resolution: int, fused: bool = True, wscale: bool = True
-) -> list[tuple[str, Any]]:
+def _put(
+    out: Variables,
+    state: Mapping[str, Any],
+    wscale: bool,
+    name: str,
+    key: str,
+    change: Callable[[Any], Any],
+    gain: float = math.sqrt(2.0),
+) -> None:
+    """Add a layer's weight, without wscale the one that it runs with, and its bias."""
+    weight, fan_in = state[f"{key}.weight"], math.prod(state[f"{key}.weight"].shape[1:])
+    weight = weight if wscale else weight * (gain / math.sqrt(fan_in))
+    out.append((f"{name}/weight", np.ascontiguousarray(change(weight))))
+    out.append((f"{name}/bias", state[f"{key}.bias"]))
+
+
+def hwio(w: Any) -> Any:
+    return w.transpose(2, 3, 1, 0)
+
+
+def g_variables(state: Mapping[str, Any], resolution: int, fused: bool = True, wscale: bool = True) -> Variables:
     """The TensorFlow variables of a generator that computes what ours does with `state`."""
-    out: list[tuple[str, Any]] = [("lod", np.float32(0.0))]
-
-    def put(name: str, key: str, change: Any, gain: float = math.sqrt(2.0)) -> None:
-        weight, fan_in = state[f"{key}.weight"], math.prod(state[f"{key}.weight"].shape[1:])
-        weight = weight if wscale else weight * (gain / math.sqrt(fan_in))
-        out.append((f"{name}/weight", np.ascontiguousarray(change(weight))))
-        out.append((f"{name}/bias", state[f"{key}.bias"]))
-
-    hwio = lambda w: w.transpose(2, 3, 1, 0)  # noqa: E731
+    out: Variables = [("lod", np.float32(0.0))]
+    put = functools.partial(_put, out, state, wscale)
     turned = lambda w: w[:, :, ::-1, ::-1].transpose(2, 3, 0, 1)  # noqa: E731
     put("4x4/Dense", "blocks.4x4.dense", lambda w: w.T, math.sqrt(2.0) / 4.0)
     put("4x4/Conv", "blocks.4x4.conv", hwio)
@@ -50,18 +64,9 @@ def g_variables(
     return out
 
 
-def d_variables(
-    state: Mapping[str, Any], resolution: int, fused: bool = True, wscale: bool = True
-) -> list[tuple[str, Any]]:
-    out: list[tuple[str, Any]] = [("lod", np.float32(0.0))]
-
-    def put(name: str, key: str, change: Any, gain: float = math.sqrt(2.0)) -> None:
-        weight, fan_in = state[f"{key}.weight"], math.prod(state[f"{key}.weight"].shape[1:])
-        weight = weight if wscale else weight * (gain / math.sqrt(fan_in))
-        out.append((f"{name}/weight", np.ascontiguousarray(change(weight))))
-        out.append((f"{name}/bias", state[f"{key}.bias"]))
-
-    hwio = lambda w: w.transpose(2, 3, 1, 0)  # noqa: E731
+def d_variables(state: Mapping[str, Any], resolution: int, fused: bool = True, wscale: bool = True) -> Variables:
+    out: Variables = [("lod", np.float32(0.0))]
+    put = functools.partial(_put, out, state, wscale)
     for lod, r in enumerate(reversed(oracle.levels(resolution))):
         put(f"FromRGB_lod{lod}", f"from_rgb.{r}x{r}", hwio)
         if r > 4:

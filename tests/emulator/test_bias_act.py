@@ -133,10 +133,10 @@ def test_in_place(norm: str, memory_format: torch.memory_format) -> None:
         u = random_tensor(2, c, 3, 5, dtype=dtype, memory_format=memory_format)
         bias = bias_of("float32", c, dtype)
         with emulate.emulated(policy=emulate.RANDOM, seed=c):
-            y, r, _ = cuda.ops.bias_act_forward(u, bias, 0.7, 1.3, 0.2, norm, 0.05, "inside", False)
-            over, over_r = cuda.ops.bias_act_inplace(
-                u.clone(memory_format=torch.preserve_format), bias, 0.7, 1.3, 0.2, norm, 0.05, "inside"
-            )  # fmt: skip
+            config = (0.7, 1.3, 0.2, norm, 0.05, "inside", False)
+            y, r, _ = cuda.ops.bias_act_forward(u, bias, *config)
+            mine = u.clone(memory_format=torch.preserve_format)
+            over, over_r, _ = cuda.ops.bias_act_forward_plan(mine, bias, *config, inplace=True)(mine, bias, *config)
             backward = (None, r, None, *native_backward(u.shape, dtype, memory_format, norm))
             apart, over_dy = torch.full_like(y, float("nan")), u.clone(memory_format=torch.preserve_format)
             cuda.ops._call_summing("bias_act_backward", u, u, None, y, r, None, apart, None, *backward[3:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 import torch
 from oracle import models as oracle
 from oracle import ops
-from oracle.compare import assert_close
+from oracle.compare import assert_close, draw
 
 from pggan_fast.models import Discriminator, Generator
 
@@ -22,19 +22,6 @@ ALPHAS = [0.0, float(np.float32(0.3)), 1.0]  # 0.3 as a float32 tensor holds it
 BASE_SHAPES = [(4, 4), (3, 5)]
 
 Network = Generator | Discriminator
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """The arrays are tiny: on a busy machine waiting for a second thread takes most of the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def draw(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng([seed, *shape]).standard_normal(shape)
 
 
 def one_hot(n: int, label_dim: int) -> np.ndarray | None:

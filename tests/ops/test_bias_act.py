@@ -26,8 +26,7 @@ AXES = {
 def shape_of(case: grid.Case) -> tuple[int, ...]:
     if case["ndim"] == 2:
         return case["batch"], case["channels"]
-    width = max(1, case["size"] // 2) if case["narrow"] else case["size"]
-    return case["batch"], case["channels"], case["size"], width
+    return case["batch"], case["channels"], *grid.size_of(case)
 
 
 def elements(case: grid.Case) -> float:

@@ -26,12 +26,8 @@ AXES = {
 }
 
 
-def sizes(case: grid.Case) -> tuple[int, int]:
-    return case["size"], max(1, case["size"] // 2) if case["narrow"] else case["size"]
-
-
 def products(case: grid.Case) -> float:
-    h, w = sizes(case)
+    h, w = grid.size_of(case)
     return case["batch"] * case["cin"] * 9 * case["cout"] * h * w
 
 
@@ -54,7 +50,7 @@ def arguments(case: grid.Case, seed: int) -> tuple[dict[str, Any], dict[str, Any
     cin, cout, k = case["cin"], case["cout"], case["image_channels"]
     wide = torch.float32 if case["weights"] == "float32" and case["dtype"] in grid.HALF else None
     inputs = {
-        "image": numbers.tensor(case["batch"], k, *sizes(case)),
+        "image": numbers.tensor(case["batch"], k, *grid.size_of(case)),
         "w_rgb": numbers.tensor(cin, k, 1, 1, dtype=wide),
         "b_rgb": numbers.bias(case["bias"], cin, 1.0),
         "w": numbers.tensor(cout, cin, 3, 3, dtype=wide),

@@ -22,8 +22,7 @@ AXES = {
 
 
 def shapes(case: grid.Case) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    h = case["size"]
-    w = max(1, h // 2) if case["narrow"] else h
+    h, w = grid.size_of(case)
     n, c, factor = case["batch"], case["channels"], 2 if case["up"] else 1
     return (n, c, h, w), (n, c, factor * h, factor * w)
 

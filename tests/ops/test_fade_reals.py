@@ -12,8 +12,8 @@ AXES = {**grid.COMMON, "channels": (1, 3, 4, 16), "alpha": (0.0, 0.3125, 1.0, -0
 
 
 def shape_of(case: grid.Case) -> tuple[int, ...]:
-    width = max(1, case["size"] // 2) if case["narrow"] else case["size"]
-    return case["batch"], case["channels"], 2 * case["size"], 2 * width
+    h, w = grid.size_of(case)
+    return case["batch"], case["channels"], 2 * h, 2 * w
 
 
 CASES = grid.covers(AXES, lambda case: 1.0, 2.0, times=1)

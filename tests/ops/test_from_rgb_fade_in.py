@@ -19,12 +19,8 @@ AXES = {
 }
 
 
-def size_of(case: grid.Case) -> tuple[int, int]:
-    return case["size"], max(1, case["size"] // 2) if case["narrow"] else case["size"]
-
-
 def elements(case: grid.Case) -> float:
-    h, w = size_of(case)
+    h, w = grid.size_of(case)
     return case["batch"] * h * w * case["channels"]
 
 
@@ -38,7 +34,7 @@ def test_grid(backend: str, seed: int) -> None:
     case = CASES[seed]
     numbers = grid.Numbers(case, seed, grid.is_kinked(case["slope"]))
     n, c, k = case["batch"], case["channels"], case["image_channels"]
-    h, w = size_of(case)
+    h, w = grid.size_of(case)
     scale = numbers.scale(k, case["bias"] is not None)
     wide = torch.float32 if case["weights"] == "float32" and case["dtype"] in grid.HALF else None
     inputs = {

@@ -28,12 +28,8 @@ AXES = {
 }
 
 
-def sizes(case: grid.Case) -> tuple[int, int]:
-    return case["size"], max(1, case["size"] // 2) if case["narrow"] else case["size"]
-
-
 def products(case: grid.Case) -> float:
-    h, w = sizes(case)
+    h, w = grid.size_of(case)
     return case["batch"] * case["cout"] * (16 * case["cin"] + 36 * case["cout"]) * h * w
 
 
@@ -45,7 +41,7 @@ def arguments(case: grid.Case, seed: int) -> tuple[dict[str, Any], dict[str, Any
     numbers = grid.Numbers(case, seed, kinked=False)
     cin, cout, k = case["cin"], case["cout"], case["image_channels"]
     wide = torch.float32 if case["weights"] == "float32" and case["dtype"] in grid.HALF else None
-    inputs: dict[str, Tensor | None] = {"x": numbers.tensor(case["batch"], cin, *sizes(case))}
+    inputs: dict[str, Tensor | None] = {"x": numbers.tensor(case["batch"], cin, *grid.size_of(case))}
     shapes = {"up": (cout, cin, 3, 3), "conv": (cout, cout, 3, 3), "high": (k, cout, 1, 1), "low": (k, cin, 1, 1)}
     layers = {"features": 2, "image": 3, "blend": 4}[case["shows"]]
     for name, shape in list(shapes.items())[:layers]:

@@ -21,8 +21,7 @@ AXES = {
 
 
 def shape_of(case: grid.Case) -> tuple[int, ...]:
-    width = max(1, case["size"] // 2) if case["narrow"] else case["size"]
-    return case["batch"][0], case["channels"], case["size"], width
+    return case["batch"][0], case["channels"], *grid.size_of(case)
 
 
 def elements(case: grid.Case) -> float:

@@ -16,8 +16,7 @@ AXES = {**grid.COMMON, "channels": grid.CHANNELS, "ndim": (4, 2), **grid.COTANGE
 def shape_of(case: grid.Case) -> tuple[int, ...]:
     if case["ndim"] == 2:
         return case["batch"], case["channels"]
-    width = max(1, case["size"] // 2) if case["narrow"] else case["size"]
-    return case["batch"], case["channels"], case["size"], width
+    return case["batch"], case["channels"], *grid.size_of(case)
 
 
 CASES = grid.covers(AXES, lambda case: math.prod(shape_of(case)), 3e5, times=1)

@@ -29,7 +29,8 @@ AXES = {
 def sizes(case: grid.Case) -> tuple[int, int]:
     """Height and width of x; `size` is that of the smaller side of the layer."""
     factor = 2 if case["resample"] in ("down", "pool") else 1
-    return factor * case["size"], factor * (max(1, case["size"] // 2) if case["narrow"] else case["size"])
+    h, w = grid.size_of(case)
+    return factor * h, factor * w
 
 
 def beyond_cuda(case: grid.Case) -> bool:

@@ -19,12 +19,8 @@ AXES = {
 }
 
 
-def size_of(case: grid.Case) -> tuple[int, int]:
-    return case["size"], max(1, case["size"] // 2) if case["narrow"] else case["size"]
-
-
 def elements(case: grid.Case) -> float:
-    h, w = size_of(case)
+    h, w = grid.size_of(case)
     return case["batch"] * 4 * h * w * (case["cin"] + case["cout"])
 
 
@@ -38,7 +34,7 @@ def test_grid(backend: str, seed: int) -> None:
     case = CASES[seed]
     numbers = grid.Numbers(case, seed, kinked=False)
     n, low, high, k = case["batch"], case["cin"], case["cout"], case["image_channels"]
-    h, w = size_of(case)
+    h, w = grid.size_of(case)
     wide = torch.float32 if case["weights"] == "float32" and case["dtype"] in grid.HALF else None
     inputs = {
         "x_low": numbers.tensor(n, low, h, w),

@@ -1,9 +1,13 @@
-"""The one comparison that every oracle test uses."""
+"""The numbers and the one comparison that every oracle test uses."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+
+
+def draw(*shape: int, seed: int = 0) -> npt.NDArray[np.float64]:
+    return np.random.default_rng([seed, *shape]).standard_normal(shape)
 
 
 def difference(got: npt.ArrayLike, want: npt.ArrayLike) -> float:
