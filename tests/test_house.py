@@ -125,6 +125,19 @@ def test_the_map_names_files_that_exist() -> None:
     assert named_in_the_map("```\nx/  report_of_nothing.py does\n```") - present == {"report_of_nothing.py"}
 
 
+def wide_lines(text: str) -> list[str]:
+    """Lines beyond 120 columns, outside of tables, which cannot be broken."""
+    return [line for line in text.splitlines() if len(line) > 120 and not line.startswith("|")]
+
+
+def test_pages_keep_to_120_columns() -> None:
+    root = Path(__file__).parents[1]
+    pages = [path for path in root.glob("*.md") if path.name != "README.md"]  # whose figures change their lengths
+    pages += [path for folder in ("docs", "csrc", "kernels", "examples") for path in (root / folder).rglob("*.md")]
+    assert [(path.name, line) for path in pages for line in wide_lines(path.read_text())] == []
+    assert wide_lines(f"{'x ' * 60}\n{'y ' * 61}\n| {'z ' * 61}|") == ["y " * 61]
+
+
 def test_every_environment_variable_stands_in_the_readme() -> None:
     readme = Path(__file__).parents[1] / "README.md"
     rows = re.findall(r"^\| `(PGGAN_FAST_\w+)` \| (.*) \|$", readme.read_text(), re.M)
