@@ -63,7 +63,7 @@ def snapshot_name(kimg: int) -> str:
 
 
 def newest_snapshot(folder: str | os.PathLike[str]) -> Path | None:
-    """The one of the most images in the folder of a training. Raises OSError.
+    """The path of the one of the most images in the folder of a training, None where there is none. Raises OSError.
 
     Where there are training states only networks up to the newest of them count, if there are any: a run that went on
     from an earlier state leaves later ones of the course before.

@@ -1,4 +1,8 @@
-"""Layers over `pggan_fast.ops`: parameters are raw N(0, 1) values, scaled at run time (equalised learning rate)."""
+"""Layers over `pggan_fast.ops`: parameters are raw N(0, 1) values, scaled at run time (equalised learning rate).
+
+What a layer takes, the dtype of what it gives and what it raises are those of the op that it names. Constructors raise
+ValueError or TypeError for arguments of which no layer can be made.
+"""
 
 from __future__ import annotations
 
@@ -142,7 +146,10 @@ def plain(*layers: torch.nn.Module) -> bool:
 
 
 class ScaledLinear(_Scaled):
-    """`ops.scaled_linear` with parameters: [N, in_features] -> [N, out_features]; weight [out, in], bias [out]."""
+    """`ops.scaled_linear` with parameters: [N, in_features] -> [N, out_features]; weight [out, in], bias [out].
+
+    The weight is multiplied by gain / sqrt(in) at run time. Source: Karras et al. 2017, section 4.1.
+    """
 
     _fused = ("negative_slope", "pixel_norm")
 
@@ -182,7 +189,8 @@ class LatentToMap(_Scaled):
     """G's first layer: dense [N, in_features] -> view [N, C, H, W], bias, leaky ReLU, pixel norm.
 
     weight [C * H * W, in_features], bias [C] (per channel: official), or [C * H * W] with `unit_bias` (some ports).
-    gain sqrt(2) / 4 as the official code has it. With `channels_last` the map leaves in that format.
+    gain sqrt(2) / 4 as the official code has it. With `channels_last` the map leaves in that format. By `ops.bias_act`
+    after a product in x's dtype (autocast's under autocast). Source: Karras et al. 2017, table 2.
     """
 
     _fused = ("shape", "negative_slope", "pixel_norm", "channels_last")
@@ -228,7 +236,10 @@ class LatentToMap(_Scaled):
 
 
 class PixelNorm(torch.nn.Module):
-    """`ops.pixel_norm`: x * rsqrt(mean_c(x^2) + eps)."""
+    """`ops.pixel_norm`: x * rsqrt(mean_c(x^2) + eps), x [N, C, H, W] or [N, C].
+
+    Source: Karras et al. 2017, section 4.2.
+    """
 
     def __init__(self, eps: float = 1e-8, *, backend: str | None = None) -> None:
         super().__init__()
@@ -242,7 +253,10 @@ class PixelNorm(torch.nn.Module):
 
 
 class FadeIn(torch.nn.Module):
-    """`ops.fade_in`: (1 - alpha) * low + alpha * high."""
+    """`ops.fade_in`: (1 - alpha) * low + alpha * high [N, C, H, W], low of that size or of half, repeated 2x2.
+
+    Source: Karras et al. 2017, figure 2.
+    """
 
     def __init__(self, *, backend: str | None = None) -> None:
         super().__init__()
@@ -256,7 +270,7 @@ class FadeIn(torch.nn.Module):
 
 
 class MinibatchStdDev(torch.nn.Module):
-    """`ops.minibatch_stddev`: [N, C, H, W] -> [N, C + 1, H, W]."""
+    """`ops.minibatch_stddev`: [N, C, H, W] -> [N, C + 1, H, W]. Source: Karras et al. 2017, section 3."""
 
     def __init__(
         self,
@@ -281,13 +295,16 @@ class MinibatchStdDev(torch.nn.Module):
 
 
 class ToRGB(ScaledConv2d):
-    """A linear 1x1 convolution to image channels, gain 1 (official: no tanh, no norm)."""
+    """`ops.scaled_conv2d`, linear and 1x1: features [N, in_channels, H, W] to images [N, channels, H, W].
+
+    gain 1 is the official one; no tanh, no norm. Source: Karras et al. 2017, table 2.
+    """
 
     def __init__(self, in_channels: int, channels: int = 3, *, gain: float = 1.0, backend: str | None = None) -> None:
         super().__init__(in_channels, channels, 1, gain=gain, backend=backend)
 
     def fade_in(self, x: Tensor, low: ToRGB, x_low: Tensor, alpha: float | Tensor) -> Tensor:
-        """This layer's image of x blended with `low`'s image of x_low (half the size).
+        """This layer's image of x [N, C, H, W] blended with `low`'s image of x_low [N, C_low, H / 2, W / 2].
 
         One op, unless a layer has hooks or was changed: then each is called, and its image blended.
         """
@@ -310,7 +327,10 @@ class ToRGB(ScaledConv2d):
 
 
 class FromRGB(ScaledConv2d):
-    """A 1x1 convolution from image channels with leaky ReLU."""
+    """`ops.scaled_conv2d`, 1x1 with leaky ReLU: images [N, channels, H, W] to features [N, out_channels, H, W].
+
+    Source: Karras et al. 2017, table 2.
+    """
 
     def __init__(
         self, channels: int, out_channels: int, *, negative_slope: float = 0.2, backend: str | None = None
@@ -318,7 +338,8 @@ class FromRGB(ScaledConv2d):
         super().__init__(channels, out_channels, 1, negative_slope=negative_slope, backend=backend)
 
     def fade_in(self, image: Tensor, high: Tensor, alpha: float | Tensor) -> Tensor:
-        """This (older, lower) layer's features of the halved image blended with the new block's `high`.
+        """This (older, lower) layer's features of the halved image [N, K, 2H, 2W] blended with the new block's `high`
+        [N, C, H, W].
 
         One op, unless the layer has hooks or was changed: then it is called, and its features blended.
         """

@@ -61,7 +61,10 @@ def _first(images: Tensor | Sequence[Tensor]) -> Tensor:
 
 
 def grid_size(height: int, width: int) -> tuple[int, int]:
-    """(columns, rows) of images of this size that fill about 7680x4320: 7 to 32 by 4 to 32, as in StyleGAN."""
+    """(columns, rows) of images of this size that fill about 7680x4320 pixels: 7 to 32 by 4 to 32, as in StyleGAN.
+
+    Raises ValueError for sizes below 1.
+    """
     _checks.counts(1, height=height, width=width)
     return min(max(7680 // width, 7), 32), min(max(4320 // height, 4), 32)
 

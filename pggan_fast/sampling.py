@@ -78,7 +78,10 @@ def check_truncation(G: Generator, truncation: float | None) -> None:
 
 
 def classes_of_seeds(seeds: Sequence[int], classes: int) -> list[int]:
-    """A class in [0, classes) for each seed, all equally likely, of the seed alone and independent of its z."""
+    """A class in [0, classes) for each seed, all equally likely, of the seed alone and independent of its z.
+
+    Raises ValueError for classes < 1.
+    """
     _checks.counts(1, classes=classes)
     return [int(np.random.default_rng(seed).integers(classes)) for seed in seeds]  # not the generator of z
 

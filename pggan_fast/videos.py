@@ -152,6 +152,8 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 @dataclass(frozen=True)
 class Format:
+    """How a kind of file is written, and what viewers take of it."""
+
     write: Callable[[BinaryIO, Film], None]
     largest: int  # side, in pixels
     fastest: int  # frames per second; viewers show a GIF's frames for 2/100 s at least

@@ -30,7 +30,10 @@ def shrink(images: Tensor, factor: int) -> Tensor:
 
 
 def pyramid(images: Tensor, levels: int) -> Iterable[Tensor]:
-    """uint8 [N, C, H, W] at `levels` levels, the images first, then half the size, a quarter, ...: see `shrink`."""
+    """uint8 [N, C, H, W] at `levels` levels, the images first, then half the size, a quarter, ...: see `shrink`.
+
+    Raises TypeError and ValueError as it does.
+    """
     return (shrink(images, 1 << k) for k in range(levels))
 
 

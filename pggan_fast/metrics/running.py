@@ -78,7 +78,9 @@ def evaluate(
 ) -> list[Result]:  # fmt: skip
     """Compute them. On all ranks but the first the list is empty.
 
-    batch: images of a rank's turn, an even number. Results are the same for any number of ranks.
+    fakes, reals: as given to `measures`. batch: images of a rank's turn, an even number. say: told of what is computed.
+    Results are the same for any number of ranks. Raises ValueError for another batch, and for images of another size or
+    dtype than the first; what the sources raise, such as DataError, for an image that cannot be read.
     """
     if batch < 2 or batch % 2:
         raise ValueError(f"batch: expected an even number, at least 2, got {batch}")

@@ -29,6 +29,8 @@ class Discriminator(torch.nn.Module):
         stddev_grouping, stddev_unbiased, stddev_eps: see `ops.minibatch_stddev`.
         fade_from: the lowest level whose fading in shows; below it alpha has no meaning.
         Others: see `Generator`.
+    Raises:
+        ValueError, TypeError: an argument is off, here or in `forward`; the message names it.
     Source: Karras et al. 2017, tables 2 and 3, section 3.
     """
 

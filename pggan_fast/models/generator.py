@@ -38,6 +38,8 @@ class Generator(torch.nn.Module):
         backend: None chooses, see `pggan_fast.backends`; "reference" is plain PyTorch. "cuda" convolves at most 64
             channels, so it is named layer by layer: csrc/cuda/README.md shows how.
         channels_last: the memory format inside; None: channels_last unless backend is "reference".
+    Raises:
+        ValueError, TypeError: an argument is off, here or in `forward`; the message names it.
     Source: Karras et al. 2017, tables 2 and 3.
     """
 

@@ -69,7 +69,10 @@ def fuse(model: torch.nn.Module, *, copy: bool = False, probe: bool = True, time
 
 
 def unfuse(model: torch.nn.Module) -> torch.nn.Module:
-    """Undo `fuse` in a model and all of its parts; returns it. Outputs are bit by bit what they were before."""
+    """Undo `fuse` in a model and all of its parts; returns it. Outputs are bit by bit what they were before.
+
+    Raises TypeError where it is no torch.nn.Module.
+    """
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     for m in model.modules():

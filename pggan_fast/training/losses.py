@@ -98,7 +98,7 @@ def wgan_gp_terms(
     u: Tensor | None = None,
     scaler: torch.amp.GradScaler | None = None,
 ) -> WganGpTerms:
-    """The weighted parts of D's loss, for logging; arguments as for `wgan_gp_d_loss`."""
+    """The weighted parts of D's loss, for logging; arguments, errors and source as for `wgan_gp_d_loss`."""
     real_score, real_logits = D(reals, alpha=alpha)
     fake_score, fake_logits = D(fakes, alpha=alpha)
     real_score, fake_score = full(real_score), full(fake_score)
@@ -136,6 +136,8 @@ def wgan_gp_d_loss(
     `gradient_penalty`; the loss itself is not scaled.
     In DistributedDataParallel it takes one backward pass of this sum, and find_unused_parameters=True below the full
     resolution: after a backward pass of the penalty alone processes may keep gradients of their own, without a word.
+    float32, float64 for float64 images. Raises ValueError where shapes disagree, labels come to a D without logits for
+    them, or target is not above 0.
     Source: Karras et al. (2018), appendix A.1; label terms as in AC-GAN.
     """
     return wgan_gp_terms(
@@ -163,7 +165,9 @@ def g_loss(
 ) -> Tensor:
     """G's loss, a scalar: mean of -D(fake), with labels plus cond_weight * cross entropy of D's label logits.
 
-    fakes: [N, C, H, W] with their graph to G; labels: the one-hot [N, K] that they were made with, or None.
+    fakes: [N, C, H, W] with their graph to G; labels: the one-hot [N, K] that they were made with, or None. float32,
+    float64 for float64 images. Raises ValueError for labels that D has no logits for.
+    Source: Karras et al. (2018), appendix A.1; label terms as in AC-GAN.
     """
     score, logits = D(fakes, alpha=alpha)
     loss = -full(score)

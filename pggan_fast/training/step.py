@@ -20,6 +20,8 @@ Reduce = Callable[[Sequence[Tensor]], None]  # gradients, to be replaced by thei
 
 
 class StepResult(NamedTuple):
+    """What a step tells; losses are float32, of float64 images float64."""
+
     loss: Tensor  # scalar, detached
     applied: bool  # False: a gradient was not finite, so neither parameters nor optimiser state changed
     terms: Mapping[str, Tensor] = {}  # of D's loss, by name: scalars, detached
