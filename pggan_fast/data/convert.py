@@ -127,15 +127,7 @@ def convert(
         numbers = _chunks(done.next, len(source.names))
         worker = functools.partial(_converted, options=options, channels=channels, labels=labels)
         with closing(_results(source, worker, numbers, workers)) as results:
-            for chunk, found in results:
-                if _full(done, options):
-                    break
-                taken, pngs, skipped, size = _sorted(source, chunk, found, done, options)
-                if strict and skipped:
-                    journal.discard()
-                _check_none(source, skipped, strict)
-                journal.add(chunk.stop, taken, pngs, skipped, size)
-                say(chunk.stop, len(source.names), len(done.taken))
+            _add(journal, source, results, options, strict, say)
         if not done.taken:
             journal.discard()
             raise DataError(_nothing(source, [*listed, *done.skipped]))
@@ -153,6 +145,21 @@ def convert(
         resumed=resumed,
         skipped=[*listed, *done.skipped],
     )
+
+
+def _add(
+    journal: Journal, source: Source, results: Iterator[tuple[range, list[_Result]]], options: Options, strict: bool,
+    say: Say,
+) -> None:  # fmt: skip
+    for chunk, found in results:
+        if _full(journal.done, options):
+            return
+        taken, pngs, skipped, size = _sorted(source, chunk, found, journal.done, options)
+        if strict and skipped:
+            journal.discard()
+        _check_none(source, skipped, strict)
+        journal.add(chunk.stop, taken, pngs, skipped, size)
+        say(chunk.stop, len(source.names), len(journal.done.taken))
 
 
 def _classes(labels: list[Label | None]) -> int | None:
