@@ -14,6 +14,7 @@ from pggan_fast.benchmarks.schema import Report, Row
 from pggan_fast.benchmarks.table import ordered, seconds, size
 
 from pggan_fast import drawing, pages
+from pggan_fast.errors import counted
 
 BEST_EAGER = PROVIDERS["best_eager"]  # whose name promises more than it holds everywhere
 HOW = (
@@ -82,7 +83,7 @@ def _section(section: Section) -> list[str]:
     largest = runs.noise_of(report)
     rows = [_cells(row, largest) for row in ordered(report.results) if row.median_s is not None]
     parts += [pages.heading("Every number", 3)]
-    parts += [pages.folded(f"{len(rows)} rows", pages.table(_head(report), rows, dense=True))]
+    parts += [pages.folded(counted(len(rows), "row"), pages.table(_head(report), rows, dense=True))]
     return parts
 
 

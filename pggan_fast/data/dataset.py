@@ -22,7 +22,7 @@ from pggan_fast.data.guess import open_source
 from pggan_fast.data.labels import MOST_CLASSES, Kind, Label
 from pggan_fast.data.pyramid import base_of, shrink
 from pggan_fast.data.sources import Source
-from pggan_fast.errors import few, line
+from pggan_fast.errors import counted, few, line
 
 _LOOKED_AT = 64  # images whose sizes are compared when a set is opened
 
@@ -81,7 +81,7 @@ class Dataset:
                 if self._warned.setdefault("by", token := object()) is token:  # one of several threads
                     text = f"{self.title(here)} is skipped, and so are others like it: {error.kind}: {error}"
                     warnings.warn(text, stacklevel=2)
-        raise DataError(f"{self.name}: none of its {len(self)} images can be read")
+        raise DataError(f"{self.name}: none of its {counted(len(self), 'image')} can be read")
 
     def title(self, number: int) -> str:
         """What messages call an image."""

@@ -36,7 +36,7 @@ def _labels(opened: Dataset) -> str:
     if opened.labels is None:
         return "none"
     if opened.labels.ndim == 2:
-        return f"vectors of {opened.label_dim} numbers"
+        return f"vectors of {counted(opened.label_dim, 'number')}"
     counts = collections.Counter(opened.labels.tolist())
     few, many = min(counts.values()), max(counts.values())
     missing = opened.label_dim - len(counts)

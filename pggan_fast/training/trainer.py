@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pggan_fast.backends import report, tables
 from pggan_fast.data import Dataset, Loader
-from pggan_fast.errors import line
+from pggan_fast.errors import counted, line
 from pggan_fast.models import Discriminator, Generator
 from pggan_fast.networks import Networks
 from pggan_fast.ops import _checks
@@ -175,7 +175,7 @@ class Trainer:
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
                     raise
-                where = f"{stage.resolution}x{stage.resolution} with {-(-local // parts)} images at a time"
+                where = f"{stage.resolution}x{stage.resolution} with {counted(-(-local // parts), 'image')} at a time"
                 if self.world.size > 1 or parts * 2 > local or not self.config.fits_groups(local, parts * 2):
                     raise OutOfMemory(f"out of memory at {where}; try a smaller --batch-gpu or --batch") from error
             for name, optimizer in self.optimizers.items():
