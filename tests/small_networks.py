@@ -32,7 +32,8 @@ def saved(path: Path, name: str = "G", resolution: int = 16, **options: Any) -> 
     """A generator, in a network file under that name."""
     network = make(Generator, resolution, **options)
     assert isinstance(network, Generator)
-    networks.save(path, networks.Networks(**{name: network}))
+    held: dict[str, Any] = {name: network}
+    networks.save(path, networks.Networks(**held))
     return network
 
 

@@ -121,11 +121,7 @@ def call(**change: Any) -> Tensor:
         ({"conv": Scaled(torch.randn(3, 4, 3, 3))}, ValueError, r"conv.weight: expected 4 output channels, got 3"),
         ({"conv": Scaled(torch.randn(4, 4, 1, 1))}, ValueError, r"conv.weight: expected a 3x3 kernel, got 1x1"),
         ({"to_rgb": Scaled(torch.randn(2, 4, 1, 1))}, ValueError, r"to_rgb_low.weight: expected 2 output channels"),
-        (
-            {"to_rgb": None},
-            ValueError,
-            "to_rgb_low: expected None.* no image, got a layer",
-        ),
+        ({"to_rgb": None}, ValueError, "to_rgb_low: expected None.* no image, got a layer"),
         ({"conv": Scaled(torch.randn(4, 4, 3, 3), torch.randn(3))}, ValueError, r"conv.bias: expected 4 elements"),
         ({"conv": Scaled(torch.randn(4, 4, 3, 3), None, float("nan"))}, ValueError, r"conv.weight_scale: expected"),
         ({"alpha": "half"}, ValueError, "alpha: expected a number"),
