@@ -131,7 +131,7 @@ def convert(
         if not done.taken:
             journal.discard()
             raise DataError(_nothing(source, [*listed, *done.skipped]))
-        of_taken = [labels[i] for i in done.taken] if labels is not None else [None] * len(done.taken)
+        of_taken: list[Label | None] = [None if labels is None else labels[i] for i in done.taken]
         names = [name_of(i) for i in range(len(of_taken))]
         journal.finish(label_files.write(names, of_taken, classes), label_files.FILE)
     assert done.size is not None

@@ -244,7 +244,7 @@ def test_arguments_that_are_refused(arguments: dict[str, Any], said: str) -> Non
 
 def test_labels_of_a_set_without_any() -> None:
     with pytest.raises(ValueError, match="numbers: expected those of a set with labels, got small"):
-        Loader(small(labels=False), 4).labels_of(torch.tensor([0]))
+        Loader(small(labels=False), batch=4).labels_of(torch.tensor([0]))
 
 
 def test_what_fits_is_kept() -> None:
