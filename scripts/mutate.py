@@ -95,7 +95,7 @@ def own(node: Any) -> Iterator[Site]:
         yield node, partial(setattr, node, "op", SWAPS[type(node.op)]())
     elif isinstance(node, (ast.If, ast.IfExp)):
         yield node, partial(setattr, node, "test", ast.UnaryOp(ast.Not(), node.test))
-    elif isinstance(node, ast.Return) and getattr(node.value, "value", ...) is not None:
+    elif isinstance(node, ast.Return) and node.value and getattr(node.value, "value", ...) is not None:
         yield node, partial(setattr, node, "value", None)
     elif isinstance(node, ast.Constant) and node.value is not None and node.value is not ...:
         yield node, partial(setattr, node, "value", another(node.value))
@@ -119,8 +119,9 @@ def changes(path: Path) -> list[Change]:
         texts = [ast.unparse(tree).splitlines()]
         change()
         texts.append(ast.unparse(ast.fix_missing_locations(tree)).splitlines())
-        before, after = next((a.strip(), b.strip()) for a, b in zip(*texts, strict=False) if a != b)
-        found.append(Change(node.lineno, before, after, compile(tree, str(path), "exec")))
+        told = next(((a.strip(), b.strip()) for a, b in zip(*texts, strict=False) if a != b), None)
+        if told is not None:  # as 1e16 + 1 does not
+            found.append(Change(node.lineno, *told, compile(tree, str(path), "exec")))
     return found
 
 
