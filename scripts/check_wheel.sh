@@ -12,7 +12,8 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 [[ $# -gt 0 ]] || { echo 'usage: check_wheel.sh PYTHON...' >&2 && exit 2; }
 IFS=, read -ra torches <<<"${TORCHES:-torch==2.10.0,torch==2.13.0}"
 oldest=$(sed -n 's/^dependencies = \["torch>=\([0-9.]*\)".*/\1/p' pyproject.toml)
-[[ ${torches[0]} == *"$oldest"* ]] || { echo "the oldest torch is $oldest, TORCHES begins with ${torches[0]}" >&2 && exit 2; }
+[[ ${torches[0]} == *"$oldest"* ]] ||
+    { echo "the oldest torch is $oldest, TORCHES begins with ${torches[0]}" >&2 && exit 2; }
 
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
@@ -39,7 +40,8 @@ check() { # ENVIRONMENT [MODULE...]
     (
         cd "$work/home"
         "${user[@]}" "$environment/bin/python" -I "$work/check_install.py" "${@:2}"
-        "${user[@]}" "$environment/bin/pggan-fast" doctor --dtype float32 >doctor.log 2>&1 || { cat doctor.log && exit 1; }
+        "${user[@]}" "$environment/bin/pggan-fast" doctor --dtype float32 >doctor.log 2>&1 ||
+            { cat doctor.log && exit 1; }
         "${user[@]}" "$environment/bin/pggan-fast" info | sed -n '1,/^native modules/p;/^  _c/p'
     )
     (cd "$work/home" && "${user[@]}" "$environment/bin/pggan-fast" bench --cases G.forward --resolution 8 --batch 4 \
@@ -74,7 +76,8 @@ for python in "$@"; do
     else
         build --sdist --outdir "$work/dist" .
         # One folder for all Pythons, whose kernels are the same
-        [[ -d $work/source ]] || { mkdir "$work/source" && tar -xzf "$work"/dist/*.tar.gz -C "$work/source" --strip-components=1; }
+        [[ -d $work/source ]] ||
+            { mkdir "$work/source" && tar -xzf "$work"/dist/*.tar.gz -C "$work/source" --strip-components=1; }
         started=$SECONDS
         build --wheel --outdir "$work/built" "$work/source"
         echo "built in $((SECONDS - started)) s"

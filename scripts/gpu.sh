@@ -22,8 +22,8 @@ done
 device=$("$python" - <<'CHECK'
 import importlib.util
 import re
-needed = "torch pip setuptools pybind11 ninja numpy PIL safetensors tyro rich pytest hypothesis matplotlib build".split()
-missing = [name for name in needed if importlib.util.find_spec(name) is None]
+needed = "torch pip setuptools pybind11 ninja numpy PIL safetensors tyro rich pytest hypothesis matplotlib build"
+missing = [name for name in needed.split() if importlib.util.find_spec(name) is None]
 if missing:
     print("lacks: this Python lacks " + ", ".join(missing))
 else:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make .venv with PYTHON and install torch, this package (editable, native code built) and the tools for tests and plots.
+# Make .venv with PYTHON and install torch, this package (editable, native code built), the tools for tests and plots.
 # usage: TORCH='torch==2.13.0 triton' setup_venv.sh PYTHON
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."

@@ -25,8 +25,8 @@ for host in 0 1; do
 done
 
 agent() { # HOST: one of the two, each with one process
-    GLOO_SOCKET_IFNAME=cable$1 ip netns exec pggan"$1" "$python" -m torch.distributed.run --nnodes=2 --nproc-per-node=1 \
-        --rdzv-backend=c10d --rdzv-endpoint=10.77.0.1:29400 --rdzv-id=two \
+    GLOO_SOCKET_IFNAME=cable$1 ip netns exec pggan"$1" "$python" -m torch.distributed.run \
+        --nnodes=2 --nproc-per-node=1 --rdzv-backend=c10d --rdzv-endpoint=10.77.0.1:29400 --rdzv-id=two \
         --rdzv-conf=is_host=$((1 - $1)) --local-addr=10.77.0.$(($1 + 1)) \
         tests/train_program.py "$work/apart" >"$work/host$1.log" 2>&1
 }

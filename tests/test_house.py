@@ -130,10 +130,11 @@ def wide_lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if len(line) > 120 and not line.startswith("|")]
 
 
-def test_pages_keep_to_120_columns() -> None:
+def test_pages_and_scripts_keep_to_120_columns() -> None:
     root = Path(__file__).parents[1]
     pages = [path for path in root.glob("*.md") if path.name != "README.md"]  # whose figures change their lengths
     pages += [path for folder in ("docs", "csrc", "kernels", "examples") for path in (root / folder).rglob("*.md")]
+    pages += [*root.glob("scripts/*.sh"), root / ".ci" / "run"]
     assert [(path.name, line) for path in pages for line in wide_lines(path.read_text())] == []
     assert wide_lines(f"{'x ' * 60}\n{'y ' * 61}\n| {'z ' * 61}|") == ["y " * 61]
 

@@ -25,8 +25,7 @@ class Command:
 
     Compared are the ratios to plain PyTorch within each run, against the noise of both. A commit is checked out into a
     temporary folder and measured by its own code, in turns with the other: bench compare HEAD~1 HEAD --cases G.forward
-    --resolution 32. The options from --preset on are for that: they are
-    handed on to `pggan-fast bench`.
+    --resolution 32. The options from --preset on are for that: they are handed on to `pggan-fast bench`.
     """
 
     a: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="A")]

@@ -23,9 +23,8 @@ from static import sass
 
 CSRC = ROOT / "csrc" / "cuda"
 CACHE = ROOT / "build" / "cuda-static"  # by content: what did not change is not compiled again
-RESERVED = (
-    1024  # bytes of shared memory a block that are the system's: from sm_90 on, machine code that uses any counts it
-)
+# Bytes of shared memory a block that are the system's: from sm_90 on, machine code that uses any counts them
+RESERVED = 1024
 PTXAS = "-v,--warn-on-spills,--warn-on-local-memory-usage"
 
 
