@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import re
+import sys
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union
 
@@ -43,6 +44,9 @@ class Command:
                 args=["--tyro-write-completion", self.shell, "-"],
                 config=CONFIG,
             )
+        if not script.getvalue():
+            print(f"pggan-fast: error: tyro {tyro.__version__} wrote no script for {self.shell}", file=sys.stderr)
+            return 1
         # bash: files where there is nothing else, such as in place of a positional FILE
         print(re.sub("^complete -F", "complete -o default -F", script.getvalue(), flags=re.M), end="")
         return 0
