@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from pggan_fast.cli import interrupts
 from pggan_fast.cli.errors import UsageError
-from pggan_fast.cli.interrupts import Interrupt
 from pggan_fast.errors import line
 
 __all__ = ["COMMANDS", "UsageError", "main"]
@@ -47,14 +46,14 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the command itself failed, 2 bad options, 130 interrupted."""
     _never_fail_to_print()
-    with Interrupt() as interrupt:
+    with interrupts.raised():
         try:
             status = _run(list(sys.argv[1:] if argv is None else argv))
             sys.stdout.flush()
         except KeyboardInterrupt:
             status = _interrupted()
         except Exception as error:
-            if interrupt.came:
+            if interrupts.became(error):
                 status = _interrupted()
             elif isinstance(error, UsageError):
                 print(f"pggan-fast: error: {line(str(error), 4000)}", file=sys.stderr)

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
-from types import FrameType, TracebackType
-from typing import Any
+from collections.abc import Iterator
 
 STATUS = 128 + signal.SIGINT
 
 
-class Interrupt:
-    """`with Interrupt() as interrupt`: `interrupt.came` says whether an error is only what a Ctrl-C became.
+@contextlib.contextmanager
+def raised() -> Iterator[None]:
+    """Within it a Ctrl-C is a KeyboardInterrupt, unless it is ignored, as nohup and `&` of a script have it."""
+    before = None
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
 
-    An import that it stops half-way may end as any error, a KeyboardInterrupt within a C extension as another.
+
+def became(error: BaseException) -> bool:
+    """Whether an error is only what a Ctrl-C became: an import that it stops half-way may end as any.
+
+    An error that comes after a command has dealt with its Ctrl-C is one of its own.
     """
-
-    def __init__(self) -> None:
-        self.came = False
-        self._before: Any = None
-
-    def __enter__(self) -> Interrupt:
-        main = threading.current_thread() is threading.main_thread()
-        if main and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as nohup and `&` of a script have it
-            self._before = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.came = True
-        raise KeyboardInterrupt
+    waiting, seen = [error], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, KeyboardInterrupt):
+            return True
+        if id(one) not in seen:
+            seen.add(id(one))
+            waiting += [other for other in (one.__cause__, one.__context__) if other is not None]
+    return False
 
 
 def say() -> None:
