@@ -12,13 +12,15 @@ import sys
 import textwrap
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
-from typing import Any, TextIO, get_args
+from typing import Any, TextIO, get_args, get_type_hints
 
 import tyro
 
 from pggan_fast.cli.errors import UsageError
 
 CONFIG = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
+BOX = re.compile(r"╭| ?(positional arguments|options)$")  # the line that one begins with; the latter of ASCII alone
 
 
 class _Help(io.StringIO):
@@ -50,8 +52,8 @@ def parse(command: Any, name: str, arguments: list[str]) -> Any:
     except SystemExit as stop:
         if stop.code:
             wrong = in_one_line(said.getvalue())
-            tail = f"{meant(wrong, command)}; pggan-fast {name} --help tells the options"
-            raise UsageError(f"{reworded(wrong)}{tail}") from None
+            told = unrecognized(wrong, command, arguments) or reworded(wrong)
+            raise UsageError(f"{told}; pggan-fast {name} --help tells the options") from None
     print(wrapped(shown.getvalue()), end="")
     return None
 
@@ -82,41 +84,64 @@ def reworded(text: str) -> str:
         got, option, choices = found.groups()
         named = sorted(choice for choice in re.findall(r"'([^']*)'", choices) if choice != "None")  # a set's order
         return f"{option}: got {got}, expected one of {', '.join(named)}"
-    if found := re.match(r"Unrecognized options: (--[^,\s]+)", text):
-        return f"{found[1]}: there is no such option"
     return text
 
 
 def wrapped(text: str) -> str:
     """tyro's help with what stands above its boxes wrapped at words, as it leaves those lines to the terminal."""
-    head, box, rest = text, "", ""
-    for corner in ("╭", "\noptions", "\npositional"):
-        if corner in text:
-            head, box, rest = text.partition(corner)
-            break
+    if "╭" not in text:
+        text = text.replace("•", "*")  # of the commands below one, whatever the terminal can show
+    lines = [line.rstrip() for line in text.splitlines()]
+    first = (at for at, line in enumerate(lines) if BOX.match(COLOUR.sub("", line)))
+    boxes = next(first, len(lines))
     width = max(20, shutil.get_terminal_size().columns)
-    usage, *paragraphs = head.strip("\n").split("\n\n")
+    usage, *paragraphs = "\n".join(lines[:boxes]).strip("\n").split("\n\n")
     filled = [
         textwrap.fill(" ".join(p.split()), width, break_long_words=False, break_on_hyphens=False) for p in paragraphs
     ]
-    return "\n\n".join([usage, *filled]) + "\n\n" + box + rest
+    return "\n\n".join([usage, *filled, "\n".join(lines[boxes:])]) + "\n"
 
 
-def names_of(command: Any) -> list[str]:
-    """Options of a command, and the commands and options of one that has others below it."""
-    if is_dataclass(command):
-        return [f"--{field.name.rstrip('_').replace('_', '-')}" for field in fields(command)]
-    return [name for inner in get_args(command) for name in (getattr(inner, "name", None), *names_of(inner)) if name]
+def unrecognized(said: str, command: Any, arguments: list[str]) -> str | None:
+    """One line on the first word that there is not, and on what was meant by it; None where tyro says another thing."""
+    title, _, rest = said.partition("Unrecognized options: ")
+    if title or not rest:
+        return None
+    words = [word.split("=")[0].split(" ")[0] for word in rest.split(", ")]
+    word = next((word for word in words if word.startswith("-")), words[0])
+    names = names_of(command, arguments)
+    question = near(word, names)
+    if word.startswith("-"):
+        return f"{word}: there is no such option{question}"
+    if is_dataclass(chosen(command, arguments)):
+        return f"{word}: there is no place for this word"
+    return f"unknown command {word!r}{question}; expected one of {', '.join(names)}"
 
 
-def meant(said: str, command: Any) -> str:
-    """What somebody meant by a word that there is not."""
-    title, _, words = said.partition("Unrecognized options: ")
-    return near(words.split(", ")[0].split("=")[0].split(" ")[0], names_of(command)) if words and not title else ""
+def chosen(command: Any, arguments: list[str]) -> Any:
+    """What the words choose of a command that has others below it; the command itself where they choose none."""
+    below = {inner.__metadata__[0].name: inner.__origin__ for inner in get_args(command)}
+    return next((below[word] for word in arguments if word in below), command)
+
+
+def names_of(command: Any, arguments: list[str]) -> list[str]:
+    """What tyro takes here: options as they are written, or the commands below one where none is chosen yet."""
+    command = chosen(command, arguments)
+    if not is_dataclass(command):
+        return [inner.__metadata__[0].name for inner in get_args(command)]
+    names, types = ["--help"], get_type_hints(command, include_extras=True)
+    for field in fields(command):
+        marks = getattr(types[field.name], "__metadata__", ())
+        if tyro.conf.Positional in marks:
+            continue
+        own = [mark.name for mark in marks if getattr(mark, "name", None)] or [field.name.replace("_", "-")]
+        names.append(f"--{'no-' if field.default is True else ''}{own[0]}")
+        names += [alias for mark in marks for alias in getattr(mark, "aliases", None) or ()]
+    return names
 
 
 def near(word: str, words: Iterable[str]) -> str:
     """The question after an error, where one of the words begins with this one or is written much like it."""
     words = list(words)
-    found = [other for other in words if other.startswith(word)] or difflib.get_close_matches(word, words, 1)
+    found = [other for other in words if other.startswith(word)] or difflib.get_close_matches(word, words, 1, 0.75)
     return f"; did you mean {found[0]}?" if found else ""

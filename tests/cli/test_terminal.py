@@ -5,20 +5,25 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib
+import inspect
+import io
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tyro
 from processes import PATH
 
 from pggan_fast import cli, system
-from pggan_fast.cli import info, parsing
+from pggan_fast.cli import data, generators, info, interrupts, parsing
 
 COMMANDS = [*cli.COMMANDS, *(f"data {name}" for name in ("convert", "make", "info", "verify"))]
 BARE = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR", "TERM")}
@@ -43,14 +48,30 @@ def call(*words: str) -> int:
     return stop.value.code
 
 
+def command_of(name: str) -> tuple[Any, list[str]]:
+    """What a command is parsed as, and its words that choose one below it."""
+    top, *below = [name] if name in cli.COMMANDS else name.split()
+    return importlib.import_module(cli.COMMANDS[top][0]).Command, below
+
+
+def help_of(name: str, width: int, encoding: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    screen = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    with monkeypatch.context() as change:
+        change.setenv("COLUMNS", str(width))
+        change.setattr(sys, "stdout", screen)
+        assert call(*name.split(), "--help") == 0
+    screen.seek(0)
+    return screen.read()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 @pytest.mark.parametrize("width", [40, 80, 200])
 @pytest.mark.parametrize("name", ["", *COMMANDS])
-def test_help_fits_the_terminal(
-    name: str, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", str(width))
-    assert call(*name.split(), "--help") == 0
-    shown = capsys.readouterr().out
+def test_help_fits_the_terminal(name: str, width: int, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = help_of(name, width, encoding, monkeypatch)
+    assert ("╭" in shown) == (encoding == "utf-8" and name != "")
+    for option in parsing.names_of(*command_of(name)) if name else cli.COMMANDS:  # begin a line, or follow an alias
+        assert re.search(rf"^[│•* ]*(?:.*, )?{option}(?![\w-])", shown, re.M), option
     assert [x for x in shown.splitlines()[1:] if len(x) > width and " " in x.strip()] == []  # no place to break at
     assert shown.replace("\n", "").isprintable()
     for misleading in ("None", "(default: )", "(default: False)", "(default: True)"):
@@ -70,26 +91,44 @@ def without_text(source: str) -> list[str]:
 
 
 def test_every_option_has_a_text() -> None:
-    modules = [importlib.import_module(module) for module, _ in cli.COMMANDS.values()]
-    assert {m.__name__: without_text(Path(str(m.__file__)).read_text()) for m in modules} == {
-        m.__name__: [] for m in modules
-    }
+    made = [parsing.chosen(*command_of(name)) for name in COMMANDS]
+    classes = {base for command in made for base in getattr(command, "__mro__", ()) if is_dataclass(base)}
+    assert generators.Drawing in classes
+    assert data.Verify in classes
+    assert [(c.__qualname__, texts) for c in classes if (texts := without_text(inspect.getsource(c)))] == []
     assert without_text('class Command:\n    a: int = 0\n    """Text."""\n    b: int = 0') == ["b"]
 
 
-@pytest.mark.parametrize("name", list(cli.COMMANDS))
-def test_an_option_that_is_written_wrongly_is_asked_about(name: str) -> None:
-    Command = importlib.import_module(cli.COMMANDS[name][0]).Command
-    for option in parsing.names_of(Command):
-        assert parsing.meant(f"Unrecognized options: {option}x, 3", Command) == f"; did you mean {option}?"
-    assert parsing.meant("Unrecognized options: --qqqq", Command) == ""
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_option_that_is_written_wrongly_is_asked_about(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = command_of(name)
+    names = parsing.names_of(*command)
+    for option in names:
+        told = parsing.unrecognized(f"Unrecognized options: {option}x, 3", *command)
+        assert told is not None
+        assert f"; did you mean {option}?" in told
+    assert parsing.unrecognized("Unrecognized options: --qqqq", *command) == "--qqqq: there is no such option"
+    shown = set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", help_of(name, 200, "ascii", monkeypatch)))
+    begin = set(re.findall(r"^ *(--?[a-z][\w-]*)", help_of(name, 200, "ascii", monkeypatch), re.M))
+    options = {option for option in names if option.startswith("-")}
+    assert (options - shown, begin - options - {"-h"}) == (set(), set())
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["info", "--jsn"], "--jsn: there is no such option; did you mean --json?"),
-        (["data", "convrt"], "Unrecognized options: convrt; did you mean convert?"),
+        (["metrics", "--no-flor"], "--no-flor: there is no such option; did you mean --no-floor?"),
+        (["bench", "--sho"], "--sho: there is no such option; pggan-fast bench --help"),
+        (["bench", "--lst"], "--lst: there is no such option; did you mean --list?"),
+        (["convert", "a", "b", "--outpt"], "--outpt: there is no such option; pggan-fast convert --help"),
+        (
+            ["data", "make", "faces", "--dest", "a", "--resoluton=8"],
+            "--resoluton: there is no such option; did you mean --resolution?",
+        ),
+        (["data", "convrt"], "unknown command 'convrt'; did you mean convert?; expected one of convert, make, info"),
+        (["info", "all"], "all: there is no place for this word; pggan-fast info --help"),
+        (["info", "all", "--jsn", "3"], "--jsn: there is no such option; did you mean --json?"),
         (["gen"], "unknown command 'gen'; did you mean generate?; expected one of bench"),
     ],
 )
@@ -99,9 +138,7 @@ def test_what_was_meant_stands_in_the_one_line(words: list[str], said: str, caps
     assert line.startswith(f"pggan-fast: error: {said}")
 
 
-def started(
-    *words: str, main: str = "import pggan_fast_command as c; c.main()", **options: Any
-) -> subprocess.Popen[str]:
+def started(*words: str, main: str = PROGRAM, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", main, *words], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, **options
     )
@@ -151,6 +188,27 @@ def test_an_error_without_an_interrupt_is_told_as_it_is(monkeypatch: pytest.Monk
     monkeypatch.setattr(info.Command, "run", run)
     with pytest.raises(ImportError, match="half of a module"):
         cli.main(["info"])
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device", "x.json"), cli.UsageError("--x: not so")])
+def test_an_error_after_an_interrupt_that_a_command_dealt_with_is_told(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(command: info.Command) -> int:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise error
+
+    monkeypatch.setattr(info.Command, "run", run)
+    assert call("info") in (1, 2)
+    text = "x.json: No space left on device" if isinstance(error, OSError) else "--x: not so"
+    assert capsys.readouterr().err == f"pggan-fast: error: {text}\n"
+
+
+def test_an_error_whose_context_goes_in_a_circle_is_told() -> None:
+    one, other = ValueError("one"), ValueError("other")
+    one.__cause__, other.__cause__ = other, one
+    assert not interrupts.became(one)
 
 
 def test_help_into_a_closed_pipe_says_nothing() -> None:
@@ -211,3 +269,13 @@ def test_other_shells_have_a_script_with_every_command(shell: str, capsys: pytes
     assert call("completion", shell) == 0
     script = capsys.readouterr().out
     assert [name for name in cli.COMMANDS if " " not in name and name not in script] == []
+
+
+def test_a_script_that_was_not_written_is_an_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(info.Command, "__init__", None)  # which tyro cannot read
+    assert call("completion", "bash") == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.splitlines()[-1] == f"pggan-fast: error: tyro {tyro.__version__} wrote no script for bash"
