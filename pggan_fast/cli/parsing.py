@@ -92,7 +92,7 @@ def wrapped(text: str) -> str:
     if "╭" not in text:
         text = text.replace("•", "*")  # of the commands below one, whatever the terminal can show
     lines = [line.rstrip() for line in text.splitlines()]
-    first = (at for at, line in enumerate(lines) if BOX.match(COLOUR.sub("", line)))
+    first = (at for at, line in enumerate(lines) if BOX.match(COLOUR.sub("", line).rstrip()))
     boxes = next(first, len(lines))
     width = max(20, shutil.get_terminal_size().columns)
     usage, *paragraphs = "\n".join(lines[:boxes]).strip("\n").split("\n\n")
