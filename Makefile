@@ -86,7 +86,6 @@ test-long: lint $(CUDA_STAMP) $(OLDEST_TRITON) $(DOCS_STAMP)
 COVERED ?= tests/cli tests/convert tests/data tests/models tests/ops tests/swap tests/training tests/test_*.py
 
 coverage: $(STAMP)
-	@mkdir -p build  # coverage makes no folder for its data
 	$(RUN) -m pytest -n auto --dist loadfile -m 'not slow' --cov --cov-report=term-missing $(PYTEST_ARGS) $(COVERED)
 
 # Small changes of the sources, tried against the tests that belong to them. What survives is printed.
