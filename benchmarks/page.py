@@ -41,10 +41,12 @@ class Section:
 
 
 def sections(named: Sequence[tuple[str, Report]], say: Callable[[str], object] = lambda text: None) -> list[Section]:
-    """Runs of the same code and machine are one section; `say` is told what is being drawn."""
+    """Runs of the same code and machine are one section; `say` is told what is being drawn.
+
+    Ratios are of the rounds of one run: they are computed before runs are joined, which keep one baseline of several.
+    """
     found = []
-    for name, given in runs.together(named):
-        report = runs.filled(given)
+    for name, report in runs.together([(name, runs.filled(given)) for name, given in named]):
         section = Section(name, report, growth.of(report.results))
         if drawing.available():
             say(f"{name}: pictures")

@@ -191,6 +191,18 @@ def test_files_of_one_commit_are_one_section_unless_it_had_changes(full):
     assert len(runs.together([("a", clean), ("b", dataclasses.replace(clean, versions={"torch": "2.14"}))])) == 2
 
 
+def test_ratios_are_of_the_run_that_measured_them(report):
+    """Each against the baseline beside it, though the page keeps the last one alone."""
+
+    def run(eager, provider):
+        made = [Row("up.forward", name, 8, 4, "float32", "cpu", samples=[time] * 3, median_s=time)
+                for name, time in (("eager", eager), (provider, 1.0))]  # fmt: skip
+        return dataclasses.replace(report, commit="0123abc", results=made)
+
+    (section,) = page.sections([("a.json", run(2.0, "auto")), ("b.json", run(4.0, "triton"))])
+    assert {row.provider: row.ratio for row in section.report.results} == {"eager": None, "auto": 2.0, "triton": 4.0}
+
+
 def test_without_matplotlib_there_is_a_page_that_says_so(full, monkeypatch):
     monkeypatch.setattr(drawing, "available", lambda: False)
     found = page.sections([("run.json", full)])
