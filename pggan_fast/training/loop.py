@@ -88,7 +88,7 @@ class Run:
         self.trainer.load_state_dict(state)
         self._tick, self._seconds = int(state["tick"]), float(state["seconds"])
         self._resumed = self.trainer.images / 1000
-        if found := later.files(self.folder, self.trainer.images):
+        if self.first and (found := later.files(self.folder, self.trainer.images)):  # others may not have the folder
             self.say(f"the folder has {', '.join(found)} of later, to be replaced as the run gets there")
         now = report.versions()
         for name, version in state["versions"].items():

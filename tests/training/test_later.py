@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import shutil
 from pathlib import Path
 
 import pytest
-from small_trainings import config, images
+from rich.console import Console
+from small_trainings import config, images, trainer
 from training.test_loop import run_of, said
 
 from pggan_fast import networks
 from pggan_fast.training import checkpoint, later, report, resume
-from pggan_fast.training.loop import Settings
+from pggan_fast.training.distributed import World
+from pggan_fast.training.loop import Run, Settings
 
 NETWORK = "network-snapshot-{:06d}.safetensors"
 
@@ -91,6 +94,15 @@ def test_going_on_from_an_older_state(tmp_path: Path) -> None:
     log = (first.folder / "log.txt").read_text()
     assert told in log
     assert "lines of stats.jsonl dropped: 2, of metric-swd16.jsonl dropped: 2" in log
+
+
+def test_only_the_first_process_looks_into_the_folder(tmp_path: Path) -> None:
+    """Those of other machines may not have it."""
+    state = {**trainer().state_dict(), "tick": 0, "seconds": 0.0}
+    dataset, console = images(), Console(file=io.StringIO())
+    Run(config(dataset), dataset, tmp_path / "none", World(1, 2), Settings(), console).load_state_dict(state)
+    with pytest.raises(FileNotFoundError):
+        Run(config(dataset), dataset, tmp_path / "none", World(0, 2), Settings(), console).load_state_dict(state)
 
 
 def test_networks_without_states_count_all(tmp_path: Path) -> None:
