@@ -90,9 +90,9 @@ class Command:
                 result.notes.extend(notes)
                 if self.outdir is not None:
                     about = {"data": _text(self.data), "seed": self.seed, "mirror": self.mirror, "batch": batch}
-                    network = None if fakes is None else fakes.name
                     about["extractor"] = _text(self.extractor)
                     kimg = None if loaded is None else loaded.source.get("kimg")
+                    network = _text(self.images) if loaded is None else running.name_from(self.outdir, loaded.path)
                     record = {**result.as_json(ranks.world, network), **about, "kimg": kimg}
                     running.append(self.outdir, result, record)
             if results:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ class Result:
     notes: list[str] = field(default_factory=list)
 
     def as_json(self, ranks: int, network: str | None) -> dict[str, Any]:
-        """The fields of StyleGAN's `metric-*.jsonl`, and then ours."""
+        """The fields of StyleGAN's `metric-*.jsonl`, and then ours; `network` by its `name_from` the file's folder."""
         return {
             "results": self.values,
             "metric": self.name.text,
@@ -142,6 +143,16 @@ def duration(seconds: float) -> str:
     if s < 86400:
         return f"{s // 3600}h {s // 60 % 60:02}m {s % 60:02}s"
     return f"{s // 86400}d {s // 3600 % 24:02}h {s // 60 % 60:02}m"
+
+
+def name_from(folder: Path, network: Path) -> str:
+    """A network file's path from a folder, as StyleGAN writes it: of a run's own networks, and only of them, the name
+    alone. Links to folders are followed, those to files are not: the name of a link is the name that was meant."""
+    path, start = network.parent.resolve() / network.name, folder.resolve()
+    try:
+        return os.path.relpath(path, start)
+    except ValueError:  # Windows: on another drive
+        return str(path)
 
 
 def append(folder: Path, result: Result, line: dict[str, Any]) -> Path:

@@ -1,7 +1,7 @@
 """What a run's folder has of later than where the run goes on: of a course that it left.
 
-Lines of stats.jsonl and metric-*.jsonl are dropped, so that curves do not run back. Pictures and networks stay until
-the run makes them again, later states until it writes its next one.
+Lines of stats.jsonl, and of metric-*.jsonl on networks of the folder, are dropped, so that curves do not run back.
+Pictures and networks stay until the run makes them again, later states until it writes its next one.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from pggan_fast.training import checkpoint
 
 STATS, METRICS = "stats.jsonl", "metric-*.jsonl"
 _NUMBER = re.compile(r"network-snapshot-(\d{1,15})\.\w+$")
+_NETWORK = re.compile(r"network-snapshot-(\d+)\.safetensors")
 _MADE = {  # with the images that one number stands for
     "picture": (re.compile(r"fakes(\d+)\.png"), 1000),
-    "network": (re.compile(r"network-snapshot-(\d+)\.safetensors"), 1000),
+    "network": (_NETWORK, 1000),
     "training state": (checkpoint.NAME, 1),
 }
 _HALF_AN_IMAGE, _MOST_KIMG = 0.0005, 1e15
@@ -78,8 +79,10 @@ def _of_tick(line: bytes) -> float:
 
 
 def _of_metric(line: bytes) -> float:
-    """0 where none is known: somebody may keep other measurements there."""
+    """0 where none is known, and for what is no network of the folder: somebody may keep other measurements there."""
     try:
-        return score_kimg(json.loads(line)) or 0.0
+        record = json.loads(line)
+        own = isinstance(record, dict) and _NETWORK.fullmatch(str(record.get("snapshot_pkl")))
+        return (score_kimg(record) or 0.0) if own else 0.0
     except (ValueError, OverflowError, RecursionError):
         return 0.0

@@ -22,6 +22,7 @@ from pggan_fast.data import faces
 from pggan_fast.metrics import scores
 from pggan_fast.metrics.published import PUBLISHED
 from pggan_fast.models import Generator
+from pggan_fast.training import later
 
 NAMES = ["swd40", "msssim40", "fd40", *(["fid40", "kid40", "is40"] if scores.available() else [])]
 
@@ -72,10 +73,29 @@ def test_one_process_and_two_have_the_same_results(network: Path, tmp_path: Path
     for name in NAMES:
         assert shared[name]["results"] == found[name]["results"]
         assert (found[name]["num_gpus"], shared[name]["num_gpus"]) == (1, 2)
-        assert found[name]["snapshot_pkl"] == "small.safetensors"
+        assert (one / found[name]["snapshot_pkl"]).resolve() == network
         assert found[name]["kimg"] is None
         assert len((two / f"metric-{name}.jsonl").read_text().splitlines()) == 1
     assert done.stdout.count("reals with reals") == 1
+
+
+def test_the_score_of_another_runs_network_stays_when_a_run_goes_back(network: Path, tmp_path: Path) -> None:
+    """That of its own, of later, is dropped: also by a link to its folder, and from within it."""
+    own, other, link = tmp_path / "own", tmp_path / "other", tmp_path / "link"
+    link.symlink_to(own)
+    G = networks.load(network).G
+    for folder, kimg in ((own, 100.0), (own, 200.0), (other, 300.0)):
+        folder.mkdir(exist_ok=True)
+        path = folder / networks.snapshot_name(int(kimg))
+        networks.save(path, networks.Networks(G=G, source={"kimg": kimg}))
+        for outdir in (own, link):
+            assert call("--network", path, "--metrics", "msssim20", "--outdir", outdir) == 0
+    (file,) = own.glob("metric-*.jsonl")
+    names = [json.loads(line)["snapshot_pkl"] for line in file.read_text().splitlines()]
+    first, second, third = (f"network-snapshot-000{kimg}.safetensors" for kimg in (100, 200, 300))
+    assert names == [first, first, second, second, *[os.path.join("..", "other", third)] * 2]
+    assert later.cut(own, 150.0) == [("stats.jsonl", 0), ("metric-msssim20.jsonl", 2)]
+    assert [json.loads(line)["kimg"] for line in file.read_text().splitlines()] == [100.0, 100.0, 300.0, 300.0]
 
 
 def test_it_takes_the_average_of_the_weights(network: Path, tmp_path: Path) -> None:

@@ -28,11 +28,14 @@ def score(number: int, **more: object) -> str:
 def test_metrics_of_later_are_dropped_and_others_stay(tmp_path: Path) -> None:
     mine = json.dumps({"results": {"swd16_avg": 1.0}, "snapshot_pkl": "mine.safetensors"})
     photos = json.dumps({"results": {"swd16_avg": 1.0}, "snapshot_pkl": "photos-2024.zip"})
-    lines = [score(100), score(100, kimg=100.2), score(100, kimg=100.9), score(200), mine, photos, "no JSON"]
+    others = json.dumps({"kimg": 900.0, "snapshot_pkl": "../other/" + NETWORK.format(900)})
+    named = json.dumps({"kimg": 900.0, "snapshot_pkl": "mine.safetensors"})
+    kept = [mine, photos, others, named, "no JSON", "[]"]
+    lines = [score(100), score(100, kimg=100.2), score(100, kimg=100.9), score(200), *kept]
     (tmp_path / "metric-swd16.jsonl").write_text("\n".join(lines) + "\n")
     (tmp_path / "metric-fd10k.jsonl").write_text(score(50) + "\n")
     assert later.cut(tmp_path, 100.2) == [("stats.jsonl", 0), ("metric-swd16.jsonl", 2)]
-    assert (tmp_path / "metric-swd16.jsonl").read_text().splitlines() == [*lines[:2], mine, photos, "no JSON"]
+    assert (tmp_path / "metric-swd16.jsonl").read_text().splitlines() == [*lines[:2], *kept]
     assert (tmp_path / "metric-fd10k.jsonl").read_text() == score(50) + "\n"
 
 
