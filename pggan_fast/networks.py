@@ -66,7 +66,8 @@ def newest_snapshot(folder: str | os.PathLike[str]) -> Path | None:
     """The path of the one of the most images in the folder of a training, None where there is none. Raises OSError.
 
     Where there are training states only networks up to the newest of them count, if there are any: a run that went on
-    from an earlier state leaves later ones of the course before.
+    from an earlier state leaves later ones of the course before. One that the run has passed since, without making it
+    again, counts too.
     """
     paths = list(Path(folder).iterdir())
     states = [int(match[1]) // 1000 for path in paths if (match := _STATE.fullmatch(path.name))]
