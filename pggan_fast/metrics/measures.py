@@ -36,12 +36,13 @@ class Measure:
     """A metric with what it has been given. `wanted` says how many images of each side, `floor` how many each half has.
 
     The floor compares two sets of reals without a common image: what a perfect generator could reach with as many.
-    Distances shrink as images are added, so where the value itself is of more (or of more on one side), it is
-    computed once more of as many as the floor has: `matched`.
+    What is computed of more images (or of more on one side) than the floor cannot be compared with it, since most
+    distances shrink as images are added: then it is computed once more of as many as the floor has, `matched`.
     """
 
     needs_reals = True
     compares = True  # fakes with reals, so that there is a floor
+    shrinks = True  # as images are added
 
     def __init__(self, name: Name, size: tuple[int, int], available: Mapping[Side, int], settings: Settings) -> None:
         self.name, self.settings, self.size = name, settings, size
@@ -80,7 +81,8 @@ class Measure:
     def of_the_floor(self) -> list[str]:
         """Notes on how many images the floor is of."""
         if self.matched:
-            told = f"reals with reals is of 2 x {self.floor:,} images, the value of more, which makes it smaller"
+            told = f"reals with reals is of 2 x {self.floor:,} images, the value of more"
+            told += ", which makes it smaller" if self.shrinks else ""
             return [f"{told}; what to compare is matched, the value of as many"]
         if self.floor > 1 and self.used < self.name.count and not self.compared["fakes"]:
             return [f"reals with reals is of 2 x {self.floor:,} images, not 2 x {self.name.count:,}"]
@@ -224,6 +226,8 @@ class FrechetInception(_OfExtractor):
 
 
 class KernelInception(_OfExtractor):
+    shrinks = False  # an unbiased estimate, whatever it is of
+
     def results(self) -> dict[str, float]:
         return self._compared(self._distance)
 

@@ -17,10 +17,12 @@ from pggan_fast.data.errors import ImageRefused
 from pggan_fast.data.pyramid import shrink
 from pggan_fast.inference import Sampler, latents
 from pggan_fast.metrics import Generated, Reals, Result, Settings, evaluate, frechet_distance, measures, parse, swd
+from pggan_fast.metrics.extractor import Extractor
 from pggan_fast.metrics.features import RandomFeatures
 from pggan_fast.metrics.published import PUBLISHED, beside
 from pggan_fast.metrics.running import append, duration
 from pggan_fast.metrics.samples import Level, label_rows
+from pggan_fast.metrics.scores import MISSING, available
 from pggan_fast.models import Generator
 
 FACES = faces()
@@ -122,6 +124,20 @@ def test_the_floor_has_a_value_of_as_many_beside() -> None:
     assert few.values["fd64_floor"] == pytest.approx(same.values["fd50_floor"], rel=1e-4)
     assert few.values["fd64_matched"] > few.values["fd64"]
     assert "reals with reals is of 2 x 50 images, the value of more" in few.notes[-1]
+
+
+@pytest.mark.skipif(not available(), reason=MISSING)
+def test_only_what_shrinks_with_more_images_is_said_to() -> None:
+    def means(images: Tensor) -> Tensor:
+        return images.float().mean(dim=(2, 3))
+
+    network = Extractor("means", means, means)
+    distance, kernel = run("fid64,kid64", FACES[200:264], FACES[:100], extractor=network)
+    assert distance.notes == [
+        "reals with reals is of 2 x 50 images, the value of more, which makes it smaller; what to compare is matched, "
+        "the value of as many"
+    ]
+    assert kernel.notes == [distance.notes[0].replace(", which makes it smaller", "")]
 
 
 def test_the_floor_is_of_no_more_images_than_are_generated() -> None:
