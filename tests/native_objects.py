@@ -15,7 +15,8 @@ import build as recipe
 
 def current(name: str, module: recipe.Module) -> Path | None:
     """The folder with the objects of `module`, _cpu or _cuda by `name`; None where they are not what a build would make
-    now: where flags, the compiler or sources have changed."""
+    now: where flags, the compiler's name or sources have changed. Another version under the same name is not seen, as
+    the build does not see it: after an upgrade, `make clean`."""
     folder, output = recipe.OBJECTS / name, ROOT / "pggan_fast" / f"{name}{EXTENSION_SUFFIXES[0]}"
     plan = folder / "build.ninja"
     if not plan.exists() or plan.read_text() != recipe.ninja_file(module, output):
