@@ -29,7 +29,7 @@ def analyse(
     named = [
         source
         for source in programs.sources()
-        if f"{source.stem}.".startswith(kernel) or kernel.startswith(source.stem)
+        if f"{source.stem}.".startswith(kernel) or kernel.startswith(f"{source.stem}.")
     ]
     compiled = programs.compile_all(named, codes, processes, built=built)
     rows: list[dict[str, Any]] = []
@@ -88,6 +88,8 @@ def main() -> int:
     from rich.console import Console
 
     report = analyse(options.chip, kernel=options.kernel, processes=options.processes)
+    if not report["results"]:
+        parser.error(f"--kernel: got {options.kernel!r}, no kernel's name begins so")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(options.json, dumps(report))

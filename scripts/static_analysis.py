@@ -137,6 +137,8 @@ def main() -> int:
         processes=options.processes,
         progress=progress,
     )
+    if not report["results"]:
+        parser.error(f"--kernel: got {options.kernel!r}, which is in the name of no kernel")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(options.json, dumps(report))

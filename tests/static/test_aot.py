@@ -173,6 +173,14 @@ def test_the_command_writes_its_table(command, capsys):
     assert "fade_reals.blend_means" in capsys.readouterr().out
 
 
+def test_the_command_refuses_the_name_of_no_kernel(command, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command("--kernel", "fade_raels")
+    assert stop.value.code == 2
+    assert "--kernel: got 'fade_raels', which is in the name of no kernel" in capsys.readouterr().err
+    assert not (tmp_path / "table.json").exists()
+
+
 def test_the_command_fails_where_a_gate_does(command, monkeypatch, capsys):
     monkeypatch.setattr(gate, "violations", lambda *args: ["seeded"])
     status, report = command()

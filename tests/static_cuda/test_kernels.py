@@ -132,6 +132,23 @@ def test_the_command_fails_where_a_gate_does(
     assert "seeded" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["fade_raels", "fade_reals.typo"])
+def test_the_command_refuses_the_name_of_no_kernel(
+    command: Any, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command("--kernel", name)
+    assert stop.value.code == 2
+    assert f"--kernel: got '{name}', no kernel's name begins so" in capsys.readouterr().err
+    assert not (tmp_path / "table.json").exists()
+
+
+def test_only_what_was_asked_for_is_compiled(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "compile_cached", lambda source, code: programs.Compiled(failed="ptxas fatal"))
+    for name, files in (("bias_act_norm.for", ["bias_act_norm"]), ("bias_act", ["bias_act", "bias_act_norm"])):
+        assert [row["kernel"] for row in command("--kernel", name)[1]["results"]] == [f"{file}.*" for file in files]
+
+
 def test_a_file_that_does_not_compile_is_a_row(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "compile_cached", lambda source, code: programs.Compiled(failed="ptxas fatal"))
     status, report = command()
