@@ -226,7 +226,7 @@ def build(module: Module, folder: Path, output: Path) -> None:
     Raises BuildError with the last lines of the first command that failed.
     """
     for compiler in {item.compiler for item in module.objects} | {module.linker}:
-        program = shlex.split(compiler)[0]  # CXX may have options, or begin with ccache
+        program = _program(compiler)
         if shutil.which(program) is None:
             raise BuildError(f"the compiler {program} is not found")
     folder.mkdir(parents=True, exist_ok=True)
@@ -239,6 +239,15 @@ def build(module: Module, folder: Path, output: Path) -> None:
     print(done.stdout)
     if done.returncode != 0:
         raise BuildError(last_words(done.stdout))
+
+
+def _program(compiler: str) -> str:
+    """The first word of a compiler's command: CXX may have options, or begin with ccache."""
+    try:
+        return shlex.split(compiler)[0]
+    except (ValueError, IndexError) as error:  # a quotation without its end; blanks alone
+        told = f": {error}" if isinstance(error, ValueError) else ""
+        raise BuildError(f"CXX: got {compiler!r}, expected a compiler's command{told}") from None
 
 
 def last_words(output: str, lines: int = 6) -> str:

@@ -94,6 +94,14 @@ def test_a_failed_build_tells_the_compilers_words(recipe, tmp_path):
         recipe.build(missing, tmp_path / "o2", tmp_path / "p.so")
 
 
+@pytest.mark.parametrize(("command", "why"), [(" ", ""), ("g++ '-O2", ": No closing quotation")])
+def test_a_command_that_is_none_is_told(recipe, monkeypatch, tmp_path, command, why):
+    monkeypatch.setenv("CXX", command)
+    with pytest.raises(recipe.BuildError) as error:
+        recipe.build(recipe.cpu_module(), tmp_path / "o", tmp_path / "p.so")
+    assert str(error.value) == f"CXX: got {command!r}, expected a compiler's command{why}"
+
+
 def test_a_failed_module_does_not_fail_the_install(tmp_path):
     """setup.py without a usable compiler: exit 0, no module, and the reason in _build.json."""
     copy = copied(tmp_path)
