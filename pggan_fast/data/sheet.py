@@ -24,7 +24,7 @@ def evenly(count: int) -> list[int]:
 def contact_sheet(images: Sequence[Pixels]) -> Image.Image:
     """Images [H, W] or [H, W, 3] of one size in rows of 12.
 
-    Those above 128 pixels are made smaller; those below 64 have larger pixels, whole ones, so that 4x4 can be seen.
+    Those above 128 pixels are made smaller; those of at most 32 have larger pixels, whole ones: 4x4 can be seen.
     """
     height, width = images[0].shape[:2]
     factor = min(1.0, LARGEST / max(height, width))

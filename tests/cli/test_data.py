@@ -202,6 +202,8 @@ def test_the_sheet_shows_images_from_all_over() -> None:
     sheet = np.asarray(contact_sheet([pixels(i, 4, 4) for i in range(14)]))
     assert sheet.shape == (2 + 2 * 66, 2 + 12 * 66, 3)  # of 16x16 whole pixels for each
     assert np.array_equal(sheet[68:132, 68:132], np.kron(pixels(13, 4, 4), np.ones((16, 16, 1), np.uint8)))
+    assert contact_sheet([pixels(0, 32, 32)]).size == (2 + 66, 2 + 66)
+    assert contact_sheet([pixels(0, 33, 33)]).size == (2 + 35, 2 + 35)
     assert contact_sheet([pixels(0, 20, 10)]).size == (2 + 32, 2 + 62)
     assert contact_sheet([pixels(0, 64, 33)]).size == (2 + 35, 2 + 66)
     assert contact_sheet([pixels(0, 3, 300)]).size == (2 + 130, 2 + 3)
