@@ -242,10 +242,13 @@ class Command:
             return self._go(run, found)
 
     def _go(self, run: Run, found: Found | None) -> int:
+        from pggan_fast.cli import train_table
         from pggan_fast.training.trainer import OutOfMemory
 
         folder = run.folder
         run.say(f"{folder}: {'a new run' if found is None else 'going on'}")
+        if found is None and (note := train_table.of_other_base(run.config)):
+            run.say(note)
         if found is not None:
             for text in found.said:
                 run.say(f"{text}; the one before is taken")

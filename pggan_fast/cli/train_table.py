@@ -35,6 +35,16 @@ def phases(schedule: Schedule, world: int = 1) -> Iterator[Phase]:
             kimg += length
 
 
+def of_other_base(config: Config) -> str | None:
+    """What levels' names stand for, where the first one is not 4x4: sizes that are odd early leave few levels."""
+    height, width = config.G.get("base_shape", (4, 4))
+    if (height, width) == (4, 4):
+        return None
+    times = config.schedule.levels[-1] // 4
+    last = f", {4 * times}x{4 * times} for {times * width}x{times * height}" if times > 1 else ", the only level"
+    return f"4x4 stands for images of {width}x{height}{last}; `pggan-fast data convert --resolution` makes other sizes"
+
+
 def show(console: Console, config: Config, world: int) -> None:
     console.print_json(json.dumps(config.as_json()))
     table = Table("from kimg", "resolution", "", "minibatch", "learning rate", "tick kimg", **_NO_TITLE)  # type: ignore[arg-type]
@@ -49,4 +59,6 @@ def show(console: Console, config: Config, world: int) -> None:
             f"{stage.tick_kimg:g}",
         )
     console.print(table)
+    if note := of_other_base(config):
+        console.print(note, markup=False, soft_wrap=True)
     console.print(f"to {config.schedule.total_kimg:g} kimg, by {world} process{'es' if world > 1 else ''}")

@@ -51,10 +51,12 @@ class Dataset:
             4 << k for k in range(self.native.bit_length() - 2) if resolution is None or 4 << k <= resolution
         ]
         if resolution is not None and resolution not in self.resolutions:
-            most = self.native
+            most, (height, width) = self.native, self.base_shape
+            called = "" if height == width == 4 else f"the level called 4 is {width}x{height} here, and "
             raise ValueError(
                 f"resolution: expected a power of two from 4 to {most} as {self.name} has images of "
-                f"{self.shape[2]}x{self.shape[1]}, got {resolution}"
+                f"{self.shape[2]}x{self.shape[1]}, got {resolution}; {called}"
+                "`pggan-fast data convert --resolution` makes images of another size"
             )
         self.resolution = self.resolutions[-1]
 

@@ -86,9 +86,22 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, data: Path, capsys: pytest.Cap
     assert call("--data", data, "--outdir", tmp_path / "runs", "--cfg", "v2-4gpus", "-n") == 0
     told = capsys.readouterr().out
     assert '"minibatch_base": 16' in told
+    assert "stands for" not in told
     assert "8x8" in told
     assert "to 12000 kimg, by 1 process" in told
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "told"), [(33, 40, "40x33, the only level"), (24, 32, "8x6, 16x16 for 32x24")]
+)
+def test_levels_that_do_not_begin_at_4x4_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], height: int, width: int, told: str
+) -> None:
+    path = tmp_path / "odd.npz"
+    np.savez(path, images=np.zeros((4, height, width, 3), np.uint8))
+    assert call("--data", path, "--outdir", tmp_path, "-n") == 0
+    assert f"4x4 stands for images of {told};" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("size", "last", "kimg"), [(128, 64, 400), (32, 32, 700)])
