@@ -220,7 +220,8 @@ def _converted(
 ) -> _Result:
     try:
         if labels is not None and labels[number] is None:
-            raise ImageRefused("no label", "its labels do not name it")
+            folders = options.labels == "folders"
+            raise ImageRefused("no label", "in no folder, which are the classes" if folders else "no label names it")
         pixels = source.pixels(number, channels, options.background)
         if options.resolution is not None:
             pixels = fit(pixels, options.resolution, options.transform, options.enlarge)

@@ -1,6 +1,6 @@
 """Draw the procedural faces that `pggan_fast.data.faces` ships, at any resolution and in any number.
 
-    pip install 'pggan_fast[demo]'
+    pip install 'pggan-fast[demo]'
     python -m pggan_fast.data.make_faces --count 10000 --resolution 64 --output faces64.npz
     python -m pggan_fast.data.make_faces --check          # draw the embedded set again and compare it
 
@@ -92,7 +92,7 @@ def draw_faces(count: int, resolution: int, first_seed: int = 0) -> np.ndarray:
         import resvg_py
         from dicebear import Avatar
     except ImportError as error:
-        raise ImportError(f"drawing faces needs the demo extra: pip install 'pggan_fast[demo]' ({error})") from error
+        raise ImportError(f"drawing faces needs the demo extra: pip install 'pggan-fast[demo]' ({error})") from error
 
     style = _style()
     factor = RENDER_SIZE // resolution

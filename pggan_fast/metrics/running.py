@@ -59,7 +59,7 @@ def measures(names: Sequence[Name], fakes: Source | None, reals: Source | None, 
     available = {side: 0 if source is None else source.available for side, source in sides.items()}
     for name in names:
         if reals is None and MEASURES[name.kind].needs_reals:
-            raise ValueError(f"{name.text}: compares with reals, and there are none")
+            raise ValueError(f"{name.text}: compares with reals, and there are none: --data names them")
     made = [MEASURES[name.kind](name, next(iter(sizes)), available, settings) for name in names]
     if fakes is not None and reals is not None and (fakes.channels == 1) != (reals.channels == 1):
         grey, other = (SETS["fakes"], SETS["reals"]) if fakes.channels == 1 else (SETS["reals"], SETS["fakes"])
