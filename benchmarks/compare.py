@@ -153,7 +153,7 @@ def render(found: Sequence[Change], titles: tuple[str, str], notes: Sequence[str
     for name in ("A, ratio", "B, ratio", "B / A", "noise", "A, median", "B, median"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    told = []
+    told: dict[tuple[str, str], list[str]] = {}  # cases by provider and reason
     for c in found:
         who = c.key.provider + (f" ({c.key.mode})" if c.key.mode else "")
         sides = (c.a or Measured(), c.b or Measured())
@@ -164,7 +164,7 @@ def render(found: Sequence[Change], titles: tuple[str, str], notes: Sequence[str
         names = map(Text, (c.key.case, c.key.size, c.key.dtype, who))  # a run's own: no markup
         table.add_row(*names, *ratios, times, noise, *medians, verdict)
         if c.why:
-            told.append(Text(f"{c.key.case} {c.key.size}, {who}: {c.why}", style="dim"))
+            told.setdefault((who, c.why), []).append(f"{c.key.case} {c.key.size}")
     counts: dict[str, int] = {}
     for c in found:
         counts[c.verdict] = counts.get(c.verdict, 0) + 1
@@ -172,7 +172,8 @@ def render(found: Sequence[Change], titles: tuple[str, str], notes: Sequence[str
     named = [f"{name}: {title}" for name, title in zip("AB", titles, strict=True)]
     explained = "ratio: times faster than plain PyTorch in the same run; B / A above 1: faster than it was"
     lines = [*named, *notes, explained, f"{summary}; what is within the noise of both runs is no difference"]
-    return Group(table, *told, *map(Text, lines))
+    reasons = [Text(f"{'; '.join(cases)}, {who}: {why}", style="dim") for (who, why), cases in told.items()]
+    return Group(table, *reasons, *map(Text, lines))
 
 
 def title(report: Report, name: str) -> str:
