@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# The module of this package that has `networks`, `generate` and `score`. The first two are the packages themselves,
+# The module of this package that has `networks`, `generate` and `score`. PACKAGES are the packages themselves,
 # where they are installed; the others have the structure, the names and the numerics of what was published.
 PEERS = {
     "pro-gan-pth": "pro_gan_pth",
@@ -23,11 +23,17 @@ PEERS = {
     "gan_lab": "gan_lab",
     "genforce": "genforce",
 }
+PACKAGES = ("pro-gan-pth", "gan-lab")
 ALPHA = 0.5  # the last level is half faded in
 
 
 def module(name: str) -> ModuleType:
     return importlib.import_module(f"pggan_fast.benchmarks.peers.{PEERS[name]}")
+
+
+def origin(name: str) -> str:
+    """What the networks of that name are: two differ by a hyphen alone."""
+    return "the package itself" if name in PACKAGES else "in structure and numerics"
 
 
 def depth_of(resolution: int) -> int:

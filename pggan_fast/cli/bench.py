@@ -281,7 +281,7 @@ def _list() -> int:
     from rich.table import Table
 
     from pggan_fast.benchmarks.cases import BUDGETS, CASES, MODES, PRESETS
-    from pggan_fast.benchmarks.peers.training import PEERS
+    from pggan_fast.benchmarks.peers.training import PEERS, origin
     from pggan_fast.benchmarks.providers import PROVIDERS
     from pggan_fast.benchmarks.subjects import SUBJECTS
     from pggan_fast.benchmarks.table import console
@@ -301,7 +301,7 @@ def _list() -> int:
     providers = {name: p.text for name, p in PROVIDERS.items()}
     cases = {f"{name}.{{{','.join(MODES)}}}": subject.text for name, subject in SUBJECTS.items()}
     cases |= {name: text for name, text in CASES.items() if not name.endswith(tuple(f".{mode}" for mode in MODES))}
-    cases |= {f"{peer}.{{G,D}}.forward": f"the networks of {peer}" for peer in PEERS}
+    cases |= {f"{peer}.{{G,D}}.forward": f"the networks of {peer}, {origin(peer)}" for peer in PEERS}
     modes = {f".{name}": text for name, text in MODES.items()}
     tables = {"preset": presets, "case": cases, "mode": modes, "provider": providers, "command": elsewhere}
     for title, entries in tables.items():
