@@ -7,8 +7,6 @@ cross a tile's vectors where a pixel has channels; the half-size side is gathere
 
 from __future__ import annotations
 
-from typing import Any
-
 import triton
 import triton.language as tl
 from pggan_fast.kernels.launch import cdiv, launch
@@ -81,22 +79,27 @@ def split_up(dy, alpha, dlow, dhigh, lines, wide, C: tl.constexpr, ROWS: tl.cons
     tl.store(dlow + line * (wide // 2) + half + i, (total * (1.0 - a)).to(dlow.dtype.element_ty), real)
 
 
-def _over(same: Any, halved: Any, smaller: Tensor, full: Tensor, channels_last: bool, *arguments: Tensor) -> None:
-    """`same` over all elements of the full size, or `halved` over its pairs of lines where the other is smaller."""
-    if smaller.shape == full.shape:
-        launch(same, (cdiv(full.numel(), FLAT),), *arguments, full.numel(), BLOCK=FLAT, num_warps=4)
-        return
-    lines, wide, c = lines_of(full, channels_last)
-    rows, cols = tile_shape(lines // 2, wide, TILE)
-    count = tiles(lines // 2, wide, (rows, cols))
-    launch(halved, (count,), *arguments, lines // 2, wide, C=c, ROWS=rows, COLS=cols, num_warps=4)
-
-
 def fade_in_forward(low: Tensor, high: Tensor, alpha: Tensor, out: Tensor, channels_last: bool) -> None:
     """low [N, C, H, W] or half that, high and out [N, C, H, W]."""
-    _over(blend_same, blend_up, low, high, channels_last, high, low, alpha, out)
+    if low.shape == high.shape:
+        launch(blend_same, (cdiv(high.numel(), FLAT),), high, low, alpha, out, high.numel(), BLOCK=FLAT, num_warps=4)
+        return
+    lines, wide, c = lines_of(high, channels_last)
+    shape = tile_shape(lines // 2, wide, TILE)
+    launch(
+        blend_up, (tiles(lines // 2, wide, shape),), high, low, alpha, out, lines // 2, wide, C=c, ROWS=shape[0],
+        COLS=shape[1], num_warps=4,
+    )  # fmt: skip
 
 
 def fade_in_backward(dy: Tensor, alpha: Tensor, dlow: Tensor, dhigh: Tensor, channels_last: bool) -> None:
     """dy and dhigh [N, C, H, W]; dlow the same or half that."""
-    _over(split_same, split_up, dlow, dy, channels_last, dy, alpha, dlow, dhigh)
+    if dlow.shape == dy.shape:
+        launch(split_same, (cdiv(dy.numel(), FLAT),), dy, alpha, dlow, dhigh, dy.numel(), BLOCK=FLAT, num_warps=4)
+        return
+    lines, wide, c = lines_of(dy, channels_last)
+    shape = tile_shape(lines // 2, wide, TILE)
+    launch(
+        split_up, (tiles(lines // 2, wide, shape),), dy, alpha, dlow, dhigh, lines // 2, wide, C=c, ROWS=shape[0],
+        COLS=shape[1], num_warps=4,
+    )  # fmt: skip
