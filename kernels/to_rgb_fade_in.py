@@ -26,9 +26,10 @@ def dot(v, w, c, k, C: tl.constexpr):
 
 @triton.jit
 def shifted(v, b, k, scale, bias_scale):
-    if b is None:
-        return v * scale
-    return v * scale + tl.load(b + k).to(tl.float32) * bias_scale
+    v *= scale
+    if b is not None:
+        v += tl.load(b + k).to(tl.float32) * bias_scale
+    return v
 
 
 @triton.jit
