@@ -156,7 +156,8 @@ def _finding(case: Case, backend: str, given: list[Tensor], plain: list[Tensor],
         return Finding(case.name, backend, None, None, str(error).partition(": ")[2], False)
     except Exception as error:
         return Finding(case.name, backend, None, None, f"{type(error).__name__}: {error}", True)
-    verdict = selfcheck.worst([selfcheck.compared(*t) for t in zip(got, plain, exact, strict=True)])
+    unit = selfcheck.rounding(given[0].device, given[0].dtype)
+    verdict = selfcheck.worst([selfcheck.compared(*t, unit) for t in zip(got, plain, exact, strict=True)])
     share = verdict.error / verdict.limit if verdict.limit else math.inf
     took = _seconds(lambda: results(case, ops, given, backend=backend), given[0].device)
     return Finding(case.name, backend, share, took, verdict.reason, verdict.reason is not None)

@@ -291,6 +291,9 @@ def _cotangent(y: Tensor, seed: int, how: str, dtype: torch.dtype) -> Tensor:
     return dy if how == "nchw" or y.ndim != 4 else layout.dense(dy, layout.is_channels_last(y))
 
 
+ROUNDINGS = 6.0
+
+
 def tiny(dtype: torch.dtype, want: Tensor) -> float:
     """What is allowed beyond twice torch's error, in roundings of the largest element.
 
@@ -299,7 +302,7 @@ def tiny(dtype: torch.dtype, want: Tensor) -> float:
     worst seen in a thousand cases is 4.4. In float64 the reference is torch's own result, whose error
     counts as zero: 1000 there, enough for sums of 5000 terms in another order.
     """
-    roundings = 1000.0 if dtype == torch.float64 else 6.0
+    roundings = 1000.0 if dtype == torch.float64 else ROUNDINGS
     return roundings * torch.finfo(dtype).eps * float(want.detach().abs().max()) if want.numel() else 0.0
 
 

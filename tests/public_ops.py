@@ -100,7 +100,7 @@ def draw(op: Op, enlarged: int = 1) -> dict[str, Tensor]:
 def gradients(y: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Of both orders, for data that does not change."""
     leaves = list(tensors.values())
-    dy = torch.linspace(-1.0, 1.0, y.numel()).view(y.shape).to(y.dtype)
+    dy = torch.linspace(-1.0, 1.0, y.numel()).view(y.shape).to(y.device, y.dtype)
     first = torch.autograd.grad(y, leaves, dy, create_graph=True)
     total = sum(g.float().square().sum() for g in first)
     assert isinstance(total, Tensor)

@@ -62,10 +62,20 @@ class Cuda:
                     run()
             graph = torch.cuda.CUDAGraph()
             # Other threads may allocate meanwhile.
-            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
-                result = run()
+            try:
+                with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+                    result = run()
+            except BaseException:
+                self._free_generator()
+                raise
             torch.cuda.current_stream().wait_stream(side)
         return graph.replay, result
+
+    def _free_generator(self) -> None:
+        """torch's own stays in a capture that failed, and would draw nothing more; a copy of its state has left it."""
+        index = torch.cuda.current_device() if self._device.index is None else self._device.index
+        generator = torch.cuda.default_generators[index]
+        generator.graphsafe_set_state(generator.clone_state())
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:

@@ -21,18 +21,15 @@ def is_channels_last(x: Tensor) -> bool:
     return not bool(x.is_contiguous())
 
 
-_FORMATS = (torch.contiguous_format, torch.channels_last)
-
-
 def memory_format(channels_last: bool) -> torch.memory_format:
-    return _FORMATS[channels_last]
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def empty(shape: Sequence[int], like: Tensor, channels_last: bool, dtype: torch.dtype | None = None) -> Tensor:
     """An uninitialised output on the device of `like`; tests poison it with NaN to find unwritten elements."""
     if channels_last and (shape[1] == 1 or (shape[2] == 1 and shape[3] == 1)):  # ambiguous
         channels_last = False
-    t = torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=_FORMATS[channels_last])
+    t = torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format(channels_last))
     if type(t) is Tensor and t.is_cpu:
         use_large_pages(t)
     return t
@@ -71,7 +68,7 @@ def _strides(c: int, h: int, w: int, channels_last: bool) -> tuple[int, int, int
 
 def dense(x: Tensor, channels_last: bool) -> Tensor:
     """`x` dense in the given format; a copy only where it is not already."""
-    return x.contiguous(memory_format=_FORMATS[channels_last])
+    return x.contiguous(memory_format=memory_format(channels_last))
 
 
 def channels_last(x: Tensor) -> Tensor:

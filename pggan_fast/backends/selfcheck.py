@@ -96,8 +96,13 @@ def check(op: str, run: Callable[..., Any], args: tuple[Any, ...]) -> Verdict:
             return Verdict(math.inf, 0.0, f"{type(error).__name__}: {error}")
         plain = _outputs(oracle(*_moved(numbers, device)))
         exact = _outputs(oracle(*_widened(numbers)))
-    unit = REDUCED if signature.reduced_products(device, args[0].dtype) else 0.0
+    unit = rounding(device, args[0].dtype)
     return worst([compared(*result, unit) for result in zip(results, plain, exact, strict=True)])
+
+
+def rounding(device: torch.device, dtype: torch.dtype) -> float:
+    """Of products where torch's settings allow less than `dtype` has; else 0."""
+    return REDUCED if signature.reduced_products(device, dtype) else 0.0
 
 
 def worst(verdicts: list[Verdict]) -> Verdict:

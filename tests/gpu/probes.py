@@ -16,7 +16,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 EMULATOR = ROOT / "tests" / "emulator"
-sys.path.append(str(ROOT / "csrc"))
+sys.path.insert(0, str(ROOT / "csrc"))  # before a package named build
 import build as recipe  # noqa: E402
 
 Words = Any  # a NumPy array of uint32

@@ -30,9 +30,15 @@ def row(name: str, i: int) -> Any:
     return pytest.param(name, i, id=title, marks=marks)
 
 
+# cuDNN chooses algorithms by layout and shape, Winograd's among them, whose errors differ tenfold: torch's other choice
+ATEN = 64.0
+
+
 def run(monkeypatch: pytest.MonkeyPatch, name: str, i: int, backend: str, device: str, **options: Any) -> None:
     """The grid test of tests/ops, on the device; a skip says which case the CUDA kernels are not for."""
     monkeypatch.setattr(grid, "check", functools.partial(grid.check, device=device, **options))
+    if backend == "aten":
+        monkeypatch.setattr(grid, "ROUNDINGS", ATEN)
     try:
         grid.load(name).test_grid(backend, i)
     except BackendUnavailable as refused:

@@ -20,14 +20,17 @@ def pack_bits(positive: Tensor) -> Tensor:
     """bool [N, C, H, W] -> one bit per element, uint8 [N, ceil(C / 8), H, W]."""
     n, c, h, w = positive.shape
     bits = F.pad(positive, (0, 0, 0, 0, 0, -c % 8)).view(n, (c + 7) // 8, 8, h, w)
-    weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=bits.device).view(8, 1, 1)
-    return (bits * weights).sum(dim=2, dtype=torch.uint8)
+    return (bits.to(torch.uint8) << _places(bits)).sum(dim=2, dtype=torch.uint8)
 
 
 def unpack_bits(mask: Tensor, c: int) -> Tensor:
     n, groups, h, w = mask.shape
-    shifts = torch.arange(8, dtype=torch.uint8, device=mask.device).view(8, 1, 1)
-    return ((mask.unsqueeze(2) >> shifts) & 1).reshape(n, groups * 8, h, w)[:, :c].bool()
+    return ((mask.unsqueeze(2) >> _places(mask)) & 1).reshape(n, groups * 8, h, w)[:, :c].bool()
+
+
+def _places(like: Tensor) -> Tensor:
+    """[8, 1, 1]: the bits of a byte. Made on the device: a CUDA graph holds no copy from the host."""
+    return torch.arange(8, dtype=torch.uint8, device=like.device).view(8, 1, 1)
 
 
 def _masked(g: Tensor, positive: Tensor, slope: float | None) -> Tensor:
