@@ -119,7 +119,7 @@ def scaled_conv2d_forward(
     return convolve(x, weight, weight_scale, resample, False, (bias, bias_scale, slope, norm, eps, eps_mode))
 
 
-@implement("aten+cuda", "scaled_conv2d_forward", supports=cuda.unsupported)
+@implement("aten+cuda", "scaled_conv2d_forward", supports=cuda.unsupported, rule=cuda.cheap_to_launch)
 def scaled_conv2d_forward_by_torch(
     x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str,
     slope: float | None, norm: str, eps: float, eps_mode: str,

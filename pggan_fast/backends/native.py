@@ -64,8 +64,11 @@ class NativeOps:
         self._call = launch
         self._workspaces = workspaces
 
-    def register(self, backend: str, unsupported: Callable[..., str | None]) -> None:
-        """Implement every op for `backend`; `unsupported(x, *others)` judges the first tensor of each."""
+    def register(
+        self, backend: str, unsupported: Callable[..., str | None], rule: Callable[..., str | None] | None = None
+    ) -> None:
+        """Implement every op for `backend`; `unsupported(x, *others)` judges the first tensor of each; `rule` is that of
+        `implement`."""
 
         def both(more: Callable[..., str | None]) -> Callable[..., str | None]:
             return lambda *args: unsupported(*args) or more(*args)
@@ -73,7 +76,7 @@ class NativeOps:
         for op in OPS:
             supports = both(LIMITS[op]) if op in LIMITS else unsupported
             plan = getattr(self, f"{op}_plan", None)
-            implement(backend, op, supports=supports, plan=plan)(getattr(self, op))
+            implement(backend, op, supports=supports, rule=rule, plan=plan)(getattr(self, op))
 
     def _call_summing(self, name: str, like: Tensor, *args: Any) -> None:
         workspace = None

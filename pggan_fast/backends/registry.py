@@ -20,7 +20,7 @@ from pggan_fast.errors import outside
 BACKENDS = ("reference", "aten", "cpu", "triton", "cuda")
 # Ways in the order of the static rule, per kind of device. Any other kind ("rocm", "mps", "xpu") has torch's kernels:
 # nothing of ours has been tested there. Reference is no choice: it is the specification, not a kernel.
-PREFERENCE = {"cpu": ("cpu", "aten+cpu", "aten"), "cuda": ("triton", "cuda", "aten+triton", "aten+cuda", "aten")}
+PREFERENCE = {"cpu": ("cpu", "aten+cpu", "aten"), "cuda": ("cuda", "triton", "aten+cuda", "aten+triton", "aten")}
 # What a backend's name stands for, where it is more than one way.
 NAMED = {"cpu": ("cpu", "aten+cpu")}
 UNMEASURED = "it has not been measured to be faster on this device; `pggan-fast tune` does that"

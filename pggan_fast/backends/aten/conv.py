@@ -25,34 +25,52 @@ FEW_PIXELS = 64
 FEW_PIXELS_HALF = 1024
 
 
-@functools.cache
-def _box_sum(dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[9, 16]: the 3x3 kernel's taps to those of S(w), the full convolution of w with a 2x2 box."""
-    taps = torch.zeros(3, 3, 4, 4, device="cpu")  # whatever the default device
-    for i in range(3):
-        for j in range(3):
-            taps[i, j, i : i + 2, j : j + 2] = 1.0
-    return taps.view(9, 16).to(device=device, dtype=dtype)
+@functools.lru_cache(512)  # a few for each width of the networks
+def _box_sum(scale: float, flip: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[9, 16]: the 3x3 kernel's taps to those of scale * S(w), or of its flip. S is the full convolution of w with a
+    2x2 box."""
+    with torch.inference_mode(False), torch.device("cpu"):  # whoever calls first, and whatever the default device
+        taps = torch.zeros(3, 3, 4, 4)
+        for i in range(3):
+            for j in range(3):
+                taps[i, j, i : i + 2, j : j + 2] = scale
+        taps = taps.view(9, 16)
+        return (taps.flip(1) if flip else taps).to(device=device, dtype=dtype)
 
 
-def _summed(weight: Tensor, scale: float, flip: bool, transpose: bool, memory_format: torch.memory_format) -> Tensor:
-    """scale * S(weight, or its flip): [C, Cin, 4, 4], or [Cin, C, 4, 4], in the memory format of the convolution's
-    input, as torch would copy it there."""
+def _summed(
+    weight: Tensor, scale: float, flip: bool, transpose: bool, dtype: torch.dtype, memory_format: torch.memory_format
+) -> Tensor:
+    """scale * S(weight, or its flip) in `dtype`: [C, Cin, 4, 4], or [Cin, C, 4, 4], in the memory format of the
+    convolution's input, as torch would copy it there."""
     c, cin = weight.shape[:2]
-    box = _box_sum(weight.dtype, weight.device) * scale
-    s = (weight.reshape(-1, 9) @ (box.flip(1) if flip else box)).view(c, cin, 4, 4)
-    return (s.transpose(0, 1) if transpose else s).contiguous(memory_format=memory_format)
+    s = (weight.reshape(-1, 9) @ _box_sum(scale, flip, weight.dtype, weight.device)).view(c, cin, 4, 4)
+    return _copied(s.transpose(0, 1) if transpose else s, dtype, memory_format)
 
 
 def _gathered(ds: Tensor, scale: float, flip: bool, transpose: bool) -> Tensor:
-    """The transpose: ds [C, Cin, 4, 4] or [Cin, C, 4, 4] -> [C, Cin, 3, 3]."""
+    """The transpose: ds [C, Cin, 4, 4] or [Cin, C, 4, 4] -> [C, Cin, 3, 3], in float32 at least."""
     ds = ds.transpose(0, 1) if transpose else ds
-    box = _box_sum(ds.dtype, ds.device) * scale
-    return (ds.reshape(-1, 16) @ (box.flip(1) if flip else box).t()).view(*ds.shape[:2], 3, 3)
+    ds = _copied(ds, layout.accumulator(ds.dtype), torch.contiguous_format)
+    box = _box_sum(scale, flip, ds.dtype, ds.device)
+    return (ds.view(-1, 16) @ box.t()).view(*ds.shape[:2], 3, 3)
+
+
+def _copied(t: Tensor, dtype: torch.dtype, memory_format: torch.memory_format) -> Tensor:
+    """`t` so, in one pass; `to` alone leaves a transposed one as it is where the dtype is right."""
+    return t.to(dtype, memory_format=memory_format).contiguous(memory_format=memory_format)
 
 
 def _wide(weight: Tensor) -> Tensor:
     return weight.to(layout.accumulator(weight.dtype))
+
+
+def _prepared(weight: Tensor, scale: float, x: Tensor) -> Tensor:
+    """scale * weight in the dtype of x; on a GPU in its format too, where a copy is made anyway."""
+    w = weight if scale == 1.0 else _wide(weight) * scale
+    if x.is_cpu or w.dtype == x.dtype:
+        return w.to(x.dtype)
+    return _copied(w, x.dtype, layout.memory_format(layout.is_channels_last(x)))
 
 
 def _compute_format(x: Tensor, k: int) -> Tensor:
@@ -62,8 +80,8 @@ def _compute_format(x: Tensor, k: int) -> Tensor:
 
 
 def _suits_rows(x: Tensor, k: int) -> bool:
-    """Whether torch's k x k convolution is fast in channels_last."""
-    return k == 1 or x.shape[2] * x.shape[3] > FEW_PIXELS
+    """Whether torch's k x k convolution is fast in channels_last: cuDNN's is."""
+    return not x.is_cpu or k == 1 or x.shape[2] * x.shape[3] > FEW_PIXELS
 
 
 def conv_plan(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Callable[..., Tensor]:
@@ -88,13 +106,13 @@ def conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) 
     k = weight.shape[2]
     if k == 3 and resample != "none" and _sums_pay(x, resample):
         return layout.conform(_strided_conv(_compute_format(x, k), weight, scale, resample, adjoint), x)
-    w = (_wide(weight) * scale if scale != 1.0 else weight).to(x.dtype)
     if resample == "none":
-        return layout.conform(_plain_conv(_compute_format(x, k), w, adjoint), x)
+        x_rows = _compute_format(x, k)
+        return layout.conform(_plain_conv(x_rows, _prepared(weight, scale, x_rows), adjoint), x)
     # Resampling commutes with a 1x1 convolution: it is done on the smaller image there.
     first, last = ("down", "up") if k == 1 else ("up", "down")
-    resampled = _RESAMPLE[resample](x) if resample == first else x
-    y = _plain_conv(_compute_format(resampled, k), w, adjoint)
+    resampled = _compute_format(_RESAMPLE[resample](x) if resample == first else x, k)
+    y = _plain_conv(resampled, _prepared(weight, scale, resampled), adjoint)
     return layout.conform(_RESAMPLE[resample](y) if resample == last else y, x)
 
 
@@ -136,9 +154,9 @@ def _strided_conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoin
     """The adjoint's kernel is the flipped transpose, and S(flip(w)) == flip(S(w))."""
     memory_format = layout.memory_format(layout.is_channels_last(x))
     if resample == "up":  # conv_transpose2d takes [Cin, C, 4, 4] and flips by itself
-        s = _summed(_wide(weight), scale, not adjoint, not adjoint, memory_format).to(x.dtype)
+        s = _summed(_wide(weight), scale, not adjoint, not adjoint, x.dtype, memory_format)
         return F.conv_transpose2d(x, s, stride=2, padding=1)
-    s = _summed(_wide(weight), scale * 0.25, adjoint, adjoint, memory_format).to(x.dtype)
+    s = _summed(_wide(weight), scale * 0.25, adjoint, adjoint, x.dtype, memory_format)
     return F.conv2d(x, s, stride=2, padding=1)
 
 
@@ -153,16 +171,21 @@ def conv_weight_grad(
 ) -> Tensor:
     if x.shape[0] == 0:
         return x.new_zeros(dy.shape[1], x.shape[1], k, k, dtype=dtype)
-    if dtype != x.dtype:  # float32 parameters beside half activations: no half rounding on the way
-        x, dy = x.to(dtype), dy.to(dtype)
+    if dtype != x.dtype and x.is_cpu:  # float32 parameters beside half activations: no half rounding on the way
+        x, dy = x.to(dtype), dy.to(dtype)  # a GPU takes five times as long for it, and eager rounds there too
     if k == 1:
-        return _pointwise_weight_grad(x, dy, scale, resample)
+        return _pointwise_weight_grad(x, dy, scale, resample).to(dtype)
     x, dy = _compute_format(x, k), _compute_format(dy, k)
     if resample == "up":  # conv_transpose2d(x, s)'s gradient is a strided convolution's with x and dy exchanged
-        return _gathered(_wide(_strided_weight_grad(dy, x, 4, 2)), scale, True, True).to(dtype)
+        return _gathered(_strided_weight_grad(dy, x, 4, 2), scale, True, True).to(dtype)
     if resample == "down":
-        return _gathered(_wide(_strided_weight_grad(x, dy, 4, 2)), scale * 0.25, False, False).to(dtype)
-    dw = _strided_weight_grad(x, dy, 3, 1).contiguous()
+        return _gathered(_strided_weight_grad(x, dy, 4, 2), scale * 0.25, False, False).to(dtype)
+    return _plainly(_strided_weight_grad(x, dy, 3, 1), scale, dtype)
+
+
+def _plainly(dw: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    """scale * dw as a parameter's gradient is."""
+    dw = _copied(dw, dtype, torch.contiguous_format)
     return dw if scale == 1.0 else dw.mul_(scale)
 
 
@@ -186,18 +209,19 @@ def _convolution_backward(
 def _gradients_plan(
     x: Tensor, dy: Tensor, weight: Tensor, scale: float, resample: str
 ) -> Callable[..., tuple[Tensor, Tensor]] | None:
-    """(dx, dw) of a plain 3x3 convolution by one call of torch, with the bits that two have: of few pixels, torch looks
-    at the arguments for longer than it computes."""
-    few = x.shape[0] * x.shape[2] * x.shape[3] <= FEW_PIXELS_HALF
-    plain = resample == "none" and scale == 1.0 and weight.shape[2] == 3 and weight.dtype == x.dtype
+    """(dx, dw) of a plain 3x3 convolution by one call of torch, with the bits that two have: of few pixels, and on a
+    GPU, torch looks at the arguments for longer than it computes."""
+    few = not x.is_cpu or x.shape[0] * x.shape[2] * x.shape[3] <= FEW_PIXELS_HALF
+    as_it_is = scale == 1.0 and weight.dtype == x.dtype
+    plain = resample == "none" and weight.shape[2] == 3 and (as_it_is or not x.is_cpu)
     if not (plain and few and x.numel()):
         return None
     as_they_are = _computes_as_it_is(x, 3) and _computes_as_it_is(dy, 3)
 
     def run(x: Tensor, dy: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         rows, drows = (x, dy) if as_they_are else (_compute_format(x, 3), _compute_format(dy, 3))
-        dx, dw = _convolution_backward(drows, rows, weight, 1, (True, True))
-        return layout.conform(dx, dy), dw.contiguous()
+        dx, dw = _convolution_backward(drows, rows, _prepared(weight, scale, drows), 1, (True, True))
+        return layout.conform(dx, dy), _plainly(dw, scale, weight.dtype)
 
     return run
 
@@ -255,7 +279,7 @@ def _convolution_sums(x: Tensor, dy: Tensor) -> bool:
 def _product_over_pixels(rows: Tensor, columns: Tensor) -> Tensor:
     """rows^T @ columns; of few channels in pieces, whose sums round less than one long one."""
     pixels, c, cin = len(rows), rows.shape[1], columns.shape[1]
-    if pixels < 2 * PIECE or c * cin > 16384:
+    if pixels < 2 * PIECE or c * cin > 16384 or (not rows.is_cpu and rows.dtype != torch.float32):
         return rows.t() @ columns
     whole = pixels - pixels % PIECE
     parts = rows[:whole].view(-1, PIECE, c).transpose(1, 2) @ columns[:whole].view(-1, PIECE, cin)
