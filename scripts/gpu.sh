@@ -60,12 +60,14 @@ run_tests() { # status 5: the selection of PYTEST_ARGS holds none of these
     [[ $status -eq 0 || $status -eq 5 ]] || failed=1
 }
 
-# The device first; then what `make test` runs, the kernels in Triton's interpreter in a process of their own.
+# The device first, whose kernels are compiled by all the host's cores; then what `make test` runs, the kernels in
+# Triton's interpreter in a process of their own.
 test_all() {
     failed=0
-    run_tests "$run" -m pytest tests/gpu
-    local processes=()
+    local processes=() alone=(tests/gpu/test_limits.py tests/gpu/test_port.py) # want the memory; compile in one folder
     ! "$run" -c 'import xdist' 2>/dev/null || processes=(-n auto)
+    run_tests "$run" -m pytest "${alone[@]}"
+    run_tests "$run" -m pytest ${processes[@]+"${processes[@]}"} tests/gpu "${alone[@]/#/--ignore=}"
     run_tests env TRITON_INTERPRET=1 "$run" -m pytest ${processes[@]+"${processes[@]}"} tests/kernels tests/ops \
         --ignore=tests/ops/test_derivatives.py
     run_tests "$run" -m pytest --ignore=tests/kernels --ignore=tests/gpu
@@ -74,7 +76,7 @@ test_all() {
 
 # Without torch's caching of memory every tensor has bounds of its own.
 sanitize() {
-    local sanitizer tool status=0
+    local sanitizer tool tools=(memcheck racecheck initcheck synccheck) status=0
     sanitizer=$(command -v compute-sanitizer || true)
     [[ -n $sanitizer ]] || sanitizer=${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer
     if [[ ! -x $sanitizer ]]; then
@@ -83,10 +85,17 @@ sanitize() {
     fi
     # Compiled before, outside the tools: bounds, races in shared memory, reads of what nobody wrote, barriers
     "$run" -m pytest -q tests/gpu/test_grid.py -k sanitized
-    for tool in memcheck racecheck initcheck synccheck; do
-        echo "compute-sanitizer $tool"
-        PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" --error-exitcode 9 --target-processes all \
-            "$run" -m pytest -q -p no:cacheprovider tests/gpu/test_grid.py -k sanitized || status=1
+    echo "compute-sanitizer: ${tools[*]}, side by side"
+    for tool in "${tools[@]}"; do
+        PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" --print-limit 100000 --target-processes all \
+            "$run" -m pytest -q -p no:cacheprovider tests/gpu/test_grid.py -k sanitized \
+            >"build/gpu/$tool.log" 2>&1 || touch "build/gpu/$tool.failed" &
+    done
+    wait
+    for tool in "${tools[@]}"; do
+        grep -E "^[0-9]+ (passed|failed)|SUMMARY" "build/gpu/$tool.log" || true
+        "$python" scripts/sanitizer_report.py "build/gpu/$tool.log" || status=1
+        [[ ! -e build/gpu/$tool.failed ]] || { rm "build/gpu/$tool.failed" && status=1; }
     done
     return "$status"
 }

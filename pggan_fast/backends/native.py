@@ -67,7 +67,7 @@ class NativeOps:
     def register(
         self, backend: str, unsupported: Callable[..., str | None], rule: Callable[..., str | None] | None = None
     ) -> None:
-        """Implement every op for `backend`; `unsupported(x, *others)` judges the first tensor of each; `rule` is that of
+        """Implement every op for `backend`; `unsupported(x, *others)` judges the first tensor of each; `rule` as in
         `implement`."""
 
         def both(more: Callable[..., str | None]) -> Callable[..., str | None]:

@@ -25,12 +25,17 @@ FEW_PIXELS = 64
 FEW_PIXELS_HALF = 1024
 
 
+def _on_cpu(x: Tensor) -> bool:
+    """Whether oneDNN's habits count; elsewhere it is cuDNN's, to which every call of torch is dear. Tests say no."""
+    return x.is_cpu
+
+
 @functools.lru_cache(512)  # a few for each width of the networks
 def _box_sum(scale: float, flip: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
     """[9, 16]: the 3x3 kernel's taps to those of scale * S(w), or of its flip. S is the full convolution of w with a
     2x2 box."""
     with torch.inference_mode(False), torch.device("cpu"):  # whoever calls first, and whatever the default device
-        taps = torch.zeros(3, 3, 4, 4)
+        taps = torch.zeros(3, 3, 4, 4, dtype=torch.float64)
         for i in range(3):
             for j in range(3):
                 taps[i, j, i : i + 2, j : j + 2] = scale
@@ -68,7 +73,7 @@ def _wide(weight: Tensor) -> Tensor:
 def _prepared(weight: Tensor, scale: float, x: Tensor) -> Tensor:
     """scale * weight in the dtype of x; on a GPU in its format too, where a copy is made anyway."""
     w = weight if scale == 1.0 else _wide(weight) * scale
-    if x.is_cpu or w.dtype == x.dtype:
+    if _on_cpu(x) or w.dtype == x.dtype:
         return w.to(x.dtype)
     return _copied(w, x.dtype, layout.memory_format(layout.is_channels_last(x)))
 
@@ -81,7 +86,7 @@ def _compute_format(x: Tensor, k: int) -> Tensor:
 
 def _suits_rows(x: Tensor, k: int) -> bool:
     """Whether torch's k x k convolution is fast in channels_last: cuDNN's is."""
-    return not x.is_cpu or k == 1 or x.shape[2] * x.shape[3] > FEW_PIXELS
+    return not _on_cpu(x) or k == 1 or x.shape[2] * x.shape[3] > FEW_PIXELS
 
 
 def conv_plan(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Callable[..., Tensor]:
@@ -147,7 +152,7 @@ def _plain_conv(x: Tensor, w: Tensor, adjoint: bool) -> Tensor:
 def _is_planes(x: Tensor) -> bool:
     """Whether a 1x1 convolution of x is a product with each image, two to six times faster than torch's convolution in
     NCHW; in float16 torch's is the faster one."""
-    return x.is_cpu and x.dtype != torch.float16 and x.is_contiguous()
+    return _on_cpu(x) and x.dtype != torch.float16 and x.is_contiguous()
 
 
 def _strided_conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
@@ -171,7 +176,7 @@ def conv_weight_grad(
 ) -> Tensor:
     if x.shape[0] == 0:
         return x.new_zeros(dy.shape[1], x.shape[1], k, k, dtype=dtype)
-    if dtype != x.dtype and x.is_cpu:  # float32 parameters beside half activations: no half rounding on the way
+    if dtype != x.dtype and _on_cpu(x):  # float32 parameters beside half activations: no half rounding on the way
         x, dy = x.to(dtype), dy.to(dtype)  # a GPU takes five times as long for it, and eager rounds there too
     if k == 1:
         return _pointwise_weight_grad(x, dy, scale, resample).to(dtype)
@@ -211,9 +216,9 @@ def _gradients_plan(
 ) -> Callable[..., tuple[Tensor, Tensor]] | None:
     """(dx, dw) of a plain 3x3 convolution by one call of torch, with the bits that two have: of few pixels, and on a
     GPU, torch looks at the arguments for longer than it computes."""
-    few = not x.is_cpu or x.shape[0] * x.shape[2] * x.shape[3] <= FEW_PIXELS_HALF
+    few = not _on_cpu(x) or x.shape[0] * x.shape[2] * x.shape[3] <= FEW_PIXELS_HALF
     as_it_is = scale == 1.0 and weight.dtype == x.dtype
-    plain = resample == "none" and weight.shape[2] == 3 and (as_it_is or not x.is_cpu)
+    plain = resample == "none" and weight.shape[2] == 3 and (as_it_is or not _on_cpu(x))
     if not (plain and few and x.numel()):
         return None
     as_they_are = _computes_as_it_is(x, 3) and _computes_as_it_is(dy, 3)
@@ -261,13 +266,13 @@ def _images_apart(x: Tensor, dy: Tensor) -> bool:
     """Whether products [C, Cin], one for each image, are less to write than copies as [pixels, channels]; those of a
     few numbers are sums in one long row, which round more."""
     c, cin, pixels = dy.shape[1], x.shape[1], dy.shape[2] * dy.shape[3]
-    return x.is_cpu and x.is_contiguous() and dy.is_contiguous() and 16 <= c * cin <= pixels * (c + cin)
+    return _on_cpu(x) and x.is_contiguous() and dy.is_contiguous() and 16 <= c * cin <= pixels * (c + cin)
 
 
 def _convolution_sums(x: Tensor, dy: Tensor) -> bool:
     """Whether torch's convolution sums over the pixels two to ten times faster than products do: in NCHW those of half
     types; in channels_last for wide outputs of few channels or for many pixels, but not in float16."""
-    if not x.is_cpu:
+    if not _on_cpu(x):
         return False
     if x.is_contiguous() and dy.is_contiguous():
         return x.dtype in (torch.float16, torch.bfloat16)
@@ -279,7 +284,7 @@ def _convolution_sums(x: Tensor, dy: Tensor) -> bool:
 def _product_over_pixels(rows: Tensor, columns: Tensor) -> Tensor:
     """rows^T @ columns; of few channels in pieces, whose sums round less than one long one."""
     pixels, c, cin = len(rows), rows.shape[1], columns.shape[1]
-    if pixels < 2 * PIECE or c * cin > 16384 or (not rows.is_cpu and rows.dtype != torch.float32):
+    if pixels < 2 * PIECE or c * cin > 16384 or (not _on_cpu(rows) and rows.dtype != torch.float32):
         return rows.t() @ columns
     whole = pixels - pixels % PIECE
     parts = rows[:whole].view(-1, PIECE, c).transpose(1, 2) @ columns[:whole].view(-1, PIECE, cin)

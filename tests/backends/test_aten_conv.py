@@ -1,0 +1,41 @@
+"""torch's convolutions as the backend "aten" calls them on a GPU: those branches on the CPU, by the grid of the op."""
+
+from __future__ import annotations
+
+import grid
+import pytest
+import torch
+
+from pggan_fast.backends import registry
+from pggan_fast.backends.aten import conv
+
+LAYERS = grid.load("test_scaled_conv2d")
+CASES = [i for i in range(grid.cover_length(LAYERS.CASES)) if LAYERS.CASES[i]["size"] < 64]
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv, "_on_cpu", lambda x: False)
+    registry.forget()  # what was planned for the CPU
+
+
+@pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize("i", CASES, ids=lambda i: grid.name_of(LAYERS.CASES[i]))
+def test_grid(i: int) -> None:
+    """Twice: the second call is by what the first one learned."""
+    for _ in range(2):
+        LAYERS.test_grid("aten", i)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("resample", ["none", "up", "down"])
+def test_few_passes_over_the_weights(dtype: torch.dtype, resample: str) -> None:
+    """A weight is prepared in the dtype and format of the convolution, and by no more than one product before it."""
+    x = torch.randn(4, 16, 24, 24).to(dtype).contiguous(memory_format=torch.channels_last)
+    w = torch.randn(16, 16, 3, 3)
+    with torch.profiler.profile() as recorded:
+        conv.conv(x, w, 1.0, resample, False)
+    names = [event.name for event in recorded.events()]
+    copies = names.count("aten::copy_")
+    assert names.count("aten::mm") == (resample != "none")
+    assert copies == 1
