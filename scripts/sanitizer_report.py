@@ -11,6 +11,7 @@ Two kinds of reports are no fault of a kernel here:
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 from collections import Counter
@@ -29,7 +30,7 @@ def findings(log: str) -> list[str]:
     """One line for each report that counts."""
     lines = [line.partition(PREFIX)[2].strip() for line in log.splitlines() if PREFIX in line]
     found = []
-    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+    for line, following in itertools.pairwise([*lines, ""]):
         if "Race reported between" in line:
             if not _one_value(line, following):
                 found.append(f"{line} {following}")
