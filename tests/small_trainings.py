@@ -40,8 +40,25 @@ def config(dataset: ArrayDataset, schedule: Mapping[str, Any] | None = None, **t
 def trainer(dataset: ArrayDataset | None = None, world: World | None = None, **options: Any) -> Trainer:
     """`options`: of `config` and of Trainer."""
     dataset = images() if dataset is None else dataset
-    ours = {name: options.pop(name) for name in ("backend", "batch_gpu", "say") if name in options}
+    ours = {name: options.pop(name) for name in ("backend", "batch_gpu", "say", "graphs") if name in options}
     return Trainer(config(dataset, **options), dataset, world, **ours)
+
+
+class Poisoned:
+    """A loader whose next image is infinite."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader, self._left = loader, 1
+
+    def __next__(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        reals, labels = next(self._loader)
+        if self._left:
+            reals[0] = float("inf")
+            self._left = 0
+        return reals, labels
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
 
 
 def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:

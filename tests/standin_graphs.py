@@ -13,10 +13,17 @@ class StandIn:
     """The `Device` of pggan_fast.backends.graphs; counts, and can be told to fail.
 
     spoil: makes a wrong output of a replay's. refuse: the capture raises this. users_capture: the caller captures.
+    after: runs after a replay, for what it would have written wrong. A capture runs the function too, as the warm-ups
+    of a real one do.
     """
 
-    def __init__(self, spoil: Callable[[Tensor], Tensor] = lambda y: y, refuse: Exception | None = None) -> None:
-        self.spoil, self.refuse, self.users_capture = spoil, refuse, False
+    def __init__(
+        self,
+        spoil: Callable[[Tensor], Tensor] = lambda y: y,
+        refuse: Exception | None = None,
+        after: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.spoil, self.refuse, self.after, self.users_capture = spoil, refuse, after, False
         self.captures = self.replays = 0
         self._lock = threading.Lock()
 
@@ -29,6 +36,7 @@ class StandIn:
         def replay() -> None:
             self.replays += 1
             output.copy_(self.spoil(run()))
+            self.after()
 
         return replay, output
 

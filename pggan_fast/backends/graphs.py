@@ -11,7 +11,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -44,18 +44,20 @@ class Device(Protocol):
 
 
 class Cuda:
-    """One CUDA device."""
+    """One CUDA device. pool: of memory, that graphs share; only for those none of which reads what another has made."""
 
     _captures = threading.Lock()  # torch allows one at a time in a process
+    # cuBLAS keeps a workspace for each stream that it has run on: captures share one.
+    _sides: ClassVar[dict[torch.device, torch.cuda.Stream]] = {}
 
-    def __init__(self, device: torch.device) -> None:
-        self._device, self._lock = device, threading.Lock()
+    def __init__(self, device: torch.device, pool: Any = None) -> None:
+        self._device, self._pool, self._lock = device, pool, threading.Lock()
         self._last: torch.cuda.Event | None = None
 
     def capture(self, run: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
         # torch.cuda.graph leaves its stream the current one where a capture fails: the outer context brings ours back.
         with self._captures, torch.cuda.stream(torch.cuda.current_stream(self._device)):
-            side = torch.cuda.Stream()
+            side = self._sides.setdefault(self._device, torch.cuda.Stream(self._device))
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(WARM_UPS):
@@ -63,9 +65,10 @@ class Cuda:
             graph = torch.cuda.CUDAGraph()
             # Other threads may allocate meanwhile.
             try:
-                with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+                with torch.cuda.graph(graph, pool=self._pool, stream=side, capture_error_mode="thread_local"):
                     result = run()
             except BaseException:
+                del self._sides[self._device]
                 self._free_generator()
                 raise
             torch.cuda.current_stream().wait_stream(side)
@@ -92,7 +95,7 @@ class Cuda:
         return bool(torch.cuda.is_current_stream_capturing())
 
 
-class _Graph:
+class Graph:
     """A captured function with the tensors that it reads and writes."""
 
     def __init__(self, device: Device, function: Function, inputs: Inputs) -> None:
@@ -111,6 +114,27 @@ class _Graph:
         return self._output
 
 
+class Fallback:
+    """What follows where a graph cannot be used: launches one by one from then on (`failed`), after a RuntimeWarning.
+
+    Where graphs are `demanded`, it raises RuntimeError instead, and under PGGAN_FAST_STRICT=1 BackendUnavailable.
+    """
+
+    def __init__(self, demanded: bool) -> None:
+        self.demanded, self.failed = demanded, False
+
+    def __call__(self, reason: str, stacklevel: int) -> None:
+        """stacklevel: of the warning, counted from the caller's frame, which is 1."""
+        message = f"pggan_fast: a CUDA graph cannot be used: {reason}"
+        if self.demanded:
+            raise RuntimeError(message)
+        if settings.strict():
+            raise BackendUnavailable(message)
+        self.failed = True
+        text = f"{message}; launches run one by one, which is slower"
+        warnings.warn(text, RuntimeWarning, stacklevel=stacklevel + 1)
+
+
 class Graphs:
     """Runs functions of tensors, by a CUDA graph from the second call with a key on (`demanded`: from the first).
 
@@ -120,10 +144,9 @@ class Graphs:
     """
 
     def __init__(self, device: Device, demanded: bool = False) -> None:
-        self._device, self._demanded = device, demanded
+        self._device, self._fallback = device, Fallback(demanded)
         self._seen: OrderedDict[Hashable, None] = OrderedDict()
-        self._graphs: OrderedDict[Hashable, _Graph] = OrderedDict()
-        self._failed = False
+        self._graphs: OrderedDict[Hashable, Graph] = OrderedDict()
 
     def run(self, key: Hashable, function: Function, inputs: Inputs, finish: Finish | None = None) -> Tensor:
         """`finish(function(*inputs))`, without `finish` the output itself; it is the caller's own.
@@ -131,7 +154,7 @@ class Graphs:
         key: all that the launches depend on but for the values of `inputs` and of the tensors that `function` holds.
         finish: makes a new tensor.
         """
-        if not self._failed and not self._device.capturing():
+        if not self._fallback.failed and not self._device.capturing():
             with self._device.turn():
                 if self._comes_again(key):
                     output = self._replayed(key, function, inputs)
@@ -146,7 +169,7 @@ class Graphs:
                 graph.checked = False
 
     def _comes_again(self, key: Hashable) -> bool:
-        again = self._demanded or key in self._seen or key in self._graphs
+        again = self._fallback.demanded or key in self._seen or key in self._graphs
         _newest(self._seen, key, None, SEEN)
         return again
 
@@ -158,27 +181,18 @@ class Graphs:
         want = function(*inputs)  # an error of the function's own is raised here, and is no failed capture
         try:
             if graph is None:
-                graph = _Graph(self._device, function, inputs)
+                graph = Graph(self._device, function, inputs)
             got = graph(inputs)
-            reason = _difference(got, want)
+            reason = difference(got, want, ROUNDINGS[want.dtype])
         except RuntimeError as error:
             reason = f"it failed: {error}"
         if graph is None or reason is not None:
             self._graphs.clear()
-            self._fall_back(str(reason))
+            self._fallback(str(reason), stacklevel=5)
             return want
         graph.checked = True
         _newest(self._graphs, key, graph, KEPT)
         return got
-
-    def _fall_back(self, reason: str) -> None:
-        message = f"pggan_fast: a CUDA graph cannot be used: {reason}"
-        if self._demanded:
-            raise RuntimeError(message)
-        if settings.strict():
-            raise BackendUnavailable(message)
-        self._failed = True
-        warnings.warn(f"{message}; launches run one by one, which is slower", RuntimeWarning, stacklevel=6)
 
 
 def _newest(kept: OrderedDict[Hashable, Value], key: Hashable, value: Value, most: int) -> None:
@@ -189,12 +203,12 @@ def _newest(kept: OrderedDict[Hashable, Value], key: Hashable, value: Value, mos
         kept.popitem(last=False)
 
 
-def _difference(got: Tensor, want: Tensor) -> str | None:
-    """Why a replay is not the uncaptured run; None where it is, but for roundings."""
+def difference(got: Tensor, want: Tensor, rounding: float) -> str | None:
+    """Why a replay is not the uncaptured run; None where it is, but for `rounding` of the largest magnitude."""
     if got.shape != want.shape or got.dtype != want.dtype:
         return f"it gave {got.dtype} {tuple(got.shape)}, not {want.dtype} {tuple(want.shape)}"
     largest = float(want.abs().nan_to_num(0.0, 0.0).max())
-    allowed = ROUNDINGS[want.dtype] * largest
+    allowed = rounding * largest
     if torch.allclose(got, want, rtol=0.0, atol=allowed, equal_nan=True):
         return None
     return f"its output differs by {float((got - want).abs().max()):.3g} from the uncaptured one, {allowed:.3g} allowed"

@@ -104,6 +104,9 @@ class Command:
     """Threads that read images ahead, where the set does not fit into memory."""
     cache: Literal["auto", "always", "never"] = "auto"
     """Keep the whole set on the device; auto: where it fits."""
+    graphs: Literal["auto", "always", "never"] = "auto"
+    """Take steps as CUDA graphs, each compared with the uncaptured step first; auto: on one CUDA device, unless in
+    fp16."""
     resume: Annotated[Path | None, option("PATH")] = None
     """Go on with the run in this folder, or with this training-state-*.pt."""
     new: Flag = False
@@ -210,8 +213,15 @@ class Command:
         from pggan_fast.training.loop import Settings
 
         return Settings(
-            self.snap, self.keep, self._metrics(), self.backend, self.batch_gpu, self.cache, self.workers
-        )  # fmt: skip
+            self.snap,
+            self.keep,
+            self._metrics(),
+            self.backend,
+            self.batch_gpu,
+            self.cache,
+            self.workers,
+            graphs={"auto": None, "always": True, "never": False}[self.graphs],
+        )
 
     def _train(self, config: Config, dataset: Dataset, world: World, console: Console) -> int:
         from pggan_fast.training import distributed, run_dir

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from rich.console import Console
 
 from pggan_fast import networks
@@ -42,6 +43,7 @@ class Settings:
     batch_gpu: int | None = None
     cache: Literal["auto", "always", "never"] = "auto"
     workers: int = 2
+    graphs: bool | None = None
 
 
 class Run:
@@ -62,6 +64,7 @@ class Run:
             batch_gpu=settings.batch_gpu,
             cache=settings.cache,
             workers=settings.workers,
+            graphs=settings.graphs,
             say=self.say,
         )
         self._collector = Collector(world.device)
@@ -146,6 +149,8 @@ class Run:
             if trainer.done or asked or trainer.images >= images + 1000 * stage.tick_kimg:
                 break
             self._show(stage, began, images, waited)
+        if self.world.device.type == "cuda":
+            torch.cuda.synchronize(self.world.device)  # steps as graphs are far ahead of the device
         ended = time.monotonic()
         self._tick += 1
         self._seconds += ended - began
@@ -183,6 +188,7 @@ class Run:
     def _show(self, stage: Stage, began: float, images: int, waited: float) -> None:
         if self._watch is None or not self._watch.due():
             return
+        losses = {name.removeprefix("Loss/"): value for name, value in self._collector.latest("Loss/").items()}
         seconds, trainer = time.monotonic() - began, self.trainer
         per_kimg = 1000 * seconds / (trainer.images - images)
         left = self.config.schedule.total_kimg - trainer.images / 1000
@@ -191,7 +197,7 @@ class Run:
             stage.resolution,
             stage.alpha,
             stage.minibatch,
-            {name.removeprefix("Loss/"): value for name, value in self._collector.latest("Loss/").items()},
+            losses,
             per_kimg,
             (trainer.loader.waited_s - waited) / seconds,
             per_kimg * left,

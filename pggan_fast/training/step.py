@@ -23,7 +23,9 @@ class StepResult(NamedTuple):
     """What a step tells; losses are float32, of float64 images float64."""
 
     loss: Tensor  # scalar, detached
-    applied: bool  # False: a gradient was not finite, so neither parameters nor optimiser state changed
+    # False: a gradient was not finite, so neither parameters nor optimiser state changed. A tensor where the device has
+    # decided that, see `d_step`.
+    applied: bool | Tensor
     terms: Mapping[str, Tensor] = {}  # of D's loss, by name: scalars, detached
 
 
@@ -58,6 +60,8 @@ def d_step(
     image is in one, so that with N divisible by 4 * parts the groups of the minibatch deviation are the whole batch's.
     `reduce` gets the gradients, still scaled, before they are looked at: see `distributed`.
     Gradients are left in `.grad`, unscaled, for the caller to look at.
+    A fused optimiser that has torch's attribute `found_inf`, a float32 scalar, gets it written and skips the step by it
+    on the device, without a synchronisation; `applied` is a tensor then.
     """
     if reals.shape[0] != z.shape[0] or not len(z):
         raise ValueError(f"z: expected one latent per real image, {reals.shape[0]} > 0, got {z.shape[0]}")
@@ -168,14 +172,18 @@ def _gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
 
 
-def _apply(optimizer: torch.optim.Optimizer) -> bool:
+def _apply(optimizer: torch.optim.Optimizer) -> bool | Tensor:
     """Step unless a gradient is not finite, or so large that its square, of which Adam keeps a mean, is not.
 
     The 2-norm over all of them tells, at a tenth of the time that the largest magnitude takes; of float16 gradients in
     float32, as many small ones have a norm beyond float16.
     """
     grads = [g.float() if g.dtype == torch.float16 else g for g in _gradients(optimizer)]
-    finite = bool(torch.nn.utils.get_total_norm(grads).isfinite())
-    if finite:
+    finite = torch.nn.utils.get_total_norm(grads).isfinite()
+    if (found_inf := getattr(optimizer, "found_inf", None)) is not None:
+        found_inf.copy_(~finite)
         optimizer.step()
-    return finite
+        return finite
+    if applied := bool(finite):
+        optimizer.step()
+    return applied

@@ -15,7 +15,7 @@ from pggan_fast.errors import counted, line
 from pggan_fast.models import Discriminator, Generator
 from pggan_fast.networks import Networks
 from pggan_fast.ops import _checks
-from pggan_fast.training import ema
+from pggan_fast.training import captured, ema
 from pggan_fast.training.config import PRECISIONS, Config, parts_of
 from pggan_fast.training.distributed import World
 from pggan_fast.training.schedule import Stage, resets
@@ -38,7 +38,10 @@ class Trainer:
     Args:
         backend: of all layers, see `Generator`. batch_gpu: the most images of a process in one pass; more are added up
             in parts. cache, workers: see `Loader`.
-    Raises ValueError where a minibatch cannot be shared evenly, or does not fit the minibatch deviation's groups.
+        graphs: run steps as CUDA graphs, see `captured`; None: on a CUDA device, in one process, unless in fp16. Where
+            one cannot be used, None warns once and goes on without, and True raises RuntimeError.
+    Raises ValueError where a minibatch cannot be shared evenly, or does not fit the minibatch deviation's groups, or
+    where `graphs` is True and there can be none.
     """
 
     def __init__(
@@ -51,14 +54,19 @@ class Trainer:
         batch_gpu: int | None = None,
         cache: Literal["auto", "always", "never"] = "auto",
         workers: int = 2,
+        graphs: bool | None = None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.config, self.dataset, self.world = config, dataset, world or World()
         self._say, self._batch_gpu = say, batch_gpu
-        self.images, self.skipped = 0, 0
+        self.images = 0
+        self._skipped: int | Tensor = 0  # a tensor where the device counts
         self.lod: float | None = None  # of the last iteration
         self.parts: dict[int, int] = {}  # by resolution, once memory was short
         config.check_batches(self.world.size, batch_gpu)
+        self._captured: captured.Steps | None = None
+        if captured.wanted(graphs, self.world, config.precision):
+            self._captured = captured.of_device(self.world.device, config.precision, demanded=graphs is True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.G = Generator(**config.G, backend=backend)
@@ -102,6 +110,11 @@ class Trainer:
     def done(self) -> bool:
         return self.images >= self.config.schedule.total_kimg * 1000
 
+    @property
+    def skipped(self) -> int:
+        """Steps whose gradients were not finite. Waits for the device."""
+        return int(self._skipped)
+
     def iteration(self, report: Report = lambda name, value: None) -> Stage:
         """minibatch_repeats pairs of steps by one look at the schedule; `report` gets the losses, by name.
 
@@ -111,82 +124,109 @@ class Trainer:
         if resets(self.lod, stage.lod):
             for optimizer in self.optimizers.values():
                 optimizer.state.clear()
+            self._forget_graphs()
         self.lod = stage.lod
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = stage.lr
-        alpha = 1.0 if stage.alpha == 1.0 else torch.tensor(stage.alpha, device=self.world.device)
-        self.loader.set(resolution=stage.resolution, alpha=alpha, batch=stage.minibatch // self.world.size)
+        # filled there: a copy from here would be waited for
+        alpha = None if stage.alpha == 1.0 else torch.full((), stage.alpha, device=self.world.device)
+        batch = stage.minibatch // self.world.size
+        self.loader.set(resolution=stage.resolution, alpha=1.0 if alpha is None else alpha, batch=batch)
         for _ in range(self.config.minibatch_repeats):
             for _ in range(self.config.d_repeats):
                 self._train_d(stage, alpha, report)
-                ema.update(self.G_ema, self.G, self.config.ema_beta)
                 self.images += stage.minibatch
             self._train_g(stage, alpha, report)
         return stage
 
-    def _train_d(self, stage: Stage, alpha: float | Tensor, report: Report) -> None:
+    def _train_d(self, stage: Stage, alpha: Tensor | None, report: Report) -> None:
         reals, labels = next(self.loader)
         z, u = self._latents(stage.minibatch), self._mine(torch.rand(stage.minibatch, 1, 1, 1, generator=self.random))
-        result = self._within_memory(
-            stage,
-            lambda options: d_step(
-                self.G, self.D, self.optimizers["D"], reals, z, labels, u=u, scaler=self.scalers["D"], **options
-            ),
-            alpha,
-        )
+        result = self._step("D", stage, (alpha, reals, z, labels, u))
         for name, term in result.terms.items():
             report(f"Loss/D/{name}", term)
         self._count(result, "D", report)
 
-    def _train_g(self, stage: Stage, alpha: float | Tensor, report: Report) -> None:
+    def _train_g(self, stage: Stage, alpha: Tensor | None, report: Report) -> None:
         z, labels = self._latents(stage.minibatch), self._labels(stage.minibatch)
-        result = self._within_memory(
-            stage,
-            lambda options: g_step(
-                self.G, self.D, self.optimizers["G"], z, labels, scaler=self.scalers["G"], **options
-            ),
-            alpha,
-        )
+        result = self._step("G", stage, (alpha, z, labels))
         report("Loss/G/loss", result.loss)
         self._count(result, "G", report)
 
     def _count(self, result: StepResult, name: str, report: Report) -> None:
-        self.skipped += not result.applied
-        report(f"Progress/skipped_steps_{name}", float(not result.applied))
+        skipped = 1 - result.applied
+        self._skipped = self._skipped + skipped
+        report(f"Progress/skipped_steps_{name}", skipped)
 
-    def _within_memory(
-        self, stage: Stage, step: Callable[[dict[str, Any]], StepResult], alpha: float | Tensor
-    ) -> StepResult:
-        """A step; where memory does not suffice, the same in twice as many parts, from now on at this resolution."""
+    def _d(self, options: dict[str, Any], reals: Tensor, z: Tensor, labels: Tensor | None, u: Tensor) -> StepResult:
+        """D's step, after which G_ema follows."""
+        optimizer, scaler = self.optimizers["D"], self.scalers["D"]
+        result = d_step(self.G, self.D, optimizer, reals, z, labels, u=u, scaler=scaler, **options)
+        ema.update(self.G_ema, self.G, self.config.ema_beta)
+        return result
+
+    def _g(self, options: dict[str, Any], z: Tensor, labels: Tensor | None) -> StepResult:
+        return g_step(self.G, self.D, self.optimizers["G"], z, labels, scaler=self.scalers["G"], **options)
+
+    def _step(self, name: str, stage: Stage, inputs: tuple[Tensor | None, ...]) -> StepResult:
+        """A step; where memory does not suffice, the same in twice as many parts, from now on at this resolution.
+
+        inputs: alpha, None once the level has faded in, and those of `_d` or `_g`.
+        """
         while True:
             local = stage.minibatch // self.world.size
             parts = self._parts(stage.resolution, local)
-            options = {
-                "resolution": stage.resolution,
-                "alpha": alpha,
-                "autocast": PRECISIONS[self.config.precision],
-                "objective": self.config.objective,
-                "parts": parts,
-                "reduce": self.world.reduce,
-            }
             try:
-                return step(options)
+                return self._run(name, stage, parts, inputs)
             except RuntimeError as error:
-                if not _is_out_of_memory(error):
+                if not captured.is_out_of_memory(error):
                     raise
                 where = f"{stage.resolution}x{stage.resolution} with {counted(-(-local // parts), 'image')} at a time"
                 if self.world.size > 1 or parts * 2 > local or not self.config.fits_groups(local, parts * 2):
                     raise OutOfMemory(f"out of memory at {where}; try a smaller --batch-gpu or --batch") from error
-            for name, optimizer in self.optimizers.items():
+            for each, optimizer in self.optimizers.items():
                 optimizer.zero_grad(set_to_none=True)
-                if (scaler := self.scalers[name]) is not None:
+                if (scaler := self.scalers[each]) is not None:
                     scaler.scale(torch.zeros((), device=self.world.device))  # before it no scale can be set
                     scaler.update(scaler.get_scale())  # which forgets that it has unscaled these gradients
+            self._forget_graphs()
             if self.world.device.type == "cuda":
                 torch.cuda.empty_cache()
             self.parts[stage.resolution] = parts * 2
             self._say(f"out of memory at {where}: going on with {-(-local // (parts * 2))}")
+
+    def _run(self, name: str, stage: Stage, parts: int, inputs: tuple[Tensor | None, ...]) -> StepResult:
+        options = {
+            "resolution": stage.resolution,
+            "autocast": PRECISIONS[self.config.precision],
+            "objective": self.config.objective,
+            "parts": parts,
+            "reduce": self.world.reduce,
+        }
+        function: Callable[..., StepResult] = self._d if name == "D" else self._g
+
+        def step(alpha: Tensor | None, *others: Any) -> StepResult:
+            return function({**options, "alpha": 1.0 if alpha is None else alpha}, *others)
+
+        if self._captured is None:
+            return step(*inputs)
+        key = (stage.resolution, inputs[0] is None, stage.minibatch, parts)
+        return self._captured.run(name, key, step, self.optimizers[name], inputs, lambda: self._written(name))
+
+    def _written(self, name: str) -> captured.Written:
+        """What a step writes."""
+        net, optimizer = self._nets()[name], self.optimizers[name]
+        moments = {
+            kind: [held[kind] for held in optimizer.state.values()] for kind in ("step", "exp_avg", "exp_avg_sq")
+        }
+        mean = list(self.G_ema.state_dict().values()) if name == "D" else []
+        buffers = [*self.G.buffers(), *self.D.buffers()]
+        return {"parameters": list(net.parameters()), **moments, "weights of G_ema": mean, "buffers": buffers}
+
+    def _forget_graphs(self) -> None:
+        if self._captured is not None:
+            self._captured.forget()
 
     def _latents(self, count: int) -> Tensor:
         return self._mine(torch.randn(count, int(self.G.latent_dim), generator=self.random))
@@ -200,7 +240,10 @@ class Trainer:
 
     def _mine(self, drawn: Tensor) -> Tensor:
         """This process's rows, on its device."""
-        return drawn[self.world.rank :: self.world.size].to(self.world.device, non_blocking=True)
+        mine = drawn[self.world.rank :: self.world.size]
+        if self.world.device.type == "cuda":  # from pageable memory the copy would wait for the last step
+            mine = mine.pin_memory()
+        return mine.to(self.world.device, non_blocking=True)
 
     def networks(self, **source: Any) -> Networks:
         return Networks(self.G, self.D, self.G_ema, source)  # type: ignore[arg-type]
@@ -228,6 +271,7 @@ class Trainer:
             net.load_state_dict(state[name])
         for name, optimizer in self.optimizers.items():
             _restore(optimizer, state["optimizers"][name])
+        self._forget_graphs()  # the moments are new tensors
         for name, scaler in self.scalers.items():
             if scaler is not None:
                 scaler.load_state_dict(state["scalers"][name])
@@ -236,7 +280,7 @@ class Trainer:
         _checks.counts(0, images=state["images"], skipped=state["skipped"])
         if state["lod"] is not None and not 0.0 <= state["lod"] <= 64.0:
             raise ValueError(f"lod: expected a level of detail, got {state['lod']}")
-        self.images, self.lod, self.skipped = state["images"], state["lod"], state["skipped"]
+        self.images, self.lod, self._skipped = state["images"], state["lod"], state["skipped"]
         self.parts = {int(resolution): int(parts) for resolution, parts in state["parts"].items()}
 
     def _nets(self) -> dict[str, nn.Module]:
@@ -260,7 +304,3 @@ def _restore(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None
 
 class OutOfMemory(RuntimeError):
     """A step does not fit the memory in the smallest parts that there are."""
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)

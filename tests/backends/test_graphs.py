@@ -181,7 +181,7 @@ def test_the_functions_own_errors_are_the_callers() -> None:
     for _ in range(2):
         with pytest.raises(RuntimeError, match=r"^mine$"):
             runner.run(3, fails, (draw(),))
-    assert not runner._failed
+    assert not runner._fallback.failed
 
 
 def test_within_the_callers_own_capture_nothing_is_captured_or_replayed() -> None:

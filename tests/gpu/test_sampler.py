@@ -35,7 +35,7 @@ def agree(got: Tensor, want: Tensor, backend: str) -> None:
         close(image(got), image(want))
 
 
-def kept(sampler: Sampler) -> list[graphs._Graph]:
+def kept(sampler: Sampler) -> list[graphs.Graph]:
     assert sampler._graphs is not None
     return list(sampler._graphs._graphs.values())
 
