@@ -59,9 +59,12 @@ class Cuda:
         with self._captures, torch.cuda.stream(torch.cuda.current_stream(self._device)):
             side = self._sides.setdefault(self._device, torch.cuda.Stream(self._device))
             side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(WARM_UPS):
-                    run()
+            try:
+                with torch.cuda.stream(side):
+                    for _ in range(WARM_UPS):
+                        run()
+            finally:  # where a run fails, too, what follows finds what was written, and may write it
+                torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             # Other threads may allocate meanwhile.
             try:
@@ -71,7 +74,6 @@ class Cuda:
                 del self._sides[self._device]
                 self._free_generator()
                 raise
-            torch.cuda.current_stream().wait_stream(side)
         return graph.replay, result
 
     def _free_generator(self) -> None:
