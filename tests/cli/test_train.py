@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -144,6 +144,11 @@ def test_what_the_options_say_is_what_there_is() -> None:
     assert set(get_args(train.Preset)) == set(PRESETS)
 
 
+@pytest.mark.parametrize(("asked", "graphs"), [("auto", None), ("always", True), ("never", False)])
+def test_graphs_are_the_trainers(asked: Any, graphs: bool | None) -> None:
+    assert train.Command(Path("x"), graphs=asked)._settings().graphs is graphs
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -158,6 +163,7 @@ def test_what_the_options_say_is_what_there_is() -> None:
         (("--lr", 0), "lr: expected numbers > 0"),
         (("--mbstd-group", -1), "stddev_group: expected an integer >= 0, got -1"),
         (("--workers", -1), "workers: expected an integer >= 0, got -1"),
+        (("--graphs", "always", "--device", "cpu"), "graphs: True needs a CUDA device, one process and"),
         (("--metrics", "swd16"), "needs at least 16x16"),
         (("--metrics", "fid50k"), "fid50k: needs an extractor"),
         (("--device", "cuda:77"), "--device: got 'cuda:77'"),
