@@ -336,6 +336,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--only: no row's name holds any of {', '.join(options.only)}")
     screen, rows, threads = console(), [], torch.get_num_threads()
     torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False  # both as exact as float32 is
     try:
         with Progress(console(stderr=True)) as progress:
             for subject in chosen:

@@ -20,9 +20,11 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize("few", [0, 1 << 20])
 @pytest.mark.parametrize("i", CASES, ids=lambda i: grid.name_of(LAYERS.CASES[i]))
-def test_grid(i: int) -> None:
-    """Twice: the second call is by what the first one learned."""
+def test_grid(monkeypatch: pytest.MonkeyPatch, i: int, few: int) -> None:
+    """With summed taps and without. Twice: the second call is by what the first one learned."""
+    monkeypatch.setattr(conv, "FEW_PIXELS_GPU", few)
     for _ in range(2):
         LAYERS.test_grid("aten", i)
 
@@ -31,7 +33,7 @@ def test_grid(i: int) -> None:
 @pytest.mark.parametrize("resample", ["none", "up", "down"])
 def test_few_passes_over_the_weights(dtype: torch.dtype, resample: str) -> None:
     """A weight is prepared in the dtype and format of the convolution, and by no more than one product before it."""
-    x = torch.randn(4, 16, 24, 24).to(dtype).contiguous(memory_format=torch.channels_last)
+    x = torch.randn(4, 16, 48, 48).to(dtype).contiguous(memory_format=torch.channels_last)
     w = torch.randn(16, 16, 3, 3)
     with torch.profiler.profile() as recorded:
         conv.conv(x, w, 1.0, resample, False)
