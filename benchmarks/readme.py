@@ -99,6 +99,26 @@ def training_levels(root: Path) -> str:
     return ", ".join(texts)
 
 
+def gpu_training(root: Path) -> str:
+    """Of each level, and of the whole preset."""
+    lines = [
+        "| the `BENCHMARK` preset, minibatch 16, s/kimg | plain PyTorch | with graphs | pggan_fast | x eager |",
+        "|---|---|---|---|---|",
+    ]
+    for precision in ("bf16", "fp32"):
+        report = results(f"nvidia-h200/training-{precision}", root)
+        whole = {who: [r for r in report.results if r.provider == who] for who in ("eager", "eager_graphs", "auto")}
+        for level in sorted({r.resolution for r in report.results}):
+            eager, graphs, ours = (next(r for r in rows if (r.resolution, r.mode) == (level, None))
+                                   for rows in whole.values())  # fmt: skip
+            times = " | ".join(f"{r.median_s:.2f}" for r in (eager, graphs, ours))
+            lines.append(f"| {precision}, {level}x{level} | {times} | **{ours.ratio:.2f}** {spread(ours)} |")
+        means = [sum(r.median_s or 0.0 for r in rows) / len(rows) for rows in whole.values()]
+        times = " | ".join(f"{mean:.2f}" for mean in means)
+        lines.append(f"| {precision}, every level and fade | {times} | **{means[0] / means[2]:.2f}** |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
 FIGURES: Mapping[str, Callable[[Path], str]] = {
     "quick": quick,
     "largest": largest,
@@ -106,6 +126,7 @@ FIGURES: Mapping[str, Callable[[Path], str]] = {
     "swap-pro-gan-pth": swapped("pro-gan-pth"),
     "training": training,
     "training-levels": training_levels,
+    "gpu-training": gpu_training,
 }
 
 

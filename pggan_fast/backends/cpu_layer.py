@@ -13,8 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from pggan_fast.backends import aten, cpu, tiled
-from pggan_fast.backends.aten.layer import Result
-from pggan_fast.backends.precision import split_scale
+from pggan_fast.backends.aten.layer import Result, in_two_passes_plan
 from pggan_fast.backends.registry import implement
 
 
@@ -72,7 +71,7 @@ def _layer_plan(
 ) -> Callable[..., Result]:  # fmt: skip
     args = x, weight, bias, weight_scale, bias_scale, resample, slope, norm, eps, eps_mode
     if resample == "pool":
-        return _in_two_passes(tiled.conv_plan, *args)
+        return in_two_passes_plan(tiled.conv_plan, _over, *args)
     run = tiled.layer_plan(*args)
     return lambda x, weight, bias, *_: (*run(x, weight, bias), None)
 
@@ -86,8 +85,14 @@ def scaled_conv2d_forward(
     return _layer_plan(*args)(*args)
 
 
+def _over(*args: Any) -> Callable[..., Result]:
+    """The epilogue that writes over the convolution's output where it does not pool it."""
+    *_, pool = args
+    return cpu.ops.bias_act_forward_plan(*args, inplace=not pool)
+
+
 def _plan_by_torch(*args: Any) -> Callable[..., Result]:
-    return _in_two_passes(aten.conv.conv_plan, *args)
+    return in_two_passes_plan(aten.conv.conv_plan, _over, *args)
 
 
 @implement("aten+cpu", "scaled_conv2d_forward", supports=cpu.unsupported, plan=_plan_by_torch)
@@ -97,24 +102,3 @@ def scaled_conv2d_forward_by_torch(
 ) -> Result:  # fmt: skip
     args = x, weight, bias, weight_scale, bias_scale, resample, slope, norm, eps, eps_mode
     return _plan_by_torch(*args)(*args)
-
-
-def _in_two_passes(
-    conv_plan: Callable[..., Callable[..., Tensor]], x: Tensor, weight: Tensor, bias: Tensor | None,
-    weight_scale: float, bias_scale: float, resample: str, slope: float | None, norm: str, eps: float, eps_mode: str,
-) -> Callable[..., Result]:  # fmt: skip
-    """A convolution, over whose output the epilogue writes, or which it pools."""
-    on_weight, on_epilogue = split_scale(weight_scale, x.dtype)
-    pool = resample == "pool"
-    convolve = conv_plan(x, weight, on_weight, "none" if pool else resample, False)
-    epilogue: Callable[..., Result] | None = None  # planned for the convolution's first output
-
-    def run(x: Tensor, weight: Tensor, bias: Tensor | None, *_: Any) -> Result:
-        nonlocal epilogue
-        u = convolve(x, weight)
-        if epilogue is None:
-            then = slope, norm, eps, eps_mode, pool
-            epilogue = cpu.ops.bias_act_forward_plan(u, bias, on_epilogue, bias_scale, *then, inplace=not pool)
-        return epilogue(u, bias)
-
-    return run

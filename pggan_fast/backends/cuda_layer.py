@@ -3,13 +3,14 @@ kernel that multiplies tiles of the image with them and finishes the layer in re
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pggan_fast.backends import aten, cuda, layout, precision
-from pggan_fast.backends.aten.layer import in_two_passes
+from pggan_fast.backends.aten.layer import in_two_passes_plan
 from pggan_fast.backends.native import DTYPES, NORMS
 from pggan_fast.backends.registry import implement, unmeasured
 
@@ -119,11 +120,18 @@ def scaled_conv2d_forward(
     return convolve(x, weight, weight_scale, resample, False, (bias, bias_scale, slope, norm, eps, eps_mode))
 
 
-@implement("aten+cuda", "scaled_conv2d_forward", supports=cuda.unsupported, rule=cuda.cheap_to_launch)
+def _plan_by_torch(*args: Any) -> Callable[..., Any]:
+    return in_two_passes_plan(aten.conv.conv_plan, cuda.ops.bias_act_forward_plan, *args)
+
+
+@implement(
+    "aten+cuda", "scaled_conv2d_forward",
+    supports=cuda.unsupported, rule=cuda.cheap_to_launch, plan=_plan_by_torch,
+)  # fmt: skip
 def scaled_conv2d_forward_by_torch(
     x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str,
     slope: float | None, norm: str, eps: float, eps_mode: str,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
-    options = slope, norm, eps, eps_mode
-    epilogue = cuda.ops.bias_act_forward
-    return in_two_passes(aten.conv.conv, epilogue, x, weight, bias, weight_scale, bias_scale, resample, *options)
+    args = x, weight, bias, weight_scale, bias_scale, resample, slope, norm, eps, eps_mode
+    result: tuple[Tensor, Tensor | None, Tensor | None] = _plan_by_torch(*args)(*args)
+    return result

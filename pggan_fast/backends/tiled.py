@@ -46,7 +46,7 @@ def rule(x: Tensor, channels: int, resample: str) -> str | None:
 
 def conv_rule(x: Tensor, channels: int, resample: str) -> str | None:
     """The same for the convolution and its input gradient."""
-    if x.dtype == torch.bfloat16 and cpu.native.multiplies_bfloat16:
+    if x.dtype == torch.bfloat16 and cpu.native is not None and cpu.native.multiplies_bfloat16:
         return "torch's convolution is faster where the CPU multiplies bfloat16"
     return rule(x, channels, resample)
 

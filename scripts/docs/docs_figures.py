@@ -38,13 +38,14 @@ def _level(report: Report, level: int) -> list[str]:
     return [f"{level}x{level}", str(ours.batch), *cells]
 
 
-def overhead(root: Path) -> str:
-    """Of every layer: microseconds of a call in each mode, ours and the chain of torch ops."""
+def overhead(root: Path, name: str = "cpu-overhead") -> str:
+    """Of every layer: microseconds of a call in each mode, ours and the chain of torch ops; of CUDA graphs, too."""
     found: dict[str, dict[str, dict[str, Row]]] = {}
-    for row in readme.results("cpu-overhead", root).results:
+    for row in readme.results(name, root).results:
         name, mode = row.case.rsplit(": ", 1)
-        found.setdefault(name, {}).setdefault(mode, {})[row.provider] = row
-    modes = list(dict.fromkeys(mode for each in found.values() for mode in each))
+        who, _, graph = row.provider.partition(" ")
+        found.setdefault(name, {}).setdefault(f"{mode}, {graph}" if graph else mode, {})[who] = row
+    modes = sorted({mode: None for each in found.values() for mode in each}, key=lambda mode: mode.endswith("graph"))
     return table(
         ("us a call, eager -> ours", *modes),
         ([name, *(_us(each.get(m)) for m in modes)] for name, each in found.items()),
@@ -122,6 +123,7 @@ def environment(root: Path) -> str:
 
 FIGURES: Mapping[str, Callable[[Path], str]] = {
     **readme.FIGURES,
+    "gpu-overhead": lambda root: overhead(root, "nvidia-h200/overhead"),
     "resolutions": resolutions,
     "overhead": overhead,
     "layers": layers,

@@ -44,4 +44,6 @@ def test_marks_that_are_missing_or_unknown_are_errors():
 def test_marks_do_not_break_paragraphs():
     """A line that begins with a comment is a block of its own in Markdown: only a table's marks may."""
     lines = TEXT.splitlines()
-    assert [line for line in lines if line.startswith("<!--")] == ["<!--f:quick-->", "<!--/f-->"]
+    assert [line for line in lines if line.startswith("<!--")] == [
+        "<!--f:quick-->", "<!--/f-->", "<!--f:gpu-training-->", "<!--/f-->"
+    ]  # fmt: skip

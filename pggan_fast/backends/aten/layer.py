@@ -26,6 +26,26 @@ def in_two_passes(
     return epilogue(u, bias, on_epilogue, bias_scale, *options, pool)
 
 
+def in_two_passes_plan(
+    conv_plan: Callable[..., Callable[..., Tensor]], epilogue_plan: Callable[..., Callable[..., Result]], x: Tensor,
+    weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str, *options: Any,
+) -> Callable[..., Result]:  # fmt: skip
+    """What `in_two_passes` does for such arguments, by the plans of its parts."""
+    on_weight, on_epilogue = split_scale(weight_scale, x.dtype)
+    pool = resample == "pool"
+    convolve = conv_plan(x, weight, on_weight, "none" if pool else resample, False)
+    epilogue: Callable[..., Result] | None = None  # planned for the convolution's first output
+
+    def run(x: Tensor, weight: Tensor, bias: Tensor | None, *_: Any) -> Result:
+        nonlocal epilogue
+        u = convolve(x, weight)
+        if epilogue is None:
+            epilogue = epilogue_plan(u, bias, on_epilogue, bias_scale, *options, pool)
+        return epilogue(u, bias)
+
+    return run
+
+
 @implement("aten", "scaled_conv2d_forward")
 def scaled_conv2d_forward(
     x: Tensor,
