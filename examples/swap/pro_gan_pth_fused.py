@@ -41,8 +41,8 @@ def main(arguments=None):
     widths = [options.width] * 4
     gen = Generator(DEPTH, latent_size=options.width, widths=widths)
     dis = Discriminator(DEPTH, latent_size=options.width, widths=widths)
-    pggan_fast.fuse(gen)
-    pggan_fast.fuse(dis)
+    print(pggan_fast.fuse(gen))
+    print(pggan_fast.fuse(dis))
     shadow, loss = copy.deepcopy(gen), WganGP(dis)
     gen_optim = torch.optim.Adam(gen.parameters(), 0.003, (0.0, 0.99))
     dis_optim = torch.optim.Adam(dis.parameters(), 0.003, (0.0, 0.99))

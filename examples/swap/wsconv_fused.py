@@ -28,8 +28,8 @@ def main(arguments=None):
     torch.manual_seed(0)
     widths = [options.width] * 4
     gen, critic = Generator(options.width, options.width, widths=widths), Discriminator(options.width, widths=widths)
-    pggan_fast.fuse(gen)
-    pggan_fast.fuse(critic)
+    print(pggan_fast.fuse(gen))
+    print(pggan_fast.fuse(critic))
     opt_gen = torch.optim.Adam(gen.parameters(), lr=1e-3, betas=(0.0, 0.99))
     opt_critic = torch.optim.Adam(critic.parameters(), lr=1e-3, betas=(0.0, 0.99))
     images, losses = faces(32).float() / 127.5 - 1, []

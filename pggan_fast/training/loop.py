@@ -120,6 +120,8 @@ class Run:
                     asked = self._until_tick(stop)
                 if asked:
                     self.say(f"stopped by {stop.signal} at kimg {trainer.images / 1000:.1f}; the same command goes on")
+                elif "networks" not in self._failed:
+                    self.say(f"done: {self.folder / networks.snapshot_name(trainer.images // 1000)}")
                 trainer.loader.close()
             finally:
                 self._watch = None

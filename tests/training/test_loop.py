@@ -91,6 +91,7 @@ def test_going_on_from_the_last_state(tmp_path: Path) -> None:
     again.load_state_dict(found.state)
     again.run()
     assert "resumed at kimg 0.1" in said(again)
+    assert f"done: {again.folder / 'network-snapshot-000000.safetensors'}" in said(again)
     want, got = state_of(whole.trainer), state_of(again.trainer)
     assert [name for name in want if not torch.equal(want[name], got[name])] == []
     lines = [json.loads(line) for line in (again.folder / "stats.jsonl").read_text().splitlines()]
