@@ -60,6 +60,7 @@ def _steps(G: Any, D: Any, resolution: int, batch: int, dtype: torch.dtype) -> N
 def op_runs(dtype: torch.dtype, channels: Sequence[int] = (24, 64), size: int = 64) -> list[Run]:
     """What the networks do not use: planes, pooling, the other norm, few channels, images that are faded in place."""
     runs: list[Run] = [lambda c=c, cl=cl: _ops(c, cl, dtype, size) for c in channels for cl in (True, False)]
+    runs.append(lambda: _unbiased(dtype))
     runs.append(lambda: _ops(1, True, dtype, 2))  # an int 1 is compiled in
     if dtype != torch.float32:  # exact products with 64-bit indices spill a little, at sizes that no network has
         runs.append(lambda: _many_pixels(dtype))
@@ -71,6 +72,19 @@ def _many_pixels(dtype: torch.dtype) -> None:
     x, w = (torch.empty(s, device="meta") for s in ((2, 16, 2**15, 2**15), (16, 16, 3, 3)))
     y = ops.scaled_conv2d(x.to(dtype).requires_grad_(), w.requires_grad_(), weight_scale=0.1)
     y.sum().backward()
+
+
+def _unbiased(dtype: torch.dtype) -> None:
+    """Each op that may have a bias, without."""
+    x, high, image = (torch.empty(2, c, s, s, dtype=dtype, device="meta") for c, s in ((24, 8), (16, 16), (3, 16)))
+    w, rgb, low, first = (
+        torch.empty(s, device="meta") for s in ((24, 24, 3, 3), (3, 16, 1, 1), (3, 24, 1, 1), (24, 3, 1, 1))
+    )
+    alpha = torch.empty((), device="meta")
+    ops.scaled_conv2d(x, w, weight_scale=0.1, negative_slope=0.2, pixel_norm="after_act")
+    ops.bias_act(x, negative_slope=0.2, pixel_norm="before_act")
+    ops.from_rgb_fade_in(image, x, first, None, alpha, weight_scale=1.0)
+    ops.to_rgb_fade_in(x, high, low, None, rgb, None, alpha, weight_scale_low=1.0, weight_scale_high=1.0)
 
 
 def _ops(c: int, channels_last: bool, dtype: torch.dtype, size: int) -> None:
