@@ -60,7 +60,7 @@ def _steps(G: Any, D: Any, resolution: int, batch: int, dtype: torch.dtype) -> N
 def op_runs(dtype: torch.dtype, channels: Sequence[int] = (24, 64), size: int = 64) -> list[Run]:
     """What the networks do not use: planes, pooling, the other norm, few channels, images that are faded in place."""
     runs: list[Run] = [lambda c=c, cl=cl: _ops(c, cl, dtype, size) for c in channels for cl in (True, False)]
-    runs.append(lambda: _unbiased(dtype))
+    runs.append(lambda: unbiased(dtype))
     runs.append(lambda: _ops(1, True, dtype, 2))  # an int 1 is compiled in
     if dtype != torch.float32:  # exact products with 64-bit indices spill a little, at sizes that no network has
         runs.append(lambda: _many_pixels(dtype))
@@ -74,7 +74,7 @@ def _many_pixels(dtype: torch.dtype) -> None:
     y.sum().backward()
 
 
-def _unbiased(dtype: torch.dtype) -> None:
+def unbiased(dtype: torch.dtype) -> None:
     """Each op that may have a bias, without."""
     x, high, image = (torch.empty(2, c, s, s, dtype=dtype, device="meta") for c, s in ((24, 8), (16, 16), (3, 16)))
     w, rgb, low, first = (

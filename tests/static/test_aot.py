@@ -14,8 +14,8 @@ import pytest
 import static_analysis
 import torch
 from pggan_fast.kernels import launch as launching
-from static import faulty, gate, record
-from static.model_launches import model_launches, op_launches
+from static import aot, faulty, gate, networks, record
+from static.model_launches import launches_of, model_launches, op_launches
 
 pytestmark = pytest.mark.early
 
@@ -107,6 +107,14 @@ def test_the_gates_know_every_kernel_and_no_other():
 def violations(report):
     rows = [r for r in report["results"] if r["violations"]]
     return "\n".join(f"{r['kernel']} {r['arch']} {r['dtype']} {r['shapes']}: {r['violations']}" for r in rows)
+
+
+def test_kernels_compile_without_biases():
+    """Such programs are few of all, and what they lack is None, of which Triton compiles other branches."""
+    launches = launches_of(lambda: networks.unbiased(BF16), 80)
+    programs = aot.compile_all(record.unique(launches, 80))
+    assert {job.kernel for job in programs} >= {"forward_kernel", "blend_rgb"}
+    assert [program.failed for program in programs.values() if program.failed] == []
 
 
 @pytest.mark.parametrize("cc", QUICK)
