@@ -86,6 +86,8 @@ sanitize() {
     # Compiled before, outside the tools: bounds, races in shared memory, reads of what nobody wrote, barriers
     "$run" -m pytest -q tests/gpu/test_grid.py -k sanitized
     echo "compute-sanitizer: ${tools[*]}, side by side"
+    rm -f build/gpu/*.failed                   # of a stage that was cut off
+    trap 'kill $(jobs -p) 2>/dev/null || true' EXIT # they ignore Ctrl-C
     for tool in "${tools[@]}"; do
         PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$tool" --print-limit 100000 --target-processes all \
             "$run" -m pytest -q -p no:cacheprovider tests/gpu/test_grid.py -k sanitized \
@@ -110,7 +112,11 @@ bench() {
     rm -f "$results/layers.jsonl"
     build/gpu-venv/bin/pggan-fast bench --preset layers --dtype bfloat16 --budget 90 --out "$results/layers.jsonl" \
         --providers auto eager best_eager triton cuda
-    "$run" -m pggan_fast.benchmarks.training --resolution 128 --batch 16 --json "$results/training.json"
+    for precision in bf16 fp32; do
+        "$run" -m pggan_fast.benchmarks.training --batch 16 --rounds 5 --precision "$precision" \
+            --json "$results/training-$precision.json"
+    done
+    "$run" -m pggan_fast.benchmarks.overhead --json "$results/overhead.json"
 }
 
 mkdir -p build/gpu "$results"

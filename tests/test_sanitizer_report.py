@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import sanitizer_report
 
-END = "========= ERROR SUMMARY: 1 errors"
 
-
-def log(*lines: str) -> str:
-    return "\n".join(["..... [ 77%]", *(f"========= {line}" for line in lines), END])
+def log(*lines: str, errors: int = 1) -> str:
+    end = f"ERROR SUMMARY: {errors} errors"
+    return "\n".join(["..... [ 77%]", *(f"========= {line}" for line in (*lines, end))])
 
 
 READ = "Uninitialized __global__ memory read of size 2 bytes"
@@ -48,6 +47,34 @@ CUDA = "backward_kernel+0x1f00 in bias_act.cu:157"
 def test_races(first: str, place: str, second: str, other: str, count: int) -> None:
     lines = RACE.format(first, place), f"    and {second} access at {other} [14 hazards]"
     assert len(sanitizer_report.findings(log(*lines))) == count
+
+
+def test_one_value_among_other_accesses_excuses_nothing() -> None:
+    lines = (
+        RACE.format("Write", A),
+        f"    and Write access at {A} [248 hazards]",
+        f"    and Read access at {B} [8 hazards]",
+    )
+    (found,) = sanitizer_report.findings(log(*lines))
+    assert "Read access" in found
+
+
+def test_a_copy_to_the_host_of_what_was_not_seen_written() -> None:
+    lines = (
+        "Host API memory access error at host access to 0x7fc3576c7200 of size 32 bytes",
+        "    {} by cudaMemcpy source",
+    )
+    assert not sanitizer_report.findings(log(lines[0], lines[1].format("Uninitialized access to 0x7fc on access")))
+    assert sanitizer_report.findings(log(lines[0], "    Access out of bounds"))
+
+
+@pytest.mark.parametrize(
+    "line", ["Internal Sanitizer Error: it could not", "Leaked 64 bytes", "Something new happened"]
+)
+def test_what_is_not_understood_counts(line: str) -> None:
+    assert len(sanitizer_report.findings(log(line))) == 1
+    assert len(sanitizer_report.findings(log("COMPUTE-SANITIZER", errors=300))) == 1
+    assert not sanitizer_report.findings(log("COMPUTE-SANITIZER", errors=0))
 
 
 def test_a_run_that_was_cut_off_is_no_clean_run() -> None:

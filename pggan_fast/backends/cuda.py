@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pggan_fast.backends import registry
 from pggan_fast.backends.cpu import missing
 from pggan_fast.backends.launch import launch_cuda
 from pggan_fast.backends.native import NativeOps
@@ -68,14 +69,21 @@ def unsupported(x: Tensor, *others: Any) -> str | None:
     return None
 
 
-def cheap_to_launch(x: Tensor, *others: Any) -> str | None:
-    """The rule of what is bound by memory: a launch from C++ takes the host 20 us, by Triton 60 (with one H200), in
-    which the device reads and writes 100 MB; on large tensors Triton's kernels are the faster ones."""
-    if why_missing() is not None:
-        return "it is not installed"
-    if x.numel() > MOST_ELEMENTS and unavailable("triton") is None:
+def cheap_to_launch(way: str, op: str, elements: Callable[..., int] = lambda x, *_: int(x.numel())) -> Any:
+    """The rule of an op that is bound by memory, and done by `way` of Triton too: a launch from C++ takes the host less
+    than half as long, and on large tensors Triton's kernels take the device less."""
+
+    def rule(*args: Any) -> str | None:
+        if why_missing() is not None:
+            return "it is not installed"
+        if elements(*args) <= MOST_ELEMENTS or unavailable(way) is not None:
+            return None
+        rival = registry._TABLE.get((way, op))
+        if rival is None or rival.supports(*args) is not None:
+            return None
         return f"of more than {MOST_ELEMENTS} elements Triton's kernels are faster"
-    return None
+
+    return rule
 
 
 def launch(name: str, *args: Any) -> Any:
@@ -88,4 +96,4 @@ def launch(name: str, *args: Any) -> Any:
 
 backend_status("cuda", why_missing)
 ops = NativeOps(launch, workspaces=True)
-ops.register("cuda", unsupported, cheap_to_launch)
+ops.register("cuda", unsupported, functools.partial(cheap_to_launch, "triton"))

@@ -3,6 +3,7 @@ kernel that multiplies tiles of the image with them and finishes the layer in re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -124,9 +125,15 @@ def _plan_by_torch(*args: Any) -> Callable[..., Any]:
     return in_two_passes_plan(aten.conv.conv_plan, cuda.ops.bias_act_forward_plan, *args)
 
 
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, scale: float, bias_scale: float, resample: str,
+               *others: Any) -> int:  # fmt: skip
+    """How many elements the epilogue reads."""
+    return math.prod(layout.output_shape(x, weight, "none" if resample == "pool" else resample, False))
+
+
 @implement(
-    "aten+cuda", "scaled_conv2d_forward",
-    supports=cuda.unsupported, rule=cuda.cheap_to_launch, plan=_plan_by_torch,
+    "aten+cuda", "scaled_conv2d_forward", supports=cuda.unsupported, plan=_plan_by_torch,
+    rule=cuda.cheap_to_launch("aten+triton", "scaled_conv2d_forward", _convolved),
 )  # fmt: skip
 def scaled_conv2d_forward_by_torch(
     x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str,

@@ -65,10 +65,10 @@ class NativeOps:
         self._workspaces = workspaces
 
     def register(
-        self, backend: str, unsupported: Callable[..., str | None], rule: Callable[..., str | None] | None = None
+        self, backend: str, unsupported: Callable[..., str | None], rule: Callable[[str], Any] = lambda op: None
     ) -> None:
-        """Implement every op for `backend`; `unsupported(x, *others)` judges the first tensor of each; `rule` as in
-        `implement`."""
+        """Implement every op for `backend`; `unsupported(x, *others)` judges the first tensor of each, `rule(op)` is
+        its rule."""
 
         def both(more: Callable[..., str | None]) -> Callable[..., str | None]:
             return lambda *args: unsupported(*args) or more(*args)
@@ -76,7 +76,7 @@ class NativeOps:
         for op in OPS:
             supports = both(LIMITS[op]) if op in LIMITS else unsupported
             plan = getattr(self, f"{op}_plan", None)
-            implement(backend, op, supports=supports, rule=rule, plan=plan)(getattr(self, op))
+            implement(backend, op, supports=supports, rule=rule(op), plan=plan)(getattr(self, op))
 
     def _call_summing(self, name: str, like: Tensor, *args: Any) -> None:
         workspace = None

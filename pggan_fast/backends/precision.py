@@ -25,7 +25,8 @@ def split_scale(weight_scale: float, dtype: torch.dtype) -> tuple[float, float]:
 def split_scale_backward(weight_scale: float, dtype: torch.dtype) -> tuple[float, float]:
     """The same for the backward pass: du may leave with the scale already in it, right for dx and dW alike.
 
-    In half precision that would round du once more before the sums of dW, which are to be exact to float32.
+    In half precision that would round du once more before the sums of dW, which are to be exact to float32; but for
+    cuDNN's, which round them to half precision, as in plain PyTorch.
     """
     return (1.0, weight_scale) if dtype in (torch.float32, torch.float64) else (weight_scale, 1.0)
 

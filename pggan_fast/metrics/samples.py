@@ -70,7 +70,7 @@ class Generated:
         self, G: Generator, count: int, *, seed: int = 0, labels: Tensor | None = None,
         device: torch.device | str | None = None, name: str = "G",
     ) -> None:  # fmt: skip
-        self._sampler, self.available, self.name = Sampler(G, device=device), count, name
+        self._sampler, self.available, self.name = Sampler(G, device=device, graphs=False), count, name
         self._latents = latents(count, G.latent_dim, seed=seed)
         self._labels = _labels(G.label_dim, count, seed, labels)
         if G.channels not in (1, 3):

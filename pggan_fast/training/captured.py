@@ -81,7 +81,7 @@ class Steps:
         for once the optimiser has its state.
         """
         device = next(x.device for x in inputs if x is not None)
-        key = key, forced.named(None), signature.switches(device.type)
+        key = key, forced.named(None), signature.switches(device.type), *_algorithms()
         if key != self._key:
             self.forget()
             self._key = key
@@ -127,13 +127,23 @@ class Steps:
             told = function(*inputs)
             self._runs[name] += 1
             return told
-        state = _State(written())
+        try:
+            state = _State(written())
+        except RuntimeError as error:  # the copies of what it writes do not fit
+            if self._fallback.demanded or not is_out_of_memory(error):
+                raise
+            self._give_up(name, f"it failed: {error}")
+            return function(*inputs)
         try:
             return self._first(name, function, inputs, optimizer, state)
-        except RuntimeError as error:
-            if is_out_of_memory(error):
+        except BaseException as error:
+            if not isinstance(error, RuntimeError) or is_out_of_memory(error):
                 state.restore()
             raise
+
+    def _give_up(self, name: str, reason: str) -> None:
+        self.forget()
+        self._fallback(f"{name}'s step: {reason}", stacklevel=9)
 
     def _first(
         self,
@@ -147,24 +157,25 @@ class Steps:
         want = function(*inputs)
         if not want[-1]:  # skipped: nothing was written that a replay could be compared with
             return want
-        after = state.now()
+        after: Written | None = None
         try:
+            after = state.now()
             self._device = self._device or self._make()
             graph = Graph(self._device, function, inputs)
             state.restore()  # from what the capture's own runs wrote
             got = graph(inputs).clone()
             reason = difference(got, want, self._rounding) or state.difference(after)
         except RuntimeError as error:
-            if is_out_of_memory(error):
+            if is_out_of_memory(error) and self._fallback.demanded:
                 raise
             reason = f"it failed: {error}"
         optimizer.zero_grad(set_to_none=True)  # the gradients' memory is for the next graph to use, too
         if reason is None:
             self._graphs[name] = graph
             return got
-        state.write(after)
-        self.forget()
-        self._fallback(f"{name}'s step: {reason}", stacklevel=8)
+        if after is not None:
+            state.write(after)
+        self._give_up(name, reason)
         return want
 
 
@@ -194,6 +205,12 @@ class _State:
             if not off <= allowed:
                 return f"the {kind} that it wrote are {off:.3g} off the uncaptured ones, {allowed:.3g} allowed"
         return None
+
+
+def _algorithms() -> tuple[bool, ...]:
+    """torch's settings that choose between kernels of one precision."""
+    cudnn = torch.backends.cudnn
+    return torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark, cudnn.enabled
 
 
 def _norm(tensors: Sequence[Tensor], less: Sequence[Tensor] | None = None) -> float:

@@ -220,6 +220,7 @@ class Run:
             self._write("metrics", lambda: self._measure(path.name))
 
     def _measure(self, snapshot: str) -> None:
+        self.trainer.forget_graphs()  # whose memory nobody else can have
         try:
             for text in evaluation.evaluate(self.settings.metrics, self.trainer, snapshot, self.folder):
                 self.say(text)

@@ -124,7 +124,7 @@ class Trainer:
         if resets(self.lod, stage.lod):
             for optimizer in self.optimizers.values():
                 optimizer.state.clear()
-            self._forget_graphs()
+            self.forget_graphs()
         self.lod = stage.lod
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
@@ -190,7 +190,7 @@ class Trainer:
                 if (scaler := self.scalers[each]) is not None:
                     scaler.scale(torch.zeros((), device=self.world.device))  # before it no scale can be set
                     scaler.update(scaler.get_scale())  # which forgets that it has unscaled these gradients
-            self._forget_graphs()
+            self.forget_graphs()
             if self.world.device.type == "cuda":
                 torch.cuda.empty_cache()
             self.parts[stage.resolution] = parts * 2
@@ -224,7 +224,8 @@ class Trainer:
         buffers = [*self.G.buffers(), *self.D.buffers()]
         return {"parameters": list(net.parameters()), **moments, "weights of G_ema": mean, "buffers": buffers}
 
-    def _forget_graphs(self) -> None:
+    def forget_graphs(self) -> None:
+        """Give the memory of captured steps back; they are captured again."""
         if self._captured is not None:
             self._captured.forget()
 
@@ -267,11 +268,11 @@ class Trainer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where that training was, with any number of processes. Raises ValueError, KeyError, RuntimeError."""
+        self.forget_graphs()  # the moments will be new tensors
         for name, net in self._nets().items():
             net.load_state_dict(state[name])
         for name, optimizer in self.optimizers.items():
             _restore(optimizer, state["optimizers"][name])
-        self._forget_graphs()  # the moments are new tensors
         for name, scaler in self.scalers.items():
             if scaler is not None:
                 scaler.load_state_dict(state["scalers"][name])

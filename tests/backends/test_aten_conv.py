@@ -41,3 +41,22 @@ def test_few_passes_over_the_weights(dtype: torch.dtype, resample: str) -> None:
     copies = names.count("aten::copy_")
     assert names.count("aten::mm") == (resample != "none")
     assert copies == 1
+
+
+@pytest.mark.parametrize("weights", [torch.float16, torch.float32])
+def test_weight_gradients_of_float16_stay_in_its_range(weights: torch.dtype) -> None:
+    """The mean of four pixels is taken before the sums are rounded."""
+    x, dy = (torch.full((16, 4, s, s), 6.0, dtype=torch.float16) for s in (16, 8))
+    dw = conv.conv_weight_grad(x, dy, 1.0, "down", 3, weights)
+    assert dw.isfinite().all()
+    assert float(dw.max()) == pytest.approx(16 * 16 * 16 * 36 / 4, rel=1e-3)
+
+
+def test_boxes_are_kept_for_good_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A captured graph reads them by address."""
+    monkeypatch.setattr(conv, "_scaled", {})
+    monkeypatch.setattr(conv, "MOST_SCALES", 2)
+    boxes = [conv._box_sum(0.1 * i, False, torch.float64, torch.device("cpu")) for i in range(1, 5)]
+    again = [conv._box_sum(0.1 * i, False, torch.float64, torch.device("cpu")) for i in range(1, 5)]
+    assert [a is b for a, b in zip(boxes, again, strict=True)] == [True, True, False, False]
+    assert all(a.equal(b) for a, b in zip(boxes, again, strict=True))

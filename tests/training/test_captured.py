@@ -14,7 +14,7 @@ from standin_graphs import StandIn
 
 from pggan_fast import BackendUnavailable
 from pggan_fast.backends.graphs import WARM_UPS
-from pggan_fast.training.captured import Steps, wanted
+from pggan_fast.training.captured import Steps, _State, wanted
 from pggan_fast.training.distributed import World
 from pggan_fast.training.trainer import OutOfMemory, Trainer
 
@@ -248,12 +248,61 @@ def test_a_first_step_that_fits_in_no_parts_is_told() -> None:
         until(ours, 8 * WARM_UPS + 8)
 
 
-def test_what_launches_depend_on_is_in_the_key() -> None:
+@pytest.mark.parametrize("when", ["copies", "capture"])
+def test_where_it_is_not_demanded_a_capture_that_does_not_fit_is_left(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step itself does: not in parts, from the state that it made."""
+    full = torch.OutOfMemoryError("CUDA out of memory")
+    ours, plain = captured(StandIn(refuse=full if when == "capture" else None), demanded=False), trainer(**ONE)
+    for each in (ours, plain):
+        until(each, 8 * WARM_UPS)
+
+    def no_memory(self: Any) -> None:
+        raise full
+
+    if when == "copies":
+        monkeypatch.setattr(_State, "now", no_memory)
+    with pytest.warns(RuntimeWarning, match="a CUDA graph cannot be used: D's step: it failed: CUDA out of memory"):
+        ours.iteration()
+    assert not ours.parts
+    assert_same(until(ours, FADE), until(plain, FADE))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), TypeError("a fault")])
+def test_an_interrupted_capture_leaves_the_state_before_the_step(error: BaseException) -> None:
+    device = StandIn()
+
+    def interrupted(run: Callable[[], torch.Tensor]) -> Any:
+        run()  # a warm-up, on other inputs
+        raise error
+
+    device.capture = interrupted  # type: ignore[method-assign]
+    ours = until(captured(device), 8 * WARM_UPS)
+    before = {name: t.clone() for name, t in state_of(ours).items() if name.startswith((".D.", ".optimizers.D."))}
+    with pytest.raises(type(error)):
+        ours.iteration()
+    after = state_of(ours)
+    assert [name for name, t in before.items() if not torch.equal(after[name], t)] == []
+
+
+def test_a_state_that_is_refused_leaves_no_graph_of_the_one_before() -> None:
+    ours = until(captured(), FADE)
+    state = ours.state_dict()
+    state["optimizers"]["G"]["param_groups"][0]["eps"] = 1.0
+    with pytest.raises(ValueError, match="optimizers: eps"):
+        ours.load_state_dict(state)
+    assert ours._captured is not None
+    assert not ours._captured._graphs
+
+
+def test_what_launches_depend_on_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     device = StandIn()
     ours = until(captured(device), FADE)
     changes: list[Callable[[], None]] = [
         lambda: ours.parts.update({4: 2}),
         lambda: torch.set_float32_matmul_precision("high"),
+        lambda: monkeypatch.setattr(torch.backends.cudnn, "benchmark", not torch.backends.cudnn.benchmark),
     ]
     precision = torch.get_float32_matmul_precision()
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,17 +33,33 @@ def _on_cpu(x: Tensor) -> bool:
     return x.is_cpu
 
 
-@functools.lru_cache(512)  # a few for each width of the networks
-def _box_sum(scale: float, flip: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[9, 16]: the 3x3 kernel's taps to those of scale * S(w), or of its flip. S is the full convolution of w with a
-    2x2 box."""
+@functools.cache
+def _unit_box_sum(flip: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[9, 16]: the 3x3 kernel's taps to those of S(w), the full convolution of w with a 2x2 box, or of its flip."""
     with torch.inference_mode(False), torch.device("cpu"):  # whoever calls first, and whatever the default device
-        taps = torch.zeros(3, 3, 4, 4, dtype=torch.float64)
+        taps = torch.zeros(3, 3, 4, 4)
         for i in range(3):
             for j in range(3):
-                taps[i, j, i : i + 2, j : j + 2] = scale
+                taps[i, j, i : i + 2, j : j + 2] = 1.0
         taps = taps.view(9, 16)
         return (taps.flip(1) if flip else taps).to(device=device, dtype=dtype)
+
+
+MOST_SCALES = 512  # a few for each width of the networks
+_scaled: dict[Any, Tensor] = {}  # for good: a captured graph reads them
+
+
+def _box_sum(scale: float, flip: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The same times `scale`."""
+    key = scale, flip, dtype, device
+    if (found := _scaled.get(key)) is not None:
+        return found
+    with torch.inference_mode(False):
+        box = _unit_box_sum(flip, dtype, device) * scale
+    captured = device.type == "cuda" and torch.cuda.is_current_stream_capturing()  # into the graph's own memory
+    if len(_scaled) < MOST_SCALES and type(box) is Tensor and not captured:
+        _scaled[key] = box
+    return box
 
 
 def _summed(
@@ -186,7 +203,7 @@ def conv_weight_grad(
     if k == 1:
         return _pointwise_weight_grad(x, dy, scale, resample).to(dtype)
     if resample != "none" and not _on_cpu(x) and not _sums_pay(x, resample):
-        x, dy, scale = (up2(x), dy, scale) if resample == "up" else (x, up2(dy), scale * 0.25)
+        x, dy, scale = (up2(x), dy, scale) if resample == "up" else (x, up2(dy * 0.25), scale)
         resample = "none"
     x, dy = _compute_format(x, k), _compute_format(dy, k)
     if resample == "up":  # conv_transpose2d(x, s)'s gradient is a strided convolution's with x and dy exchanged
