@@ -67,7 +67,7 @@ def build_module(isas: list[str]) -> Path:
     """`_cpu` under ADDRESS. Where it asks for the tables of other instruction sets, it gets that of the first."""
     variant = ADDRESS
     binding = next(o for o in recipe.cpu_module().objects if o.source.parent.name == "bind")
-    others = [f"-Wl,--defsym={_symbol(isa)}={_symbol(isas[0])}" for isa in recipe.isas() if isa not in isas]
+    others = [f"-Wl,--defsym={_symbol(isa)}={_symbol(isas[0])}" for isa in recipe.ISA_FLAGS if isa not in isas]
     objects = [*_kernels(variant, isas), binding._replace(flags=[*binding.flags, "-O0"])]
     module = recipe.Module(objects, recipe.cxx(), ["-shared", *variant.flags, *others])
     with _locked(variant.folder):
