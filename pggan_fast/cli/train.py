@@ -105,8 +105,7 @@ class Command:
     cache: Literal["auto", "always", "never"] = "auto"
     """Keep the whole set on the device; auto: where it fits."""
     graphs: Literal["auto", "always", "never"] = "auto"
-    """Take steps as CUDA graphs, each compared with the uncaptured step first; auto: on one CUDA device, unless in
-    fp16."""
+    """Take steps as CUDA graphs, each checked before it is used; auto: on one CUDA device, but not in fp16."""
     resume: Annotated[Path | None, option("PATH")] = None
     """Go on with the run in this folder, or with this training-state-*.pt."""
     new: Flag = False

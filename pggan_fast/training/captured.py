@@ -50,7 +50,8 @@ class Steps:
 
     It has graphs of one key at a time: another one, and `forget`, drop them all with their memory. A first replay is
     compared with the uncaptured step from the same state. Where they differ, or nothing can be captured, see
-    `graphs.Fallback`. Where memory runs out the state is the one before the step, and the error goes on.
+    `graphs.Fallback`. Where a step itself runs out of memory, and a capture that was demanded, the state is the one
+    before the step, and the error goes on.
 
     Args:
         make: the device, for graphs that share memory; called anew once they are dropped.
