@@ -82,8 +82,7 @@ class Command:
     model: Annotated[
         Literal["h100", "h200", "a100", "l4", "b200", "rtx4090", "here"] | None, option("{h100,h200,...,here}")
     ] = None
-    """Measure nothing: predict the layers of G and D, or those of --cases, on this chip, beside what --out has measured
-    on its machine."""
+    """Measure nothing: predict the layers of G and D, or of --cases, on this chip, beside what --out has measured."""
 
     def run(self) -> int:
         if self.show:

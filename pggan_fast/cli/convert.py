@@ -41,8 +41,7 @@ class Command:
     output: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="OUT")]]
     """The file to write; it is replaced in one go, or left as it was."""
     check: Flag = False
-    """Compare the converted networks, in float64 at every level, with the same function computed in numpy straight from
-    the checkpoint's variables; where they differ, nothing is written and the exit status is 1."""
+    """Compare with numpy on IN's own variables, float64, every level; if they differ, write nothing and exit with 1."""
     from_: Annotated[Source, tyro.conf.arg(name="from")] = "auto"
     """The program that wrote IN; auto looks at its keys."""
     to: Annotated[str | None, option(f"{{{','.join(FAMILIES)}}}")] = None

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 class Command:
     """Build a model of yours, run it on the fused ops, and print what was fused and what was not, and why.
 
-    MODULE is looked for in the current folder and on PYTHONPATH too. Your files stay as they are.
+    As in models.pggan:Generator. MODULE is looked for in the current folder and on PYTHONPATH too. Your files stay as
+    they are.
     """
 
     target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODULE:CALLABLE")]
-    """For example models.pggan:Generator. The call gives a torch.nn.Module, or a tuple, list or dictionary with
-    several, such as (G, D); the code of that module runs."""
+    """Its call gives a torch.nn.Module, or a tuple, list or dictionary of some; MODULE's code runs."""
     kwargs: Annotated[list[str], tyro.conf.arg(metavar="KEY=VALUE ...", help_behavior_hint="")] = field(
         default_factory=list
     )

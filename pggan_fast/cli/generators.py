@@ -107,8 +107,7 @@ class Drawing:
     class_: Annotated[int | None, option("N", "class")] = None
     """Images of this class; each seed's own, if not given and the network has classes."""
     trunc: Annotated[float | None, option("PSI")] = None
-    """Components of latents from the normal truncated at +-PSI, as in BigGAN; only for networks that do not normalise
-    their latents, as the official ones do: there it would mean nothing."""
+    """Latents of components within +-PSI, as in BigGAN; not for networks that normalise them, as the official do."""
     resolution: Annotated[int | None, option("R")] = None
     """A lower level of the network; what the snapshot was trained at, if it says so, else all of it."""
     alpha: Annotated[float | None, option("A")] = None

@@ -34,6 +34,9 @@ class Command:
 
     Without --network and --images the reals alone are measured. Under torchrun the images are shared among the
     processes, and the results are the same. Image number i depends on the seed and i alone.
+
+    swd is the sliced Wasserstein distance, times 1000, fd a feature distance by random features, both of so many images
+    (16k: 16 x 1024); msssim20k is the MS-SSIM of 10,000 pairs.
     """
 
     data: Annotated[Path | None, option("FILE")] = None
@@ -43,8 +46,7 @@ class Command:
     images: Annotated[Path | None, option("FILE")] = None
     """Generated images in place of a network, anybody's."""
     metrics: Annotated[str, tyro.conf.arg(metavar="A,B,...")] = "swd16k,msssim20k,fd10k"
-    """A kind and how many images. swd16k: sliced Wasserstein distance of 16 x 1024; msssim20k: MS-SSIM of 10,000 pairs;
-    fd10k: feature distance by random features; fid50k, fid50k_full, kid10k and is50k need --extractor."""
+    """Kinds, each with how many images it takes; fid50k, fid50k_full, kid10k and is50k need --extractor."""
     extractor: Annotated[Path | None, option("FILE")] = None
     """For FID, KID and IS: a TorchScript file, or the .pth of torch-fidelity's Inception; never downloaded."""
     mirror: Flag = False

@@ -53,7 +53,8 @@ def parse(command: Any, name: str, arguments: list[str]) -> Any:
         if stop.code:
             wrong = in_one_line(said.getvalue())
             told = unrecognized(wrong, command, arguments) or reworded(wrong)
-            raise UsageError(f"{told}; pggan-fast {name} --help tells the options") from None
+            below = [word for word in arguments if word in names_below(command)]
+            raise UsageError(f"{told}; pggan-fast {' '.join([name, *below[:1]])} --help tells the options") from None
     print(wrapped(shown.getvalue()), end="")
     return None
 
@@ -120,15 +121,20 @@ def unrecognized(said: str, command: Any, arguments: list[str]) -> str | None:
 
 def chosen(command: Any, arguments: list[str]) -> Any:
     """What the words choose of a command that has others below it; the command itself where they choose none."""
-    below = {inner.__metadata__[0].name: inner.__origin__ for inner in get_args(command)}
+    below = names_below(command)
     return next((below[word] for word in arguments if word in below), command)
+
+
+def names_below(command: Any) -> dict[str, Any]:
+    """The commands below one, by name."""
+    return {inner.__metadata__[0].name: inner.__origin__ for inner in get_args(command)}
 
 
 def names_of(command: Any, arguments: list[str]) -> list[str]:
     """What tyro takes here: options as they are written, or the commands below one where none is chosen yet."""
     command = chosen(command, arguments)
     if not is_dataclass(command):
-        return [inner.__metadata__[0].name for inner in get_args(command)]
+        return list(names_below(command))
     names, types = ["--help"], get_type_hints(command, include_extras=True)
     for field in fields(command):
         marks = getattr(types[field.name], "__metadata__", ())

@@ -48,6 +48,9 @@ class Command:
 
     The same command goes on where it was stopped: with the newest run in --outdir that has the same options. Ctrl-C,
     SIGTERM and SIGUSR1 save first. Under torchrun, or with --gpus, processes share each minibatch.
+
+    Of --cfg, v2-* are official, v1-1gpu is the paper's, table1-* are rows of its table 1; demo takes half an hour on a
+    CPU, for 32x32; overnight is wider, about 8 hours there, for 32x32 or 64x64; BENCHMARK has 3 kimg of each phase.
     """
 
     data: Annotated[Path, option("FILE")]
@@ -55,9 +58,7 @@ class Command:
     outdir: Annotated[Path, option("DIR")] = Path("training-runs")
     """Where runs have their folders."""
     cfg: Annotated[Preset | None, option(f"{{{','.join(get_args(Preset))}}}")] = None
-    """Schedule and networks; if not given, the official one for as many GPUs, on a CPU the demo. v2-*: official;
-    v1-1gpu: the paper's; table1-*: rows of its table 1; demo: half an hour on a CPU, for 32x32; overnight: wider, about
-    8 hours there by an estimate, for 32x32 or 64x64; BENCHMARK: 3 kimg of each phase."""
+    """Schedule and networks; if not given, the official ones for as many GPUs, on a CPU the demo."""
     gpus: Annotated[int | None, option("N")] = None
     """Processes on this machine, started here; without a GPU they share the CPU's cores."""
     batch: Annotated[int | None, option("N")] = None

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import inspect
 import io
+import itertools
 import os
 import re
 import shutil
@@ -265,11 +266,32 @@ def test_bash_completes_commands_options_and_choices(capsys: pytest.CaptureFixtu
         assert set(done.stdout.split()) == expected, done.stderr
 
 
+@pytest.mark.skipif(shutil.which("fish") is None, reason="no fish here")
+def test_fish_completes_commands_options_and_choices(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert call("completion", "fish") == 0
+    script = tmp_path / "completion.fish"
+    script.write_text(capsys.readouterr().out)
+    for line, expected in {
+        "ge": "generate",
+        "generate --se": "--seeds",
+        "data convert --tr": "--transform",
+        "train --precision b": "bf16",
+    }.items():
+        ask = f"source {script}; complete -C 'pggan-fast {line}'"
+        done = subprocess.run(["fish", "--no-config", "-c", ask], capture_output=True, text=True, check=True)
+        assert [found.split("\t")[0] for found in done.stdout.splitlines()] == [expected], done.stderr
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_other_shells_have_a_script_with_every_command(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_shells_have_a_script_with_every_command(
+    shell: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert call("completion", shell) == 0
     script = capsys.readouterr().out
     assert [name for name in cli.COMMANDS if " " not in name and name not in script] == []
+    if shutil.which(shell):  # it reads it as one of its own
+        (tmp_path / "script").write_text(script)
+        subprocess.run([shell, "-n", str(tmp_path / "script")], check=True)
 
 
 def test_a_script_that_was_not_written_is_an_error(
@@ -283,3 +305,13 @@ def test_a_script_that_was_not_written_is_an_error(
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err == f"pggan-fast: error: tyro {tyro.__version__} wrote no script for bash\n"
+
+
+def test_an_options_text_is_one_line() -> None:
+    """Help wraps at the line breaks of an option's docstring as well as at the screen's edge."""
+    for path in Path(cli.__file__).parent.glob("*.py"):
+        for command in ast.walk(ast.parse(path.read_text())):
+            if isinstance(command, ast.ClassDef):
+                for option, text in itertools.pairwise(command.body):
+                    if isinstance(option, ast.AnnAssign) and isinstance(text, ast.Expr):
+                        assert "\n" not in ast.literal_eval(text.value), ast.unparse(option)
