@@ -56,7 +56,7 @@ build() { # ARGUMENT...: of python -m build
 # As an index takes it: the tag of the oldest glibc that it runs on, no library but those that every Linux has.
 repair() { # WHEEL
     local started=$SECONDS
-    "$work/build/bin/auditwheel" repair --only-plat --wheel-dir "$work/dist" "$1" >"$work/repair.log" 2>&1 ||
+    PATH=$work/build/bin:$PATH auditwheel repair --only-plat --wheel-dir "$work/dist" "$1" >"$work/repair.log" 2>&1 ||
         { tail -n 20 "$work/repair.log" && exit 1; }
     ! grep -i 'grafting' "$work/repair.log" || { echo 'libraries were copied into the wheel' >&2 && exit 1; }
     echo "repaired in $((SECONDS - started)) s"

@@ -66,6 +66,7 @@ class Discriminator(torch.nn.Module):
         self.label_dim, self.channels, self.negative_slope = label_dim, channels, negative_slope
         self.widen_first, self.downsample, self.fade_from = widen_first, downsample, fade_from
         self.channels_last = backend != "reference" if channels_last is None else channels_last
+        self._joins = backend != "reference"  # which is what others write, with a pass for each batch
         self.stddev: nn.MinibatchStdDev | None = None
         if stddev_group:
             self.stddev = nn.MinibatchStdDev(
@@ -135,6 +136,19 @@ class Discriminator(torch.nn.Module):
         x = block["conv"](x).flatten(1)  # [N, C * h * w] in NCHW order
         out = block["head"](block["dense"](x))
         return out[:, 0], out[:, 1:] if self.label_dim else None
+
+    def interleaving(self, n: int) -> int:
+        """Into how many pieces batches of n are to be cut, so that the first pieces of all, then their second ones, and
+        so on, are one batch in which each image scores as in its own; 0 where there is no such order.
+
+        The minibatch stddev is the only layer that looks at several images: a strided group has one of each piece.
+        """
+        if not self._joins or self.stddev is None:
+            return int(self._joins)
+        group = self.stddev.group_size
+        if n < group or n % group:  # a smaller batch is one group, two of them would be another one
+            return 0
+        return group if self.stddev.grouping == "strided" else 1
 
     def _stem(self, image: Tensor, r: int) -> Tensor:
         """fromRGB and the first convolution of level r."""

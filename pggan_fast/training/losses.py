@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["WganGpTerms", "g_loss", "gradient_penalty", "wgan_gp_d_loss", "wgan_gp_terms"]
+__all__ = ["WganGpTerms", "g_loss", "gradient_penalty", "scores", "wgan_gp_d_loss", "wgan_gp_terms"]
+
+
+Scores = tuple[Tensor, "Tensor | None"]  # [N], and label logits [N, K]
 
 
 class Discriminate(Protocol):
@@ -63,7 +66,7 @@ def gradient_penalty(
     if u is None:
         u = torch.rand(reals.shape[0], 1, 1, 1, device=reals.device, dtype=reals.dtype)
     x_hat = torch.lerp(reals.detach(), fakes.detach().to(reals.dtype), u.to(reals.dtype))
-    squares = gradient_squares(D, x_hat, alpha=alpha, scaler=scaler)[1]
+    squares = gradient_squares(D, x_hat, alpha=alpha, scaler=scaler)[0]
     positive = squares > 0
     norm = torch.where(positive, torch.where(positive, squares, 1).sqrt(), 0)
     return (norm - target).square()
@@ -71,17 +74,18 @@ def gradient_penalty(
 
 def gradient_squares(
     D: Discriminate, image: Tensor, *, alpha: float | Tensor = 1.0, scaler: torch.amp.GradScaler | None = None
-) -> tuple[Tensor, Tensor]:
-    """D's scores of `image` [N, C, H, W] and ||d D(image)/d image||_2^2, each [N], with a graph to D's parameters."""
+) -> tuple[Tensor, Scores]:
+    """||d D(image)/d image||_2^2 of `image` [N, C, H, W], [N], and D's scores of it, with a graph to D's parameters."""
     image = image.requires_grad_(True)
-    score = full(D(image, alpha=alpha)[0])
+    score, logits = D(image, alpha=alpha)
+    score = full(score)
     total = score.sum()
     scaled = total if scaler is None else scaler.scale(total)
     (gradient,) = torch.autograd.grad(scaled, image, create_graph=True)
     gradient = full(gradient)
     if scaler is not None:
         gradient = gradient / scaler.scale(torch.ones_like(total))  # the scale itself, without a synchronisation
-    return score, gradient.square().sum(dim=(1, 2, 3))
+    return gradient.square().sum(dim=(1, 2, 3)), (score, logits)
 
 
 def wgan_gp_terms(
@@ -99,8 +103,7 @@ def wgan_gp_terms(
     scaler: torch.amp.GradScaler | None = None,
 ) -> WganGpTerms:
     """The weighted parts of D's loss, for logging; arguments, errors and source as for `wgan_gp_d_loss`."""
-    real_score, real_logits = D(reals, alpha=alpha)
-    fake_score, fake_logits = D(fakes, alpha=alpha)
+    (real_score, real_logits), (fake_score, fake_logits) = scores(D, reals, fakes, alpha=alpha)
     real_score, fake_score = full(real_score), full(fake_score)
     if not target > 0.0:
         raise ValueError(f"target: expected a number > 0, got {target}")
@@ -133,7 +136,7 @@ def wgan_gp_d_loss(
 
     reals, fakes: [N, C, H, W] in about [-1, 1], fakes made with the reals' labels and no graph to G; labels: one-hot
     [N, K] or None; the cross entropies only with labels. The drift holds the reals' scores only. u and scaler: see
-    `gradient_penalty`; the loss itself is not scaled.
+    `gradient_penalty`; the loss itself is not scaled. Our Discriminator takes reals and fakes as one batch: `scores`.
     In DistributedDataParallel it takes one backward pass of this sum, and find_unused_parameters=True below the full
     resolution: after a backward pass of the penalty alone processes may keep gradients of their own, without a word.
     float32, float64 for float64 images. Raises ValueError where shapes disagree, labels come to a D without logits for
@@ -174,6 +177,29 @@ def g_loss(
     if labels is not None:
         loss = loss + cond_weight * label_loss(logits, labels)
     return loss.mean()
+
+
+def scores(D: Discriminate, reals: Tensor, fakes: Tensor, *, alpha: float | Tensor) -> tuple[Scores, Scores]:
+    """D of reals and of fakes, each [N, C, H, W]: as one batch, which prepares weights once, where D's method
+    `interleaving` says how that scores each image as its own batch does; else one after the other."""
+    interleaving = getattr(D, "interleaving", None)
+    alike = reals.shape == fakes.shape and reals.dtype == fakes.dtype
+    pieces = interleaving(len(reals)) if interleaving is not None and alike else 0
+    if not pieces:
+        return D(reals, alpha=alpha), D(fakes, alpha=alpha)
+    both = torch.stack([t.unflatten(0, (pieces, -1)) for t in (reals, fakes)], dim=1)  # [pieces, 2, N / pieces, ...]
+    score, logits = D(both.flatten(0, 2), alpha=alpha)
+    real, fake = _halves(score, pieces)
+    if logits is None:
+        return (real, None), (fake, None)
+    real_logits, fake_logits = _halves(logits, pieces)
+    return (real, real_logits), (fake, fake_logits)
+
+
+def _halves(t: Tensor, pieces: int) -> tuple[Tensor, Tensor]:
+    """[2N, ...] of such a batch to [N, ...] of the reals and of the fakes."""
+    apart = t.unflatten(0, (pieces, 2, -1))
+    return apart[:, 0].flatten(0, 1), apart[:, 1].flatten(0, 1)
 
 
 def full(x: Tensor) -> Tensor:

@@ -10,7 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pggan_fast.training.losses import Discriminate, full, g_loss, gradient_squares, label_loss, wgan_gp_terms
+from pggan_fast.training.losses import (
+    Discriminate,
+    Scores,
+    full,
+    g_loss,
+    gradient_squares,
+    label_loss,
+    scores,
+    wgan_gp_terms,
+)
 
 __all__ = ["LeastSquares", "NonSaturatingR1", "Objective", "WganGp"]
 
@@ -77,10 +86,16 @@ class _OfScores:
     def of_g(self, fake: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def penalty(
-        self, D: Discriminate, reals: Tensor, alpha: float | Tensor, scaler: torch.amp.GradScaler | None
-    ) -> Tensor | None:
-        return None
+    def scored(
+        self,
+        D: Discriminate,
+        reals: Tensor,
+        fakes: Tensor,
+        alpha: float | Tensor,
+        scaler: torch.amp.GradScaler | None,
+    ) -> tuple[Scores, Scores, Tensor | None]:
+        """What D makes of reals and fakes, and the penalty."""
+        return *scores(D, reals, fakes, alpha=alpha), None
 
     def d_terms(
         self,
@@ -93,14 +108,14 @@ class _OfScores:
         u: Tensor | None = None,
         scaler: torch.amp.GradScaler | None = None,
     ) -> Terms:
-        real, on_real = self._scored(D, reals, labels, alpha)
-        fake, on_fake = self._scored(D, fakes, labels, alpha)
+        of_reals, of_fakes, penalty = self.scored(D, reals, fakes, alpha, scaler)
+        (real, on_real), (fake, on_fake) = self._labelled(of_reals, labels), self._labelled(of_fakes, labels)
         terms = {"real": real, "fake": fake}
         loss = self.of_d(real, fake)
         if on_real is not None and on_fake is not None:
             terms["label"] = on_real + on_fake
             loss = loss + terms["label"]
-        if (penalty := self.penalty(D, reals, alpha, scaler)) is not None:
+        if penalty is not None:
             terms["penalty"] = penalty
             loss = loss + penalty
         return {"loss": loss, **terms}
@@ -108,14 +123,12 @@ class _OfScores:
     def g_loss(
         self, D: Discriminate, fakes: Tensor, labels: Tensor | None = None, *, alpha: float | Tensor = 1.0
     ) -> Tensor:
-        score, label = self._scored(D, fakes, labels, alpha)
+        score, label = self._labelled(D(fakes, alpha=alpha), labels)
         loss = self.of_g(score)
         return (loss if label is None else loss + label).mean()
 
-    def _scored(
-        self, D: Discriminate, images: Tensor, labels: Tensor | None, alpha: float | Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        score, logits = D(images, alpha=alpha)
+    def _labelled(self, found: Scores, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        score, logits = found
         return full(score), None if labels is None else self.cond_weight * label_loss(logits, labels)
 
 
@@ -145,10 +158,16 @@ class NonSaturatingR1(_OfScores):
     def of_g(self, fake: Tensor) -> Tensor:
         return F.softplus(-fake)
 
-    def penalty(
-        self, D: Discriminate, reals: Tensor, alpha: float | Tensor, scaler: torch.amp.GradScaler | None
-    ) -> Tensor | None:
-        return self.gamma / 2 * gradient_squares(D, reals.detach().clone(), alpha=alpha, scaler=scaler)[1]
+    def scored(
+        self,
+        D: Discriminate,
+        reals: Tensor,
+        fakes: Tensor,
+        alpha: float | Tensor,
+        scaler: torch.amp.GradScaler | None,
+    ) -> tuple[Scores, Scores, Tensor | None]:
+        squares, of_reals = gradient_squares(D, reals.detach().clone(), alpha=alpha, scaler=scaler)
+        return of_reals, D(fakes, alpha=alpha), self.gamma / 2 * squares
 
 
 OBJECTIVES: Mapping[str, type[WganGp | LeastSquares | NonSaturatingR1]] = {

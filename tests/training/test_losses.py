@@ -1,10 +1,12 @@
+import contextlib
 import math
 
 import pytest
 import torch
 from torch import nn
 
-from pggan_fast.training.losses import g_loss, gradient_penalty, wgan_gp_d_loss, wgan_gp_terms
+from pggan_fast.models import Discriminator
+from pggan_fast.training.losses import g_loss, gradient_penalty, scores, wgan_gp_d_loss, wgan_gp_terms
 from pggan_fast.training.step import _apply, d_step, frozen_parameters, g_step
 
 N, CHANNELS, SIZE, LABELS, LATENT = 5, 3, 4, 4, 6
@@ -223,3 +225,41 @@ def test_frozen_parameters_come_back_after_an_error():
         fail()
     assert flags == [False]
     assert D.a.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("n", "options", "passes"),
+    [
+        (8, {}, 1), (4, {}, 1), (12, {"label_dim": 3}, 1), (6, {"stddev_group": 3}, 1),
+        (8, {"stddev_grouping": "adjacent"}, 1), (3, {"stddev_group": 0}, 1),
+        (2, {}, 2), (3, {"stddev_group": 8}, 2), (8, {"backend": "reference"}, 2),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_reals_and_fakes_score_alike_in_one_pass(n, options, passes):
+    torch.manual_seed(0)
+    D = Discriminator(8, fmap_max=8, **options).double()
+    reals, fakes = (torch.randn(n, CHANNELS, 8, 8, dtype=torch.float64) for _ in range(2))
+    weights = torch.randn(2, n, dtype=torch.float64)
+
+    def result(of_reals, of_fakes):
+        loss = (weights[0] * of_reals[0] + weights[1] * of_fakes[0]).sum()
+        grads = torch.autograd.grad(loss, list(D.parameters()), allow_unused=True)
+        return [t for t in (*of_reals, *of_fakes, *grads) if t is not None]
+
+    want = result(D(reals, alpha=0.3), D(fakes, alpha=0.3))
+    calls = []
+    D.register_forward_hook(lambda *_: calls.append(1))
+    got = result(*scores(D, reals, fakes, alpha=0.3))
+    assert len(calls) == passes
+    torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
+
+
+def test_batches_of_two_sizes_or_dtypes_have_a_pass_each():
+    D, calls = Discriminator(4, fmap_max=8), []
+    D.register_forward_hook(lambda *_: calls.append(1))
+    reals = torch.randn(8, CHANNELS, 4, 4)
+    for fakes in (reals[:4], reals.double()):
+        with contextlib.suppress(TypeError):  # double images in a float network
+            scores(D, reals, fakes, alpha=1.0)
+    assert len(calls) == 3
