@@ -1,4 +1,7 @@
-"""The CPU kernels under AddressSanitizer and UBSan, by their own tests, and under ThreadSanitizer, by the driver."""
+"""The CPU kernels under AddressSanitizer and UBSan, by their own tests, and under ThreadSanitizer, by the driver.
+
+Slow with what they are built for: no fault of a kernel is seen by the seeded ones alone.
+"""
 
 from __future__ import annotations
 
@@ -156,6 +159,7 @@ def test_every_kernel_is_clean_in_threads(drivers: dict[Path, list[str]], varian
     assert re.fullmatch(r"runs: [1-9]\d{2,}\n", done.stdout), done.stdout
 
 
+@pytest.mark.slow
 def test_a_kernel_that_the_driver_does_not_run_is_found(drivers: dict[Path, list[str]]) -> None:
     done = driver(drivers, ADDRESS, "fade_reals")
     assert done.returncode == 1
@@ -173,6 +177,7 @@ def test_every_fault_is_expected() -> None:
     assert sorted(names) == sorted(name for _, name in FAULTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "name"), FAULTS, ids=named)
 def test_fault_and_its_correct_twin(drivers: dict[Path, list[str]], variant: Variant, name: str) -> None:
     right = driver(drivers, variant, name, "correct")
