@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import warnings
 from collections.abc import Callable
@@ -44,6 +45,12 @@ def until(ours: Trainer, images: int) -> Trainer:
     while ours.images < images:
         ours.iteration()
     return ours
+
+
+@functools.cache
+def whole() -> Trainer:
+    """A training to its end, without graphs."""
+    return until(trainer(**ONE), 320)
 
 
 def through_bytes(state: dict[str, Any]) -> dict[str, Any]:
@@ -197,7 +204,7 @@ FAULTS: dict[str, tuple[str, Callable[[Trainer], StandIn]]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_where_a_graph_cannot_be_used_a_training_goes_on_the_same_after_one_warning(fault: str) -> None:
     reason, make = FAULTS[fault]
-    plain, ours = trainer(**ONE), captured(demanded=False)
+    ours = captured(demanded=False)
     device = make(ours)
     ours._captured = Steps(lambda: device, "fp32")
     until(ours, 8 * WARM_UPS)
@@ -210,7 +217,7 @@ def test_where_a_graph_cannot_be_used_a_training_goes_on_the_same_after_one_warn
         while not ours.done:
             ours.iteration()
     assert device.replays == replays
-    assert_same(ours, until(plain, 320))
+    assert_same(ours, whole())
 
 
 @pytest.mark.parametrize("fault", ["other losses", "no capture", "no step"])
@@ -347,11 +354,10 @@ def test_graphs_of_moments_that_are_replaced_are_dropped(replaced: str) -> None:
 @pytest.mark.parametrize("graphs", [False, True])
 def test_a_checkpoint_with_graphs_goes_on_without_and_the_other_way_round(at: int, graphs: bool) -> None:
     make = {True: captured, False: lambda: trainer(**ONE)}
-    whole = trainer(**ONE)
     again = make[not graphs]()
     again.load_state_dict(through_bytes(until(make[graphs](), at).state_dict()))
     assert again.images == at
-    assert_same(until(again, 320), until(whole, 320))
+    assert_same(until(again, 320), whole())
 
 
 @pytest.mark.parametrize(

@@ -52,15 +52,16 @@ KINDS = [
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
 def test_going_on_is_bit_by_bit_the_same(options: dict[str, Any]) -> None:
-    """From a checkpoint of any moment: before a change of level, in a fade, after it."""
+    """From a checkpoint of any moment: before a change of level, in a fade, after it; with options from the fade."""
+    moments = (96,) if options else (64, 96, 160)
     options = dict(options)
     dataset = images(labels=options.pop("labels", False))
     whole, states = trainer(dataset, **options), {}
     while not whole.done:
-        if whole.images in (64, 96, 160):
+        if whole.images in moments:
             states[whole.images] = _through_bytes(whole.state_dict())
         whole.iteration()
-    for at in (64, 96, 160):
+    for at in moments:
         again = trainer(dataset, **options)
         again.load_state_dict(states[at])
         assert again.images == at
