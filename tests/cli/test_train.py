@@ -215,9 +215,11 @@ def test_a_run_that_is_still_training_is_not_gone_on_with(
     assert call(*command) == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGUSR1, signal.SIGINT]
+)
 def test_a_signal_reaches_the_processes_that_it_started(tmp_path: Path, data: Path, number: signal.Signals) -> None:
-    """They have saved when the command ends; none is left."""
+    """They have saved when the command ends; none is left. SIGUSR1 is handed on as SIGTERM."""
     runs = tmp_path / "runs"
     command = [sys.executable, "-m", "pggan_fast.cli", "train", "--data", data, "--outdir", runs, *SMALL]
     with subprocess.Popen(
