@@ -63,6 +63,10 @@ EMULATE := PGGAN_TEST_EMULATOR=1 $(RUN) -m pytest -n auto tests/emulator tests/o
 # Files marked as `early` begin first, so that no process ends long after the others.
 REST := $(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder --ignore=tests/kernels --ignore=tests/emulator
 
+# What is freed stays with the process: tests ask for the same few megabytes again, which the system would clear anew.
+test test-long: export MALLOC_TRIM_THRESHOLD_ ?= 1000000000
+test test-long: export MALLOC_MMAP_THRESHOLD_ ?= 33554432
+
 test: lint $(CUDA_STAMP)
 	$(INTERPRET) -m 'not slow' $(PYTEST_ARGS)
 	$(EMULATE) -m 'not slow' $(PYTEST_ARGS)
