@@ -1,11 +1,21 @@
 """What the tests of native kernels share: seeded inputs, the error bound, and the small formulas written once more."""
 
+import random
+
 import torch
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 FORMATS = (torch.contiguous_format, torch.channels_last)
 F64 = torch.float64
+HALVES = (torch.float16, torch.bfloat16)
 ALLOWED = 1  # times the bound; more in tests/sanitizers, where loops are not vectorised and each sum is one chain
+
+
+def shared(dtype, cases, seed):
+    """All cases, or for a half-precision type its random half of them: the two types differ in conversions alone."""
+    dealt = list(cases)
+    random.Random(str(seed)).shuffle(dealt)
+    return dealt[HALVES.index(dtype) :: 2] if dtype in HALVES else dealt
 
 
 def accumulator(dtype):

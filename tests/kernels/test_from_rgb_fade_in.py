@@ -21,6 +21,7 @@ from kernel_checks import (
     leaky,
     must_fail,
     random_tensor,
+    shared,
 )
 from pggan_fast.kernels import from_rgb_fade_in as kernels
 
@@ -69,7 +70,7 @@ def check_mask(mask, image, high, weight, bias):
 @pytest.mark.parametrize("c", [1, 8, 17, 64])
 def test_forward(c, k, memory_format, dtype):
     cases = ((1, 0.3, 0.2, None), (5, 0.0, 0.0, torch.float32), (5, 1.0, 0.2, None), (4, -1.7, 1.0, torch.float32))
-    for size, alpha, slope, parameters in cases:
+    for size, alpha, slope, parameters in shared(dtype, cases, (c, k, memory_format)):
         args = inputs(2, k, c, size, size + 1, dtype, memory_format, parameters)
         y, mask = run(args, alpha, slope)
         assert_close(y, formula(alpha, slope), *args)

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernel_checks import DTYPES, FORMATS, assert_close, must_fail, random_tensor, up2
+from kernel_checks import DTYPES, FORMATS, assert_close, must_fail, random_tensor, shared, up2
 from pggan_fast.kernels import to_rgb_fade_in as kernels
 
 from pggan_fast.backends.aten import blend as aten
@@ -55,7 +55,8 @@ def run(args, alpha=0.3):
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
 @pytest.mark.parametrize("c", [1, 17, 64])
 def test_forward(c, k, memory_format, dtype):
-    for size, alpha, parameters in ((1, 0.3, None), (5, 0.0, torch.float32), (5, 1.0, None), (4, 1.7, torch.float32)):
+    cases = ((1, 0.3, None), (5, 0.0, torch.float32), (5, 1.0, None), (4, 1.7, torch.float32))
+    for size, alpha, parameters in shared(dtype, cases, (c, k, memory_format)):
         args = inputs(2, k, c + 3, c, size, size + 1, dtype, memory_format, parameters)
         image = run(args, alpha)
         assert_close(image, formula(alpha), *args)
