@@ -48,6 +48,12 @@ def full():
     return Report(machine, {"torch": "2.13.0", "cuda": None}, "0123abc+", made, preset="full", seed=0, elapsed_s=9.0)
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """For what the text says: pictures take seconds."""
+    monkeypatch.setattr(drawing, "available", lambda: False)
+
+
 def names(report):
     return {name for name, _, _ in plots.figures(report, growth.of(report.results))}
 
@@ -154,7 +160,7 @@ def test_the_page_holds_everything_and_loads_nothing(full):
     assert "None" not in said
 
 
-def test_a_ratio_within_the_noise_is_marked_in_the_page(full):
+def test_a_ratio_within_the_noise_is_marked_in_the_page(full, undrawn):
     (row,) = [row for row in full.results if (row.case, row.provider) == ("step", "auto")]
     row.ratio, row.noise, row.samples = 1.23, 0.4, []
     assert "<td>~1.23</td>" in page.render(page.sections([("run.json", full)]))
@@ -162,7 +168,7 @@ def test_a_ratio_within_the_noise_is_marked_in_the_page(full):
     assert "<td>1.23</td>" in page.render(page.sections([("run.json", full)]))
 
 
-def test_a_run_that_is_not_whole_says_so_everywhere(full):
+def test_a_run_that_is_not_whole_says_so_everywhere(full, undrawn):
     cut = dataclasses.replace(full, interrupted=True)
     (section,) = page.sections([("run.json", cut)])
     assert runs.UNFINISHED in page.render([section])
@@ -203,8 +209,7 @@ def test_ratios_are_of_the_run_that_measured_them(report):
     assert {row.provider: row.ratio for row in section.report.results} == {"eager": None, "auto": 2.0, "triton": 4.0}
 
 
-def test_without_matplotlib_there_is_a_page_that_says_so(full, monkeypatch):
-    monkeypatch.setattr(drawing, "available", lambda: False)
+def test_without_matplotlib_there_is_a_page_that_says_so(full, undrawn):
     found = page.sections([("run.json", full)])
     assert list(page.files(found)) == ["report.html"]
     assert drawing.MISSING.replace("'", "&#x27;") in page.render(found)
