@@ -250,7 +250,7 @@ def _replace(path: Path, data: Mapping[str, Any]) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w") as file:
-            json.dump(data, file, indent=1, sort_keys=True)
+            file.write(json.dumps(data, sort_keys=True))  # `dump`, and an indent, take the encoder in Python
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -109,7 +109,7 @@ def test_a_failed_write_leaves_the_old_file(cache: Path, monkeypatch: pytest.Mon
     def fail(*args: object, **options: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("json.dump", fail)
+    monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="no space"):
         tables.add(CPU, "ways", {"b": ENTRY})
     tables.remember(CPU, "checks", {"c": {"build": "1"}})
