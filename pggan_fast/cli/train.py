@@ -234,6 +234,8 @@ class Command:
                 told = f"{found.folder} is done, at {done}: more --kimg goes on, --new starts another"
                 console.print(told, markup=False)
             return 0
+        if world.device.type == "cpu":
+            system.keep_freed_memory()
         name = "-".join(filter(None, [self.cfg, Path(config.data["path"]).stem, f"gpus{world.size}", self.desc]))
         with ExitStack() as stack:
 
