@@ -31,23 +31,45 @@ import pytest
 import torch  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[1]
-CONVERT = ["tests/convert/test_families.py", "tests/convert/test_official.py"]
-# What is changed, and the quick tests that should see it.
+OPS = Path("tests/ops")
+CONVERT = Path("tests/convert")
+UNDRAWN = "not flipped and not any_bytes"
+FAMILIES = ("akanimax", "gan_lab", "gan_zoo", "genforce", "nashory", "rosinality", "wsconv")
+
+
+def chosen(folder: Path, *names: str, only: str = "") -> list[str]:
+    """Arguments of pytest: files of a folder, and of their tests those that -k chooses."""
+    return [*(f"{folder}/test_{name}.py" for name in names), *(["-k", only] if only else [])]
+
+
+# What is changed, and the quick tests that should see it. Triton's interpreter is slow, and runs none of these files'
+# lines that other backends do not.
 TESTS = {
     "pggan_fast/training/schedule.py": ["tests/training/test_schedule.py"],
-    "pggan_fast/ops/_checks.py": ["tests/ops/test_checks.py", "tests/ops/test_hostile.py"],
-    "pggan_fast/ops/_again.py": ["tests/ops/test_again.py"],
-    "pggan_fast/ops/_autocast.py": ["tests/ops/test_autocast.py"],
-    "pggan_fast/ops/_autograd.py": ["tests/ops/test_autograd.py"],
-    "pggan_fast/ops/_register.py": ["tests/ops/test_register.py", "tests/ops/test_backend_choice.py"],
+    "pggan_fast/ops/_checks.py": chosen(OPS, "checks", "hostile"),
+    "pggan_fast/ops/_again.py": chosen(OPS, "again"),
+    "pggan_fast/ops/_autocast.py": chosen(OPS, "autocast"),
+    "pggan_fast/ops/_autograd.py": chosen(OPS, "autograd"),
+    "pggan_fast/ops/_register.py": chosen(OPS, "register", "backend_choice"),
+    "pggan_fast/ops/conv.py": chosen(OPS, "autograd", "again", "scaled_conv2d", only="not triton and not any_shape"),
     **{
-        f"pggan_fast/ops/{op}.py": [f"tests/ops/test_{op}.py", "tests/ops/test_checks.py"]
-        for op in ("fade_in", "fade_reals", "from_rgb_fade_in", "to_rgb_fade_in", "minibatch_stddev", "scaled_linear")
+        f"pggan_fast/ops/{op}.py": chosen(OPS, op, "checks", only="not triton and not any_shape")
+        for op in (
+            "bias_act", "discriminator_stem", "fade_in", "fade_reals", "from_rgb_fade_in", "generator_stage",
+            "minibatch_stddev", "pixel_norm", "scaled_conv2d", "scaled_linear", "to_rgb_fade_in",
+        )
     },
-    **{f"pggan_fast/convert/{name}.py": CONVERT for name in ("family", "layout", "official", "numpy_families")},
-    **{f"pggan_fast/convert/{name}.py": ["tests/convert/test_hostile.py"] for name in ("unpickle", "torch_file")},
-    "pggan_fast/convert/__init__.py": ["tests/convert/test_command.py"],
-}
+    "pggan_fast/convert/__init__.py": chosen(CONVERT, "command", "families", only="not same_function"),
+    "pggan_fast/convert/check.py": chosen(CONVERT, "command", "families", only="command or agrees or wrong"),
+    "pggan_fast/convert/family.py": chosen(CONVERT, "families", "read_back", "hostile", only=UNDRAWN),
+    "pggan_fast/convert/layout.py": chosen(CONVERT, "families", "official", "command"),
+    "pggan_fast/convert/numpy_families.py": chosen(CONVERT, "families", only="agrees"),
+    "pggan_fast/convert/numpy_forward.py": chosen(CONVERT, "families", "official", only="agrees or official"),
+    "pggan_fast/convert/official.py": chosen(CONVERT, "official", "hostile", only=UNDRAWN),
+    "pggan_fast/convert/words.py": chosen(CONVERT, "command", "families", "read_back", only="told or refused"),
+    **{f"pggan_fast/convert/{name}.py": chosen(CONVERT, "families", only=f"{name} or twins") for name in FAMILIES},
+    **{f"pggan_fast/convert/{name}.py": chosen(CONVERT, "hostile") for name in ("unpickle", "torch_file")},
+}  # fmt: skip
 LIMIT = 6  # times what the tests take unchanged, after which a change counts as noticed
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,

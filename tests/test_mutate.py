@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import mutate
@@ -23,3 +24,12 @@ def test_every_change_changes_something(source: str, expected: list[tuple[int, s
     path = tmp_path / "module.py"
     path.write_text(source)
     assert [(change.line, change.before, change.after) for change in mutate.changes(path)] == expected
+
+
+def test_every_file_of_ops_and_convert_has_its_tests() -> None:
+    for folder in ("ops", "convert"):
+        for path in sorted((mutate.ROOT / "pggan_fast" / folder).glob("*.py")):
+            file = path.relative_to(mutate.ROOT).as_posix()
+            assert file in mutate.TESTS or not any(mutate.sites(ast.parse(path.read_text()))), file
+    for arguments in mutate.TESTS.values():
+        assert all((mutate.ROOT / test).is_file() for test in arguments if test.startswith("tests/"))
