@@ -29,10 +29,10 @@ def _older(sizes: Sizes, state: State, ours: str, theirs: str) -> Sizes:
 
 
 def _g_sizes(state: State, beside: Mapping[str, Any]) -> Sizes:
-    units, latent = shape(state, "gen_blocks.0.0.linear.weight", 2)
+    _, latent = shape(state, "gen_blocks.0.0.linear.weight", 2)
     normed = "gen_blocks.0.4.conv2d.weight" in state
     first, inputs = shape(state, f"gen_blocks.0.{4 if normed else 3}.conv2d.weight", 4)[:2]
-    if first != inputs or units != 16 * first:
+    if first != inputs:
         raise ConversionError(
             f"its first layer has {inputs} feature maps and the 4x4 level {first}: in our networks these are one number"
         )

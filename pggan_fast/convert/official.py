@@ -118,11 +118,7 @@ def _kwargs(given: Any, function: str) -> tuple[dict[str, Any], list[str]]:
     kwargs: dict[str, Any] = dict(_DEFAULTS[function])
     left = []
     for key, value in given.items():
-        plain = (
-            value.value.item()
-            if isinstance(value, Array) and value.value is not None and value.value.size == 1
-            else value
-        )
+        plain = _plain(value)
         if key not in kwargs:
             left += [] if key in _WITHOUT_MEANING else [line(key, 40)]
             continue
