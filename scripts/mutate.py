@@ -59,14 +59,16 @@ TESTS = {
             "minibatch_stddev", "pixel_norm", "scaled_conv2d", "scaled_linear", "to_rgb_fade_in",
         )
     },
-    "pggan_fast/convert/__init__.py": chosen(CONVERT, "command", "families", only="not same_function"),
-    "pggan_fast/convert/check.py": chosen(CONVERT, "command", "families", only="command or agrees or wrong"),
+    "pggan_fast/convert/__init__.py": chosen(CONVERT, "command", "families", "official", only="not same_function"),
+    "pggan_fast/convert/check.py": chosen(CONVERT, "check", "command", "families", only="test_c or agrees or wrong"),
     "pggan_fast/convert/family.py": chosen(CONVERT, "families", "read_back", "hostile", only=UNDRAWN),
-    "pggan_fast/convert/layout.py": chosen(CONVERT, "families", "official", "command"),
+    "pggan_fast/convert/layout.py": chosen(
+        CONVERT, "families", "official", "command", only="way_back or missing or other_shape or weights or command"
+    ),
     "pggan_fast/convert/numpy_families.py": chosen(CONVERT, "families", only="agrees"),
     "pggan_fast/convert/numpy_forward.py": chosen(CONVERT, "families", "official", only="agrees or official"),
     "pggan_fast/convert/official.py": chosen(CONVERT, "official", "hostile", only=UNDRAWN),
-    "pggan_fast/convert/words.py": chosen(CONVERT, "command", "families", "read_back", only="told or refused"),
+    "pggan_fast/convert/words.py": chosen(CONVERT, "words", "families", "read_back", only="words or refused"),
     **{f"pggan_fast/convert/{name}.py": chosen(CONVERT, "families", only=f"{name} or twins") for name in FAMILIES},
     **{f"pggan_fast/convert/{name}.py": chosen(CONVERT, "hostile") for name in ("unpickle", "torch_file")},
 }  # fmt: skip

@@ -367,7 +367,10 @@ UNSAID = {
 @pytest.mark.parametrize("name", THEIRS)
 def test_what_the_file_does_not_say_is_told(name, tmp_path):
     made, own = pair(name, 2), files(name, *pair(name, 2))
-    whole = read(saved(tmp_path / "whole.pth", own), name).layouts
+    conversion = read(saved(tmp_path / "whole.pth", own), name)
+    whole = conversion.layouts
+    assumed = {kind: layout.assumed for kind, layout in whole.items()}
+    assert conversion.networks().source == {"file": "whole.pth", "family": name, "assumed": assumed}
     for kind, net, begins in zip("GD", made, UNSAID[name], strict=True):
         if kind == "D" and name in WITHOUT_D:
             continue

@@ -185,7 +185,7 @@ def test_the_file_is_read_back(tmp_path):
         assert other.arguments == net.arguments
         for key, value in net.state_dict().items():
             assert torch.equal(other.state_dict()[key], value)
-    assert back.source["family"] == "official"
+    assert back.source == {"file": "network.pkl", "family": "official"}
 
 
 def test_a_wrong_conversion_is_seen(tmp_path):
