@@ -17,7 +17,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -133,11 +133,13 @@ def another(value: Any) -> Any:
     )
 
 
-def changes(path: Path) -> list[Change]:
-    """Every small change of a file: another operator or constant, a condition turned round, a statement left out."""
+def changes(path: Path, order: Callable[[int], Iterable[int]] = range) -> Iterator[Change]:
+    """Every small change of a file: another operator or constant, a condition turned round, a statement left out.
+
+    order: of how many there are, which in turn; each is compiled once it is asked for.
+    """
     source = path.read_text()
-    found = []
-    for index in range(sum(1 for _ in sites(ast.parse(source)))):
+    for index in order(count(path)):
         tree = ast.parse(source)
         node, change = next(islice(sites(tree), index, None))
         texts = [ast.unparse(tree).splitlines()]
@@ -145,8 +147,12 @@ def changes(path: Path) -> list[Change]:
         texts.append(ast.unparse(ast.fix_missing_locations(tree)).splitlines())
         told = next(((a.strip(), b.strip()) for a, b in zip(*texts, strict=False) if a != b), None)
         if told is not None:  # as 1e16 + 1 does not
-            found.append(Change(node.lineno, *told, compile(tree, str(path), "exec")))
-    return found
+            yield Change(node.lineno, *told, compile(tree, str(path), "exec"))
+
+
+def count(path: Path) -> int:
+    """How many changes a file has, those that change nothing included."""
+    return sum(1 for _ in sites(ast.parse(path.read_text())))
 
 
 def outcome(path: Path, code: CodeType | None, tests: list[str], limit: float) -> tuple[bool, float]:
@@ -190,9 +196,8 @@ def examine(file: str, seconds: float, rng: random.Random) -> tuple[int, int, li
     passed, took = outcome(path, None, tests, math.inf)
     if not passed:
         sys.exit(f"{' '.join(tests)}: fail without a change")
-    every = changes(path)
-    tried, survivors, end = 0, [], time.monotonic() + seconds
-    for change in rng.sample(every, len(every)):
+    every, tried, survivors, end = count(path), 0, [], time.monotonic() + seconds
+    for change in changes(path, lambda n: rng.sample(range(n), n)):
         if time.monotonic() > end:
             break
         passed, _ = outcome(path, change.code, tests, LIMIT * took + 10)
@@ -200,10 +205,8 @@ def examine(file: str, seconds: float, rng: random.Random) -> tuple[int, int, li
         if passed:
             survivors.append(change)
             print(f"{file}:{change.line}: {change.before}  ->  {change.after}", flush=True)
-    print(
-        f"{file}: {tried} of {len(every)} changes tried, {len(survivors)} not noticed ({took:.1f} s each)", flush=True
-    )
-    return len(every), tried, survivors
+    print(f"{file}: {tried} of {every} changes tried, {len(survivors)} not noticed ({took:.1f} s each)", flush=True)
+    return every, tried, survivors
 
 
 def main() -> None:
