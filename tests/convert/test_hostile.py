@@ -12,6 +12,7 @@ import subprocess
 import sys
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -218,21 +219,66 @@ def test_modules_and_dictionaries_that_hold_one_another(zipped, tmp_path):
         assert said in refused(file.getvalue(), tmp_path)
 
 
-def torch_data(zipped=True):
+def torch_data(zipped=True, **more):
     file = io.BytesIO()
     state = OrderedDict(a=torch.arange(6.0).reshape(2, 3).t(), b=torch.ones(2, dtype=torch.bfloat16))
-    torch.save({"netG": state, "n": 3}, file, _use_new_zipfile_serialization=zipped)
+    torch.save({"netG": state, "n": 3, **more}, file, _use_new_zipfile_serialization=zipped)
     return file.getvalue()
 
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_torch_files_are_what_torch_reads(zipped):
-    data = torch_data(zipped)
-    ours, theirs = torch_file.load(data), torch.load(io.BytesIO(data), weights_only=True)
+    shared = torch.arange(6, dtype=torch.int32)
+    tensors = {str(dtype): torch.tensor([[1, 2], [0, 1]]).to(dtype) for dtype in torch_file._STORAGES.values()}
+    tensors |= {"view": shared[2:4], "whole": shared, "none": torch.ones(0, 3), "number": torch.tensor(2.5)}
+    tensors["parameter"] = torch.nn.Parameter(torch.ones(2))
+    data = torch_data(zipped, size=torch.Size((2, 3)), device=torch.device("cpu"), path=Path("x"), **tensors)
+    ours, theirs = torch_file.load(data), torch.load(io.BytesIO(data), weights_only=False)
     assert ours.keys() == theirs.keys()
-    for key, t in theirs["netG"].items():
-        assert torch.equal(ours["netG"][key], t)
-        assert ours["netG"][key].dtype == t.dtype
+    for key, t in [*theirs["netG"].items(), *((key, theirs[key]) for key in tensors)]:
+        made = ours["netG"][key] if key in theirs["netG"] else ours[key]
+        assert torch.equal(made, t)
+        assert made.dtype == t.dtype
+    assert (ours["n"], ours["size"]) == (3, (2, 3))
+    assert [ours[key].cls.name for key in ("device", "path")] == ["torch.device", "pathlib.PosixPath"]
+
+
+def test_another_version_of_the_older_format_is_refused(tmp_path):
+    whole = torch_data(zipped=False)
+    version = pickle.dumps(1001, 2)
+    assert whole.count(version) == 1
+    assert "not a file of torch.save" in refused(whole.replace(version, pickle.dumps(1002, 2)), tmp_path)
+    with pytest.raises(convert.ConversionError, match="not a file of torch.save"):
+        torch_file.load(whole.replace(pickle.dumps(torch_file.MAGIC, 2), pickle.dumps(1, 2)))
+
+
+THEIR_CLASSES = (
+    "torch.nn.modules.linear.Linear", "torch.optim.adam.Adam", "__main__.Net", "model.Generator", "network.Generator",
+    "models.utils.config.BaseConfig", "networks.Generator", "custom_layers.equalized_conv2d", "config.Config",
+    "utils.Options", "progan.architectures.ProGenerator", "stylegan.architectures.StyleGenerator", "_int.LearnerConfig",
+    "resnetgan.architectures.Generator32PixResnet", "pro_gan_pytorch.PRO_GAN.Generator", "gan_lab.config.Config",
+    "argparse.Namespace",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "stays"),
+    [
+        *((name, True) for name in THEIR_CLASSES),
+        ("torch.nnx.Thing", False),
+        ("modelzoo.Thing", False),
+        ("argparse.ArgumentParser", False),
+    ],
+)
+def test_which_classes_stay_names(name, stays):
+    module, _, cls = name.rpartition(".")
+    data = torch_bytes({"n": 1})
+    named = rewritten(data, lambda body: b"\x80\x02c" + f"{module}\n{cls}\n".encode() + b")\x81.")
+    if stays:
+        assert str(torch_file.load(named).cls) == name
+    else:
+        with pytest.raises(convert.ConversionError, match=f"an object of the class {name}, which is not loaded"):
+            torch_file.load(named)
 
 
 def rewritten(data, change):
@@ -258,9 +304,35 @@ def rewritten(data, change):
     ],
 )
 def test_tensors_beyond_their_storage_are_refused(args, said, tmp_path):
+    assert said in refused(with_tensor(args, 6), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "offset", "told"),
+    [
+        (None, 1, None),
+        (("k", 1, 5), 0, None),
+        (("k", 1, 5), "0", "a storage of an impossible part"),
+        (("k", True, 5), 0, "a storage of an impossible part"),
+        (("k", 1), 0, "a storage of an impossible part"),
+        (["k", 1, 5], 0, "a storage of an impossible part"),
+        (("k", -1, 5), 0, "a tensor of impossible size"),
+    ],
+)
+def test_a_storage_may_be_a_part_of_another(part, offset, told, tmp_path):
+    data = with_tensor((offset, (2,), (2,)), 6, part)
+    if told is None:
+        assert torch_file.load(data)["netG"]["a"].tolist() == [1.0, 3.0]
+    else:
+        assert told in refused(data, tmp_path)
+
+
+def with_tensor(args, *stored):
+    """A file with a tensor of offset, size and stride `args` in the storage 0..5, the end of whose id is `stored`."""
+
     class Pickler(pickle.Pickler):
         def persistent_id(self, obj):
-            return ("storage", torch.FloatStorage, "0", "cpu", 6) if obj is self else None
+            return ("storage", torch.FloatStorage, "0", "cpu", *stored) if obj is self else None
 
     def change(body):
         file = io.BytesIO()
@@ -268,7 +340,7 @@ def test_tensors_beyond_their_storage_are_refused(args, said, tmp_path):
         pickler.dump({"netG": {"a": Calls(torch._utils._rebuild_tensor_v2, pickler, *args, False, OrderedDict())}})
         return file.getvalue()
 
-    assert said in refused(rewritten(torch_data(), change), tmp_path)
+    return rewritten(torch_data(), change)
 
 
 def test_a_compressed_member_is_refused(tmp_path):
