@@ -48,12 +48,12 @@ TESTS = {
     "pggan_fast/training/schedule.py": ["tests/training/test_schedule.py"],
     "pggan_fast/ops/_checks.py": chosen(OPS, "checks", "hostile"),
     "pggan_fast/ops/_again.py": chosen(OPS, "again"),
-    "pggan_fast/ops/_autocast.py": chosen(OPS, "autocast"),
+    "pggan_fast/ops/_autocast.py": chosen(OPS, "autocast", only="not cpu and not triton"),
     "pggan_fast/ops/_autograd.py": chosen(OPS, "autograd"),
     "pggan_fast/ops/_register.py": chosen(OPS, "register", "backend_choice"),
-    "pggan_fast/ops/conv.py": chosen(OPS, "autograd", "again", "scaled_conv2d", only="not triton and not any_shape"),
+    "pggan_fast/ops/conv.py": chosen(OPS, "autograd", "scaled_conv2d", only="autograd or rounding"),
     **{
-        f"pggan_fast/ops/{op}.py": chosen(OPS, op, "checks", only="not triton and not any_shape")
+        f"pggan_fast/ops/{op}.py": chosen(OPS, op, "checks", only=f"aten and not any_shape or test_checks and {op}")
         for op in (
             "bias_act", "discriminator_stem", "fade_in", "fade_reals", "from_rgb_fade_in", "generator_stage",
             "minibatch_stddev", "pixel_norm", "scaled_conv2d", "scaled_linear", "to_rgb_fade_in",

@@ -138,6 +138,13 @@ def _encode(args: tuple[Any, ...]) -> bytes:
     return text.encode("latin-1")
 
 
+def _no_bytes(args: tuple[Any, ...]) -> bytes:
+    """What protocols 0 to 2 have of empty bytes, as those of an empty array; others they encode."""
+    if args:
+        raise ConversionError("bytes of something, expected of nothing")
+    return b""
+
+
 def _ordered(args: tuple[Any, ...]) -> OrderedDict[Any, Any]:
     made: OrderedDict[Any, Any] = OrderedDict()
     for pair in args[0] if args else ():
@@ -153,6 +160,7 @@ NUMPY: dict[Name, Reduce] = {
     Name("_codecs", "encode"): _encode,
     Name("builtins", "set"): lambda args: list(args[0]) if args else [],
     Name("__builtin__", "set"): lambda args: list(args[0]) if args else [],
+    Name("__builtin__", "bytes"): _no_bytes,
     **{
         Name(f"numpy.{core}.{module}", name): reduce
         for core in ("core", "_core")

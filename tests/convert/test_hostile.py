@@ -68,6 +68,7 @@ def networks_with(extra):
         (lambda mark: Calls(open, mark, "w"), "open"),
         (lambda mark: Calls(torch.load, mark), "torch"),
         (lambda mark: Calls(np.load, mark), "numpy"),
+        (lambda mark: Calls(bytes, 1 << 40), "bytes"),
     ],
 )
 def test_nothing_is_called(payload, named, protocol, tmp_path):
@@ -172,6 +173,41 @@ def test_such_an_array_is_read_where_it_is_one(tmp_path):
     value = unpickle.Interpreter(io.BytesIO(data), unpickle.NUMPY, lambda cls: False).load()
     assert value.value.tolist() == [1.0, 1.0]
     assert "an array of O8, expected numbers" in refused(_array((1,), b"12345678", "O8"), tmp_path)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("code", ["<f4", ">f4", "<f8", "<f2", "|u1", "|i1", "|b1", ">i8", "<u4"])
+def test_arrays_of_numpy_are_read(code, protocol):
+    square = np.arange(6).reshape(2, 3).astype(code)
+    values = [square, np.asfortranarray(square), square[1, 2], square[:0], square[0, 0].reshape(())]
+    data = pickle.dumps(values, protocol)
+    made = unpickle.Interpreter(io.BytesIO(data), unpickle.NUMPY, lambda cls: False).load()
+    for ours, theirs in zip(made, values, strict=True):
+        assert ours.value.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours.value, theirs, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (None, "a numpy dtype of None, expected its code"),
+        (8, "a numpy dtype of 8, expected its code"),
+        ("f4" + " " * 15, "expected its code"),
+        ("f9", "no numpy dtype: f9"),
+        ("f4,f4", "an array of f4,f4, expected numbers"),
+        ("c8", "an array of c8, expected numbers"),
+    ],
+)
+def test_a_dtype_is_one_of_numbers(code, said):
+    with pytest.raises(convert.ConversionError) as caught:
+        unpickle.Dtype(code)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("state", [None, (), (3,), (3, "!"), (3, "<>"), [3, "<"]])
+def test_a_dtypes_state_has_an_order_of_bytes(state):
+    with pytest.raises(convert.ConversionError, match="a dtype's state is not that of a numpy dtype"):
+        unpickle.Dtype("f4").build(state)
 
 
 def doubled(head, wrap, tail):

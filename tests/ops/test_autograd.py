@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import grid
+import public_ops
 import pytest
 import torch
 from torch import Tensor
@@ -230,3 +231,53 @@ def test_backward_of_the_other_layers_prunes(calls: Counter[str]) -> None:
     )  # fmt: skip
     _, made = counted(calls, lambda: torch.autograd.grad(y.sum(), x, create_graph=True))
     assert made == {"fade_in_backward": 1, "conv": 1}
+
+
+@pytest.mark.parametrize("resample", grid.RESAMPLE)
+@pytest.mark.parametrize("norm", grid.NORMS)
+def test_the_gradient_of_the_bias_alone_has_one(resample: str, norm: str) -> None:
+    tensors = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in WHO.values()]
+    options: dict[str, Any] = {"weight_scale": 0.2, "bias_scale": 0.5, "resample": resample, "negative_slope": SLOPE}
+    shape = reference.scaled_conv2d(*tensors, **options).shape
+    dy = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    found = []
+    for conv in (ops.scaled_conv2d, reference.scaled_conv2d):
+        y = conv(*tensors, pixel_norm=norm, eps=0.25, **options)
+        (db,) = torch.autograd.grad(y, tensors[2], dy, create_graph=True)
+        found.append(torch.autograd.grad(db.square().sum(), [dy, *tensors], allow_unused=True, materialize_grads=True))
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+class Cut(torch.autograd.Function):
+    """The identity, through which no gradient flows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, dx: Tensor) -> None:
+        return None
+
+
+@pytest.mark.parametrize("name", public_ops.OPS)
+def test_where_nothing_flows_back_nothing_arrives(name: str) -> None:
+    op = public_ops.OPS[name]
+    leaves = public_ops.leaves_of(public_ops.draw(op))
+    y = op.call(ops, **leaves)
+    Cut.apply(y).sum().backward(retain_graph=True)
+    first = torch.autograd.grad(y.sum(), list(leaves.values()), create_graph=True)
+    for gradient in first:
+        if gradient.requires_grad:
+            Cut.apply(gradient).sum().backward(retain_graph=True)
+    assert not any(t.grad is not None and t.grad.any() for t in leaves.values())
+
+
+@pytest.mark.parametrize("name", public_ops.OPS)
+def test_no_weight_grads_is_of_parameters_alone(name: str) -> None:
+    op = public_ops.OPS[name]
+    leaves = public_ops.leaves_of(public_ops.draw(op))
+    with pggan_fast.no_weight_grads():
+        op.call(ops, **leaves).sum().backward()
+    assert {k for k, t in leaves.items() if t.grad is not None} == set(op.images)

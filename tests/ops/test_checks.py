@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 import weakref
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from pggan_fast import ops
+from pggan_fast import ops, reference
 from pggan_fast.ops import Scaled, _checks
 
 T = torch.zeros
@@ -324,3 +325,13 @@ def test_subclasses_and_traced_sizes_are_checked_every_time() -> None:
         for _ in range(2):
             torch.jit.trace(f, T(2), check_trace=False)
     assert len(runs) == 4
+
+
+@pytest.mark.parametrize("name", [name for name in ops.__all__ if hasattr(reference, name)])
+def test_what_is_not_given_is_what_the_reference_takes(name: str) -> None:
+    ours, theirs = (
+        {key: parameter.default for key, parameter in inspect.signature(getattr(m, name)).parameters.items()}
+        for m in (ops, reference)
+    )
+    assert ours.pop("backend") is None
+    assert ours == theirs
