@@ -59,9 +59,9 @@ TESTS = {
             "minibatch_stddev", "pixel_norm", "scaled_conv2d", "scaled_linear", "to_rgb_fade_in",
         )
     },
-    "pggan_fast/convert/__init__.py": chosen(CONVERT, "command", "families", "official", only="not same_function"),
+    "pggan_fast/convert/__init__.py": chosen(CONVERT, "command", "family_options", "official"),
     "pggan_fast/convert/check.py": chosen(CONVERT, "check", "command", "families", only="test_c or agrees or wrong"),
-    "pggan_fast/convert/family.py": chosen(CONVERT, "families", "read_back", "hostile", only=UNDRAWN),
+    "pggan_fast/convert/family.py": chosen(CONVERT, "read_back", "family_options", "families", only="not _same_function"),
     "pggan_fast/convert/layout.py": chosen(
         CONVERT, "families", "official", "command", only="way_back or missing or other_shape or weights or command"
     ),
@@ -69,8 +69,9 @@ TESTS = {
     "pggan_fast/convert/numpy_forward.py": chosen(CONVERT, "families", "official", only="agrees or official"),
     "pggan_fast/convert/official.py": chosen(CONVERT, "official", "hostile", only=UNDRAWN),
     "pggan_fast/convert/words.py": chosen(CONVERT, "words", "families", "read_back", only="words or refused"),
-    **{f"pggan_fast/convert/{name}.py": chosen(CONVERT, "families", only=f"{name} or twins") for name in FAMILIES},
-    **{f"pggan_fast/convert/{name}.py": chosen(CONVERT, "hostile") for name in ("unpickle", "torch_file")},
+    **{f"pggan_fast/convert/{name}.py": chosen(CONVERT, "families", "family_options", only=name) for name in FAMILIES},
+    "pggan_fast/convert/torch_file.py": chosen(CONVERT, "torch_file", "hostile", only=UNDRAWN),
+    "pggan_fast/convert/unpickle.py": chosen(CONVERT, "hostile", "torch_file", only=UNDRAWN),
 }  # fmt: skip
 LIMIT = 6  # times what the tests take unchanged, after which a change counts as noticed
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
