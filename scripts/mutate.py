@@ -61,7 +61,9 @@ TESTS = {
     },
     "pggan_fast/convert/__init__.py": chosen(CONVERT, "command", "family_options", "official"),
     "pggan_fast/convert/check.py": chosen(CONVERT, "check", "command", "families", only="test_c or agrees or wrong"),
-    "pggan_fast/convert/family.py": chosen(CONVERT, "read_back", "family_options", "families", only="not _same_function"),
+    "pggan_fast/convert/family.py": chosen(
+        CONVERT, "read_back", "families", "family_options", only="not same_function"
+    ),
     "pggan_fast/convert/layout.py": chosen(
         CONVERT, "families", "official", "command", only="way_back or missing or other_shape or weights or command"
     ),

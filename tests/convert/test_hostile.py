@@ -10,9 +10,7 @@ import resource
 import struct
 import subprocess
 import sys
-import zipfile
 from collections import OrderedDict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pggan_fast import cli, convert
-from pggan_fast.convert import torch_file, unpickle
+from pggan_fast.convert import unpickle
 
 
 def networks_with(extra):

@@ -40,7 +40,7 @@ def test_another_version_of_the_older_format_is_refused(tmp_path):
     version = pickle.dumps(1001, 2)
     assert whole.count(version) == 1
     assert "not a file of torch.save" in refused(whole.replace(version, pickle.dumps(1002, 2)), tmp_path)
-    with pytest.raises(convert.ConversionError, match="not a file of torch.save"):
+    with pytest.raises(convert.ConversionError, match=r"not a file of torch\.save"):
         torch_file.load(whole.replace(pickle.dumps(torch_file.MAGIC, 2), pickle.dumps(1, 2)))
 
 
