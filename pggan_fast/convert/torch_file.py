@@ -287,6 +287,9 @@ _CALLS: Mapping[Name, Reduce] = {
     Name("torch.nn.parameter", "Parameter"): _parameter,
     Name("torch", "Size"): lambda args: args[0] if args else (),
     Name("torch", "device"): _inert("torch.device"),
-    Name("pathlib", "PosixPath"): _inert("pathlib.PosixPath"),
-    Name("pathlib", "WindowsPath"): _inert("pathlib.WindowsPath"),
+    **{
+        Name(module, name): _inert(f"pathlib.{name}")
+        for module in ("pathlib", "pathlib._local")  # where Python 3.13 says that they are
+        for name in ("PosixPath", "WindowsPath")
+    },
 }

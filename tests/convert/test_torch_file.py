@@ -44,6 +44,14 @@ def test_another_version_of_the_older_format_is_refused(tmp_path):
         torch_file.load(whole.replace(pickle.dumps(torch_file.MAGIC, 2), pickle.dumps(1, 2)))
 
 
+@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])
+@pytest.mark.parametrize("name", ["PosixPath", "WindowsPath"])
+def test_paths_of_every_system_and_python_are_names(name, module):
+    data = rewritten(torch_bytes({}), lambda body: b"c" + f"{module}\n{name}\n".encode() + b"(Vx\ntR.")
+    path = torch_file.load(data)
+    assert (path.cls.name, path.state) == (f"pathlib.{name}", {"args": ("x",)})
+
+
 THEIR_CLASSES = (
     "torch.nn.modules.linear.Linear", "torch.optim.adam.Adam", "__main__.Net", "model.Generator", "network.Generator",
     "models.utils.config.BaseConfig", "networks.Generator", "custom_layers.equalized_conv2d", "config.Config",
