@@ -335,3 +335,13 @@ def test_what_is_not_given_is_what_the_reference_takes(name: str) -> None:
     )
     assert ours.pop("backend") is None
     assert ours == theirs
+
+
+def test_the_ends_of_what_an_epilogue_takes() -> None:
+    for slope in (None, 0.0, 0, 1.0, 1):
+        _checks.epilogue(slope, "none", 0.0, "inside")
+    for slope in (-1e-9, 1.0 + 1e-9):
+        with pytest.raises(ValueError, match=r"negative_slope: expected a number in \[0, 1\] or None"):
+            _checks.epilogue(slope, "none", 0.0, "inside")
+    with pytest.raises(ValueError, match="eps: expected a number >= 0, got -1e-09"):
+        _checks.epilogue(None, "none", -1e-9, "inside")
