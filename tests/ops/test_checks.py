@@ -10,6 +10,7 @@ from typing import Any
 
 import grid
 import numpy as np
+import public_ops
 import pytest
 import torch
 
@@ -345,3 +346,10 @@ def test_the_ends_of_what_an_epilogue_takes() -> None:
             _checks.epilogue(slope, "none", 0.0, "inside")
     with pytest.raises(ValueError, match="eps: expected a number >= 0, got -1e-09"):
         _checks.epilogue(None, "none", -1e-9, "inside")
+
+
+@pytest.mark.parametrize("name", public_ops.OPS)
+def test_the_reference_backend_is_the_reference(name: str) -> None:
+    op = public_ops.OPS[name]
+    tensors = public_ops.draw(op)
+    assert op.call(public_ops.By("reference"), **tensors).equal(op.call(reference, **tensors))
