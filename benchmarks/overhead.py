@@ -227,7 +227,7 @@ def _d_loss(G: Generator, D: Discriminator, z: Tensor, reals: Tensor, u: Tensor)
     """What a step of D does before its optimizer."""
     with torch.no_grad():
         fakes = G(z)
-    wgan_gp_d_loss(D, reals, fakes, u=u).backward()
+    wgan_gp_d_loss(D.__call__, reals, fakes, u=u).backward()  # a bare function: as many calls of layers for both
     return _taken(list(D.parameters()))
 
 

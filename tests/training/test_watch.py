@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import math
+import mmap
 import os
 import sys
 import types
@@ -94,7 +95,8 @@ def test_progress_is_nothing_where_there_is_no_terminal(tmp_path):
 def test_resources_are_measured_where_they_are_not_given(tmp_path):
     bare = {name: value for name, value in record().items() if not name.startswith("Resources/")}
     before = memory()["cpu_mem_gb"]
-    held = np.ones(1 << 25)  # a quarter of a GB
+    held = np.frombuffer(mmap.mmap(-1, 1 << 28), np.uint8)  # a quarter of a GB that nobody has freed before
+    held[:] = 1
     with Watch(tmp_path, 12000, console(False)) as watch:
         watch.tick(bare)
     measured = stats(tmp_path)[0]["Resources/cpu_mem_gb"]["mean"]
