@@ -65,7 +65,7 @@ REST := $(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder --ignore
 
 # What is freed stays with the process: tests ask for the same few megabytes again, which the system would clear anew.
 test test-long: export MALLOC_TRIM_THRESHOLD_ ?= 1000000000
-test test-long: export MALLOC_MMAP_THRESHOLD_ ?= 1000000000
+test test-long: export MALLOC_MMAP_THRESHOLD_ ?= 33554432
 # The chips whose machine code quick tests look at; slow ones compile for the others, and a device asks for its own.
 test test-long: export TORCH_CUDA_ARCH_LIST ?= $(if $(shell command -v nvidia-smi),,8.0 10.0)
 

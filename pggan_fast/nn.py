@@ -134,11 +134,11 @@ def fusable(*layers: torch.nn.Module) -> bool:
     return len({layer.backend for layer in layers}) == 1
 
 
-def plain(*layers: torch.nn.Module) -> bool:
-    """Whether calling these layers is computing a scaled convolution: no hooks (their own or those of all modules), no
-    forward method put in place of their own, no other class."""
+def plain(*layers: torch.nn.Module, kinds: tuple[type, ...] | None = None) -> bool:
+    """Whether calling these layers is computing what their classes do, `kinds` or else those of scaled convolutions: no
+    hooks (their own or those of all modules), no forward method put in place of their own, no other class."""
     return (
-        all(type(layer) in (ScaledConv2d, ToRGB, FromRGB) for layer in layers)
+        all(type(layer) in (kinds or (ScaledConv2d, ToRGB, FromRGB)) for layer in layers)
         and not any(getattr(layer, hooks) for layer in layers for hooks in _HOOKS)
         and not any("forward" in vars(layer) for layer in layers)
         and not any(getattr(torch_module, f"_global{hooks}") for hooks in _HOOKS)

@@ -3,7 +3,6 @@ what only POSIX has (tests/test_platforms.py)."""
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
 import threading
@@ -53,18 +52,6 @@ def resident_memory() -> int | None:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError):
         return None
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what this process frees, unless a MALLOC_... variable says what it is to do: the maps of one
-    training step are those of the next, and new pages have to be cleared. It keeps no more than the most in use."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if POSIX else None
-    if mallopt is not None and not any(name.startswith("MALLOC_") for name in os.environ):
-        mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
-        mallopt(_MMAP_THRESHOLD, 1 << 30)
-
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def open_for_reading(path: Path) -> int:

@@ -237,23 +237,3 @@ def test_what_a_platform_never_has_is_no_fallback(monkeypatch: pytest.MonkeyPatc
             ops.bias_act(x, negative_slope=0.2)
     finally:
         registry.forget()
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's")
-@pytest.mark.parametrize(("changes", "kept"), [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)])
-def test_freed_memory_is_kept_for_the_next_step(changes: dict[str, str], kept: bool) -> None:
-    """Pages that are touched again are no faults. What users have set stays."""
-    program = (
-        "import resource, torch; from pggan_fast import system; system.keep_freed_memory()\n"
-        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "def step(): torch.ones(1 << 24)\n"  # 64 MB, of which glibc by itself keeps nothing
-        "for _ in range(9): step()\n"  # until small pieces of what was freed are taken
-        "before = faults()\n"
-        "for _ in range(4): step()\n"
-        "print(faults() - before)"
-    )
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env={**clean, **changes}, capture_output=True, text=True, check=True
-    )
-    assert (int(done.stdout) < 1 << 14) == kept  # of 4 << 14 pages

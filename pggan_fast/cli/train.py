@@ -50,7 +50,7 @@ class Command:
     SIGTERM and SIGUSR1 save first. Under torchrun, or with --gpus, processes share each minibatch.
 
     Of --cfg, v2-* are official, v1-1gpu is the paper's, table1-* are rows of its table 1; demo takes half an hour on a
-    CPU, for 32x32; overnight is wider, about 8 hours there, for 32x32 or 64x64; BENCHMARK has 3 kimg of each phase.
+    CPU, for 32x32; overnight is wider, 8 hours by an estimate, for 32x32 or 64x64; BENCHMARK has 3 kimg of each phase.
     """
 
     data: Annotated[Path, option("FILE")]
@@ -64,7 +64,7 @@ class Command:
     batch: Annotated[int | None, option("N")] = None
     """Images in a minibatch of all processes, at every resolution in place of the preset's."""
     batch_gpu: Annotated[int | None, option("N")] = None
-    """The most images of a process at a time; gradients of more are added up."""
+    """The most images of a process at a time, for D as many fakes too; gradients of more are added up."""
     resolution: Annotated[int | None, option("R")] = None
     """The last one; that of the images, if not given, and at most 32 for demo, 64 for overnight."""
     kimg: Annotated[float | None, option("KIMG")] = None
@@ -234,8 +234,6 @@ class Command:
                 told = f"{found.folder} is done, at {done}: more --kimg goes on, --new starts another"
                 console.print(told, markup=False)
             return 0
-        if world.device.type == "cpu":
-            system.keep_freed_memory()
         name = "-".join(filter(None, [self.cfg, Path(config.data["path"]).stem, f"gpus{world.size}", self.desc]))
         with ExitStack() as stack:
 

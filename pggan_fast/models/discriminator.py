@@ -34,6 +34,8 @@ class Discriminator(torch.nn.Module):
     Source: Karras et al. 2017, tables 2 and 3, section 3.
     """
 
+    _joins = True  # batches in one pass; not with backend "reference", which is what others write
+
     def __init__(
         self,
         resolution: int = 1024,
@@ -66,7 +68,7 @@ class Discriminator(torch.nn.Module):
         self.label_dim, self.channels, self.negative_slope = label_dim, channels, negative_slope
         self.widen_first, self.downsample, self.fade_from = widen_first, downsample, fade_from
         self.channels_last = backend != "reference" if channels_last is None else channels_last
-        self._joins = backend != "reference"  # which is what others write, with a pass for each batch
+        self._joins = backend != "reference"
         self.stddev: nn.MinibatchStdDev | None = None
         if stddev_group:
             self.stddev = nn.MinibatchStdDev(
@@ -141,14 +143,22 @@ class Discriminator(torch.nn.Module):
         """Into how many pieces batches of n are to be cut, so that the first pieces of all, then their second ones, and
         so on, are one batch in which each image scores as in its own; 0 where there is no such order.
 
-        The minibatch stddev is the only layer that looks at several images: a strided group has one of each piece.
+        The minibatch stddev is the only layer that looks at several images: a strided group has one of each piece. What
+        was put in place of a layer, or looks at what layers do, may look at more.
         """
-        if not self._joins or self.stddev is None:
-            return int(self._joins)
+        if not self._joins or torch.compiler.is_compiling() or not self._is_plain():
+            return 0
+        if self.stddev is None:
+            return 1
         group = self.stddev.group_size
         if n < group or n % group:  # a smaller batch is one group, two of them would be another one
             return 0
         return group if self.stddev.grouping == "strided" else 1
+
+    def _is_plain(self) -> bool:
+        layers = [module for module in self.modules() if module is not self and type(module) is not torch.nn.ModuleDict]
+        kinds = nn.ScaledConv2d, nn.FromRGB, nn.ScaledLinear, nn.MinibatchStdDev
+        return type(self) is Discriminator and "forward" not in vars(self) and nn.plain(*layers, kinds=kinds)
 
     def _stem(self, image: Tensor, r: int) -> Tensor:
         """fromRGB and the first convolution of level r."""

@@ -147,6 +147,8 @@ class LeastSquares(_OfScores):
 class NonSaturatingR1(_OfScores):
     """D: softplus(-D(real)) + softplus(D(fake)) + gamma / 2 * ||grad D(real)||^2, G: softplus(-D(fake)).
 
+    No gradient flows into the reals.
+
     Source: Goodfellow et al. 2014; Mescheder et al. 2018, equation 9.
     """
 

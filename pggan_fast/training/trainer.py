@@ -36,8 +36,8 @@ class Trainer:
     rank-th, as the loader does with images: a training does not depend on how many processes share it, beyond rounding.
 
     Args:
-        backend: of all layers, see `Generator`. batch_gpu: the most images of a process in one pass; more are added up
-            in parts. cache, workers: see `Loader`.
+        backend: of all layers, see `Generator`. batch_gpu: the most reals of a process in one pass, which D may take
+            with as many fakes; more are added up in parts. cache, workers: see `Loader`.
         graphs: run steps as CUDA graphs, see `captured`; None: on a CUDA device, in one process, unless in fp16. Where
             one cannot be used, None warns once and goes on without, and True raises RuntimeError.
     Raises ValueError where a minibatch cannot be shared evenly, or does not fit the minibatch deviation's groups, or

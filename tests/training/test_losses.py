@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import math
 
 import pytest
@@ -253,6 +254,51 @@ def test_reals_and_fakes_score_alike_in_one_pass(n, options, passes):
     got = result(*scores(D, reals, fakes, alpha=0.3))
     assert len(calls) == passes
     torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
+
+
+class Normed(Discriminator):
+    def forward(self, image, *, alpha=1.0):
+        return super().forward((image - image.mean()) / image.std(), alpha=alpha)
+
+
+def replaced(D):
+    D.stddev = nn.Identity()
+
+
+def hooked(D):
+    D.from_rgb["4x4"].register_forward_hook(lambda *_: None)
+
+
+def put(D):
+    D.forward = functools.partial(Discriminator.forward, D)
+
+
+def wrapped(D):
+    D.from_rgb["4x4"] = nn.Sequential(D.from_rgb["4x4"])
+
+
+@pytest.mark.parametrize("change", [replaced, hooked, put, wrapped])
+def test_what_may_look_at_several_images_has_its_own(change):
+    D = Discriminator(4, fmap_max=8)
+    assert D.interleaving(8) == 4
+    change(D)
+    assert D.interleaving(8) == 0
+
+
+def test_a_class_of_others_may_look_at_several_images():
+    assert Normed(4, fmap_max=8).interleaving(8) == 0
+
+
+def test_one_pass_takes_what_autocast_makes_of_g():
+    D, calls = Discriminator(4, fmap_max=8), []
+    D.register_forward_hook(lambda module, args, output: calls.append(len(args[0])))
+    reals = torch.randn(8, CHANNELS, 4, 4)
+    fakes = torch.randn(8, CHANNELS, 4, 4).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        got = [score for score, _ in scores(D, reals, fakes, alpha=1.0)]
+        assert calls == [16]
+        want = [D(images)[0] for images in (reals, fakes)]
+    torch.testing.assert_close(got, want, rtol=0.02, atol=0.02)
 
 
 def test_batches_of_two_sizes_or_dtypes_have_a_pass_each():
