@@ -112,7 +112,7 @@ def test_a_step_that_does_not_fit_is_taken_in_parts(monkeypatch: pytest.MonkeyPa
     real = small.D.forward
 
     def limited(image: torch.Tensor, **options: Any) -> Any:
-        if len(image) > 8:  # 4 reals with 4 fakes
+        if len(image) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(image, **options)
 
