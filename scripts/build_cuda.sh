@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Build pggan_fast._cuda in .venv for the architectures that csrc/build.py chooses, and write the file STAMP. Where there
-# is no nvcc there is nothing to build: it is said, and asked again the next time.
+# Build pggan_fast._cuda in .venv for the architectures that csrc/build.py chooses, and write the file STAMP. Where
+# there is no nvcc there is nothing to build: it is said, and asked again the next time.
 # usage: build_cuda.sh STAMP
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
