@@ -183,7 +183,7 @@ def scores(D: Discriminate, reals: Tensor, fakes: Tensor, *, alpha: float | Tens
     """D of reals and of fakes, each [N, C, H, W]: as one batch, which prepares weights once, where D's method
     `interleaving` says how that scores each image as its own batch does; else one after the other."""
     interleaving = getattr(D, "interleaving", None)
-    if torch.is_autocast_enabled(reals.device.type):
+    if torch._C._is_any_autocast_enabled():
         fakes = fakes.to(reals.dtype)  # G's are half, and D rounds both to it
     alike = (reals.shape, reals.dtype, reals.device) == (fakes.shape, fakes.dtype, fakes.device)
     pieces = interleaving(len(reals)) if interleaving is not None and alike else 0
