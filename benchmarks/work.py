@@ -286,9 +286,9 @@ def _step(kind: str, r: int, counter: _Counter) -> Iterator[Part]:
         yield from _named("fakes", counter.backward(G, wants_x=False))
         yield counter.adam("G", G)
         return
-    for images in ("reals", "fakes"):
-        yield from _named(images, counter.forward(D))
-        yield from _named(images, counter.backward(D, wants_x=False))
+    both = replace(counter, batch=2 * counter.batch)  # as one batch: training.losses.scores
+    yield from _named("reals and fakes", both.forward(D))
+    yield from _named("reals and fakes", both.backward(D, wants_x=False))
     image = counter.batch * IMAGE * r * r
     yield Part("penalty mix", 0.0, 3.0 * 4 * image, 1)  # of reals and fakes, float32
     yield from _named("penalty", counter.double(D, wants_x=False, wants_dy=False))
