@@ -49,7 +49,7 @@ TESTS = {
     "pggan_fast/ops/_checks.py": chosen(OPS, "checks", "hostile"),
     "pggan_fast/ops/_again.py": chosen(OPS, "again"),
     "pggan_fast/ops/_autocast.py": chosen(OPS, "autocast", only="not cpu and not triton"),
-    "pggan_fast/ops/_autograd.py": chosen(OPS, "autograd"),
+    "pggan_fast/ops/_autograd.py": chosen(OPS, "autograd", "transforms", "compile"),
     "pggan_fast/ops/_register.py": chosen(OPS, "register", "backend_choice"),
     "pggan_fast/ops/conv.py": chosen(OPS, "autograd", "scaled_conv2d", only="autograd or rounding"),
     **{

@@ -9,6 +9,7 @@ import pytest
 import torch
 from choices import forget_choices
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 from pggan_fast import ops, use_backend
@@ -139,7 +140,7 @@ def test_a_context_the_environment_and_the_threads_are_part_of_it(monkeypatch: p
     assert len(registry.again) == before + 1
 
 
-@pytest.mark.parametrize("where", ["autocast", "vmap", "a dispatch mode", "a recorder", "forward mode"])
+@pytest.mark.parametrize("where", ["autocast", "vmap", "a dispatch mode", "a recorder", "jvp", "a dual level"])
 def test_calls_in_between_others_take_the_long_way(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     f, shapes = CALLS["none after_act 3"]
     tensors = [t.detach() for t in leaves(*shapes)]
@@ -165,11 +166,47 @@ def test_calls_in_between_others_take_the_long_way(where: str, monkeypatch: pyte
         with recording.recorded(lambda op, backend, args: ran.append(op)):
             f(*tensors)
         assert ran
+    elif where == "a dual level":
+        with forward_ad.dual_level():
+            torch.testing.assert_close(f(*tensors), want)
     else:
         x, tangent = tensors[0], torch.ones_like(tensors[0])
         got, dot = torch.func.jvp(lambda x: f(x, *tensors[1:]), (x,), (tangent,))
         torch.testing.assert_close(got, want)
         assert dot.any()
+
+
+def test_calls_in_between_others_teach_nothing() -> None:
+    f, shapes = CALLS["none after_act 3"]
+    tensors = leaves(*shapes)
+    with torch.autocast("cpu", torch.bfloat16):
+        f(*tensors)
+    with recording.recorded(lambda *call: None):
+        f(*tensors)
+    assert not registry.again
+    f(*tensors)
+    assert registry.again
+
+
+class Kind(Tensor):
+    """A tensor whose class may answer for its operations."""
+
+
+@torch.no_grad()
+def test_a_tensor_of_another_class_takes_the_long_way() -> None:
+    f, shapes = CALLS["none after_act 3"]
+    x, w, b = leaves(*shapes)
+    want = f(x.as_subclass(Kind), w, b)  # type: ignore[no-untyped-call]
+    assert not registry.again
+    assert torch.equal(want, f(x, w, b))
+    assert registry.again
+
+
+def test_which_argument_is_missing_counts() -> None:
+    learner, t = _again.Again("of three", tensors=3), torch.ones(3)
+    learner.learn((t, None, t), "", lambda *args: None)
+    assert learner.find((t, None, t), "") is not None
+    assert learner.find((t, t, None), "") is None
 
 
 def test_it_is_forgotten_with_the_choices_and_takes_a_bounded_room(monkeypatch: pytest.MonkeyPatch) -> None:
