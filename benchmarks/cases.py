@@ -145,7 +145,9 @@ def matching(patterns: Sequence[str]) -> list[str]:
     """The names of CASES that one of `patterns` (as a shell has them) matches; ValueError for one without any."""
     for pattern in patterns:
         if not fnmatch.filter(CASES, pattern):
-            raise ValueError(f"got {pattern!r}, which is no case; --list shows them, as {', '.join(list(CASES)[:3])}")
+            below = any(name.startswith(f"{pattern}.") for name in CASES)
+            like = f"as {', '.join(list(CASES)[:3])}" if not below else f"{pattern}.* is all of {pattern}"
+            raise ValueError(f"got {pattern!r}, which is no case; --list shows them, {like}")
     return [name for name in CASES if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ def now(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         found |= _gpu(device)
     return found
+
+
+def busy(machine: Mapping[str, Any]) -> str | None:
+    """What to say of a machine that had other work when a run began; None where it had none to speak of."""
+    before, cores = (machine.get("conditions") or [{}])[0].get("load"), machine.get("cores")
+    if before and cores and before > 1.25 * cores:  # a run of ours just before leaves its own load
+        return f"warning: the machine was busy when this began, load {before:.1f} on {cores} cores: measure in quiet."
+    return None
 
 
 def _mhz() -> list[int]:

@@ -68,6 +68,8 @@ def run(plan: Plan, device: torch.device = CPU) -> Report:
     """
     started = time.perf_counter()
     result = empty_report(plan, device)
+    if told := conditions.busy(result.machine):
+        plan.say(told)
     clock = _Clock(started + plan.budget_s)
     threads = torch.get_num_threads()
     try:

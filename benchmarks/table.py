@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from pggan_fast.benchmarks import runs
+from pggan_fast.benchmarks import conditions, runs
 from pggan_fast.benchmarks.schema import Report, Row
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -123,10 +123,7 @@ def _footer(report: Report) -> Text:
             f"\nof floor: the least time by the machine's ceilings ({flops:.0f} GFLOP/s of a matrix product, "
             f"{copied:.1f} GB/s of a copy, {launch:.1f} us an op), in parts of the median."
         )
-    busy = ""
-    before, cores = (machine.get("conditions") or [{}])[0].get("load"), machine.get("cores")
-    if before and cores and before > 1.25 * cores:  # a run of ours just before leaves its own load
-        busy = f"\nwarning: the machine was busy when this began, load {before:.1f} on {cores} cores: measure in quiet."
+    busy = "" if (told := conditions.busy(machine)) is None else f"\n{told}"
     cut = f"\nwarning: this run was {runs.UNFINISHED}." if report.interrupted else ""
     took = "" if report.elapsed_s is None else f"; took {report.elapsed_s:.0f} s"
     return Text(

@@ -91,7 +91,9 @@ def _choice(call: str, calls: int, op: str, backend: str | None, values: tuple[A
     return Choice(call, calls, reasons)
 
 
-LEGEND = "C@P: C channels, P pixels of all images, counted up to a power of two; nchw: planes, else channels_last"
+LEGEND = (
+    "C@P: C channels, P pixels of all images up to a power of two; HxW: of small maps; nchw: planes, else channels_last"
+)
 
 
 def _lines(choices: tuple[Choice, ...]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from pggan_fast.errors import line
 HEAD = 4096  # bytes that tell
 SAFETENSORS = "a safetensors file"
 TORCH = "a file of torch.save"
+GRID = "grid.png"  # beside the images of `pggan-fast generate`, of all of them
 _ZIP = b"PK\x03\x04"
 _OLD_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number of torch.save before 1.6, as a pickle has it
 _MAGIC = {

@@ -76,6 +76,13 @@ def newest_snapshot(folder: str | os.PathLike[str]) -> Path | None:
     return max(reached or found, default=(0, None))[1]
 
 
+def instead_of_state(path: Path) -> str:
+    """What an error about this file adds where it is a training's state; "" for others."""
+    if not _STATE.fullmatch(path.name):
+        return ""
+    return f"; it is a training's state: its networks are in {path.parent}, as {snapshot_name(0).replace('0' * 6, '*')}"
+
+
 def save(path: str | os.PathLike[str], networks: Networks) -> None:
     """Write the networks' weights, in their dtypes, and their constructors' arguments; atomically.
 
@@ -112,7 +119,8 @@ def load(path: str | os.PathLike[str], *, backend: str | None = None) -> Network
     with open(path, "rb") as head:  # what is wrong with the file system is said by OSError
         start = head.read(filetypes.HEAD)
     if (kind := filetypes.kind(start)) != filetypes.SAFETENSORS:
-        raise NetworkFileError(f"{path}: expected a network file, which is safetensors that {_WRITERS}, got {kind}")
+        told = f"{path}: expected a network file, which is safetensors that {_WRITERS}, got {kind}"
+        raise NetworkFileError(f"{told}{instead_of_state(path)}")
     try:
         with safe_open(path, framework="pt") as file:
             about = _about(path, file.metadata())

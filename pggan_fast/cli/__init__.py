@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 
 from pggan_fast.cli import interrupts
 from pggan_fast.cli.errors import UsageError
@@ -46,7 +48,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the command itself failed, 2 bad options, 130 interrupted."""
     _never_fail_to_print()
-    with interrupts.raised():
+    with interrupts.raised(), _warnings_in_a_line():
         try:
             status = _run(list(sys.argv[1:] if argv is None else argv))
             sys.stdout.flush()
@@ -113,6 +115,17 @@ def _never_fail_to_print() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Without the place in the source that they came from."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *where, **more: f"pggan-fast: warning: {line(str(message), 4000)}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _check_environment() -> None:

@@ -68,6 +68,7 @@ class Command(Drawing):
         """Write the files; says which."""
         from pggan_fast.benchmarks.table import console
         from pggan_fast.cli.bar import Bar
+        from pggan_fast.filetypes import GRID
         from pggan_fast.pictures import grid, save_png
         from pggan_fast.sampling import images
 
@@ -82,8 +83,8 @@ class Command(Drawing):
         written = [] if not self.images else [_name(seeds[0])] if len(seeds) == 1 else [_files(seeds)]
         if self.grid:
             picture = grid(kept, self.columns)
-            save_png(self.outdir / "grid.png", picture)
-            written.append(f"grid.png of {picture.width}x{picture.height}")
+            save_png(self.outdir / GRID, picture)
+            written.append(f"{GRID} of {picture.width}x{picture.height}")
         return ", ".join(written)
 
 

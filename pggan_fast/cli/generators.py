@@ -45,9 +45,10 @@ def load(path: Path) -> Loaded:
         if path.is_dir():
             newest = networks.newest_snapshot(path)
             if newest is None:
-                raise UsageError(
-                    f"--network: the folder {path} has no {networks.snapshot_name(0).replace('0' * 6, '*')}"
-                )
+                name = networks.snapshot_name(0).replace("0" * 6, "*")
+                runs = [folder for folder in path.iterdir() if folder.is_dir() and networks.newest_snapshot(folder)]
+                inside = f", but folders in it have, as {max(runs)}" if runs else ""
+                raise UsageError(f"--network: the folder {path} has no {name}{inside}")
             path = newest
         held = networks.load(path)
     except networks.NetworkFileError as error:

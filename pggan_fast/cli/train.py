@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -142,11 +143,12 @@ class Command:
                     if world.rank == 0:
                         from pggan_fast.cli import train_table
 
-                        train_table.show(console(), config, world.size)
+                        said = train_table.notes(config, dataset.native, self.resolution is not None)
+                        train_table.show(console(), config, world.size, said)
                     return 0
                 return self._train(config, dataset, world, console())
         except (DataError, ValueError) as error:
-            raise UsageError(" ".join(str(error).split())) from None
+            raise UsageError(_with_options(" ".join(str(error).split()))) from None
         except OSError as error:
             raise UsageError(f"{error.filename}: {error.strerror or error}") from None
 
@@ -249,16 +251,17 @@ class Command:
                 if found is None and world.rank == 0:
                     folder.rmdir()  # nothing is in it yet
                 raise
-            return self._go(run, found)
+            return self._go(run, found, dataset.native)
 
-    def _go(self, run: Run, found: Found | None) -> int:
+    def _go(self, run: Run, found: Found | None, native: int) -> int:
         from pggan_fast.cli import train_table
         from pggan_fast.training.trainer import OutOfMemory
 
         folder = run.folder
         run.say(f"{folder}: {'a new run' if found is None else 'going on'}")
-        if found is None and (note := train_table.of_other_base(run.config)):
-            run.say(note)
+        if found is None:
+            for note in train_table.notes(run.config, native, self.resolution is not None):
+                run.say(note)
         if found is not None:
             for text in found.said:
                 run.say(f"{text}; the one before is taken")
@@ -278,6 +281,27 @@ class Command:
 
 
 _BY_GPUS: tuple[tuple[int, Preset], ...] = ((8, "v2-8gpus"), (4, "v2-4gpus"), (2, "v2-2gpus"), (1, "v2-1gpu"))
+
+
+# What messages about a configuration call things -> the option that sets them
+_OPTIONS = {
+    "total_kimg": "--kimg",
+    "training_kimg": "--phase-kimg",
+    "transition_kimg": "--phase-kimg",
+    "tick_kimg_base": "--tick",
+    "minibatch_base": "--batch",
+    "batch_gpu": "--batch-gpu",
+    "lr_base": "--lr",
+    "fmap_base": "--cbase",
+    "fmap_max": "--cmax",
+    "stddev_group": "--mbstd-group",
+}
+_NAMES = re.compile(rf"(?<![/\w-])({'|'.join(_OPTIONS)})(?![/\w-])")
+
+
+def _with_options(text: str) -> str:
+    """An error's text, where each name that is not an option's is followed by that."""
+    return _NAMES.sub(lambda name: f"{name[0]} ({_OPTIONS[name[0]]})", text)
 
 
 def _preset(world: World) -> Preset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from rich import box
@@ -45,7 +45,19 @@ def of_other_base(config: Config) -> str | None:
     return f"4x4 stands for images of {width}x{height}{last}; `pggan-fast data convert --resolution` makes other sizes"
 
 
-def show(console: Console, config: Config, world: int) -> None:
+def notes(config: Config, native: int, asked: bool) -> Iterator[str]:
+    """What may surprise about a run's resolution. native: of the images; asked: one was named."""
+    if note := of_other_base(config):
+        yield note
+    last = config.schedule.levels[-1]
+    if last < native and not asked:
+        yield (
+            f"it ends at {last}x{last}, and the images have {native}x{native}: --resolution {native} goes on to that, "
+            "other schedules of --cfg may too"
+        )
+
+
+def show(console: Console, config: Config, world: int, said: Iterable[str]) -> None:
     console.print_json(json.dumps(config.as_json()))
     table = Table("from kimg", "resolution", "", "minibatch", "learning rate", "tick kimg", **_NO_TITLE)  # type: ignore[arg-type]
     for phase in phases(config.schedule, world):
@@ -59,6 +71,6 @@ def show(console: Console, config: Config, world: int) -> None:
             f"{stage.tick_kimg:g}",
         )
     console.print(table)
-    if note := of_other_base(config):
+    for note in said:
         console.print(note, markup=False, soft_wrap=True)
     console.print(f"to {config.schedule.total_kimg:g} kimg, by {world} process{'es' if world > 1 else ''}")

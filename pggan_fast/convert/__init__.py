@@ -26,7 +26,7 @@ from pggan_fast.convert.errors import ConversionError
 from pggan_fast.convert.layout import Layout, Row
 from pggan_fast.errors import few, line
 from pggan_fast.files import write_atomically
-from pggan_fast.networks import KINDS, Networks
+from pggan_fast.networks import KINDS, Networks, instead_of_state
 
 __all__ = ["FAMILIES", "Conversion", "ConversionError", "Layout", "Row", "read", "write"]
 
@@ -108,7 +108,7 @@ def _of_a_family(path: Path, value: Any, options: dict[str, Any]) -> Conversion:
         keys = (f"{its.G.example} ({its.name})" for its in FAMILIES.values())
         raise ConversionError(
             f"networks of no known program: {family.seen(value)}; expected a state dict with a key such as "
-            f"{', '.join(keys)}"
+            f"{', '.join(keys)}{instead_of_state(path)}"
         )
     its, states = found
     layouts, refused = {}, {}

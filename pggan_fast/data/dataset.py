@@ -23,6 +23,7 @@ from pggan_fast.data.labels import MOST_CLASSES, Kind, Label
 from pggan_fast.data.pyramid import base_of, shrink
 from pggan_fast.data.sources import Source
 from pggan_fast.errors import counted, few, line
+from pggan_fast.filetypes import GRID
 
 _LOOKED_AT = 64  # images whose sizes are compared when a set is opened
 
@@ -81,7 +82,10 @@ class Dataset:
             except ImageRefused as error:
                 self.skipped[here] = str(error)
                 if self._warned.setdefault("by", token := object()) is token:  # one of several threads
-                    text = f"{self.title(here)} is skipped, and so are others like it: {error.kind}: {error}"
+                    text = (
+                        f"{self.title(here)} is skipped, and so are others like it: {error.kind}: {error}; "
+                        "`pggan-fast data verify` lists them"
+                    )
                     warnings.warn(text, stacklevel=2)
         raise DataError(f"{self.name}: none of its {counted(len(self), 'image')} can be read")
 
@@ -165,10 +169,14 @@ class SourceDataset(Dataset):
             except ImageRefused:
                 continue
             if (h, w) != shape[1:]:
-                raise DataError(
-                    f"{self.title(number)}: {w}x{h} pixels, where {self.title(first)} has {shape[2]}x{shape[1]}; "
-                    "`pggan-fast data convert --resolution` makes them alike"
+                names = [PurePosixPath(self._source.names[self._numbers[i]]).name for i in (number, first)]
+                remedy = (
+                    f"{GRID} is a sheet of `pggan-fast generate`, to be taken out of the folder"
+                    if GRID in names
+                    else "`pggan-fast data convert --resolution` makes them alike"
                 )
+                told = f"{self.title(number)}: {w}x{h} pixels, where {self.title(first)} has {shape[2]}x{shape[1]}"
+                raise DataError(f"{told}; {remedy}")
             shape = max(c, shape[0]), h, w
         return shape
 

@@ -149,7 +149,7 @@ class _Fusing:
         readings, reasons = _readings(m)
         if not readings:
             if any(True for _ in m.parameters()):
-                reason = hooked(m) or next((r for r in reasons if r != NO_INPUT), NO_INPUT)
+                reason = hooked(m) or _not_finite(m) or next((r for r in reasons if r != NO_INPUT), NO_INPUT)
                 self._row(name, m, type(m).__name__, reason)
             return self._runs(name, m)
         worth = _worth(readings)
@@ -208,3 +208,11 @@ def _unfit(m: torch.nn.Module) -> str | None:
         return "parameters on the meta device"
     kinds = {type(p).__name__ for p in m.parameters()} - {"Parameter"}
     return f"parameters of type {', '.join(sorted(kinds))}" if kinds else None
+
+
+def _not_finite(m: torch.nn.Module) -> str | None:
+    """Which parameter or buffer holds what no comparison of values can be made with."""
+    for name, t in (*m.named_parameters(), *m.named_buffers()):
+        if not bool(t.isfinite().all()):
+            return f"{name} holds NaN or infinity, with which nothing can be compared"
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -277,11 +278,23 @@ def _first(trial: _Trial, rank: int) -> Reading:
 
 def _no_input(trial: _Trial) -> str:
     """Why nothing could be recorded: what is no matter of shapes tells most."""
+    if more := _required(trial.module)[1:]:
+        return f"its forward needs {', '.join(more)} too, which is not made up here; its parts are looked at"
     causes = [error.__cause__ for error in trial.refusals]
     telling = [e for e in causes if isinstance(e, (TypeError, AttributeError, NameError, NotImplementedError))]
     if telling:
         return f"raises {type(telling[0]).__name__}: {telling[0]}"
     return NO_INPUT
+
+
+def _required(m: torch.nn.Module) -> list[str]:
+    """The arguments of a module's forward that have no default."""
+    try:
+        parameters = inspect.signature(m.forward).parameters.values()
+    except (TypeError, ValueError):  # of no Python function
+        return []
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [p.name for p in parameters if p.kind in kinds and p.default is p.empty]
 
 
 def _agree(trial: _Trial, reading: Reading) -> dict[torch.nn.Module, str] | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -128,7 +130,8 @@ class Run:
         return (asked and stop.status) or int(bool(self._failed))
 
     def _options(self) -> None:
-        options = {"config": self.config.as_json(), "versions": report.versions()}
+        command = shlex.join(sys.argv)  # nothing reads it but people
+        options = {"command": command, "config": self.config.as_json(), "versions": report.versions()}
         text = json.dumps(options, indent=2).encode()
         write_atomically(self.folder / OPTIONS, lambda file: file.write(text))
 

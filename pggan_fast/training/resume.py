@@ -71,7 +71,9 @@ def of(path: Path, config: Config) -> Found:
         told = f"{line(error)} ({type(error).__name__})"
         raise CheckpointError(f"{path}: its options are not those of this version: {told}") from None
     if differences:
-        raise Mismatch(f"{path}: was trained with other options (its own, yours): {'; '.join(differences)}")
+        told = "; ".join(differences)
+        began = f"{found.folder / OPTIONS} has the command that began it"
+        raise Mismatch(f"{path}: was trained with other options (its own, yours): {told}; {began}")
     return found
 
 

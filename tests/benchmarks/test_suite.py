@@ -271,6 +271,8 @@ def test_options_multiply_and_patterns_choose():
     assert matching(["up.*", "G.forward"]) == ["up.forward", "up.backward", "up.double", "G.forward"]
     with pytest.raises(ValueError, match="'nothing', which is no case"):
         matching(["nothing"])
+    with pytest.raises(ValueError, match=r"'up', which is no case; --list shows them, up\.\* is all of up"):
+        matching(["up"])
     asked = {"names": ["up.forward"], "resolutions": [4, 8], "batches": [1, 2], "threads": [1, 2]}
     found = [(c.resolution, c.batch, c.threads) for (c,) in units("quick", cpu, torch.float32, **asked)]
     assert found == [(8, n, t) for n in (1, 2) for t in (1, 2)]  # there is no up-convolution at 4x4

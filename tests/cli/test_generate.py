@@ -221,6 +221,11 @@ def test_seeds_are_numbers_and_ranges() -> None:
         (["--network", "CRITIC"], "has no generator, only D"),
         (["--network", "FIVE"], "gives images of 5 channels, expected 1 or 3"),
         (["--network", "EMPTY"], "has no network-snapshot-*.safetensors"),
+        (["--network", "RUNS"], "has no network-snapshot-*.safetensors, but folders in it have, as RUNS/00001"),
+        (
+            ["--network", "STATE"],
+            "a file of torch.save; it is a training's state: its networks are in RUNS/00001, as",
+        ),
         (["--network", "/no/such"], "--network: cannot read /no/such: No such file"),
         (["--network", __file__], "a network file, which is safetensors that"),
         (["--outdir", __file__], "expected a folder"),
@@ -248,14 +253,19 @@ def test_bad_options_are_one_line_before_any_work(
     saved(tmp_path / "labelled", labelled=True)
     saved(tmp_path / "five", channels=5)
     (tmp_path / "empty").mkdir()
+    run = tmp_path / "runs" / "00001"
+    run.mkdir(parents=True)
+    saved(run / "network-snapshot-000000.safetensors")
+    torch.save({}, run / "training-state-000000064.pt")
     monkeypatch.setattr(Sampler, "uint8", lambda *args: pytest.fail("it has begun"))
-    own = {name.upper(): tmp_path / name for name in ("labelled", "critic", "five", "empty")}
+    own = {name.upper(): tmp_path / name for name in ("labelled", "critic", "five", "empty", "runs")}
+    own["STATE"] = run / "training-state-000000064.pt"
     given = [str(own.get(word, word)) for word in options]
     rest = [("--network", network), ("--outdir", tmp_path / "out")]
     assert call(*given, *(word for pair in rest if pair[0] not in given for word in pair)) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("pggan-fast: error: ")
-    assert said in line
+    assert said.replace("RUNS", str(own["RUNS"])) in line
     assert not (tmp_path / "out").exists()
 
 

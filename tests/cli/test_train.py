@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -113,7 +114,9 @@ def test_a_night_goes_up_to_a_width_of_64(
     assert call("--data", path, "--outdir", tmp_path, "--cfg", "overnight", "-n") == 0
     told = capsys.readouterr().out
     assert f"{last}x{last}" in told
-    assert f"{2 * last}x{2 * last}" not in told
+    assert f"{2 * last}x{2 * last} " not in told.partition("it ends at")[0]
+    cut = f"it ends at {last}x{last}, and the images have {size}x{size}: --resolution {size} goes on to that"
+    assert (cut in " ".join(told.split())) == (size > last)
     assert f"to {kimg} kimg, by 1 process" in told
 
 
@@ -125,6 +128,21 @@ def test_a_network_is_not_gone_on_with(tmp_path: Path, data: Path, capsys: pytes
     error = capsys.readouterr().err
     assert f"pggan-fast: error: {network}: a network file" in error
     assert error.count("\n") == 1
+
+
+def test_a_run_with_other_options_is_told_by_the_names_of_these(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["pggan-fast", "train", "--desc", "two words"])
+    command = ("--data", data, "--outdir", tmp_path / "runs", *SMALL, "--kimg", 0.064)
+    assert call(*command) == 0
+    folder = tmp_path / "runs" / "00000-demo-small-gpus1"
+    assert call(*command, "--phase-kimg", 0.128, "--resume", folder) == 2
+    error = capsys.readouterr().err
+    assert "schedule.training_kimg (--phase-kimg): 0.064, 0.128; schedule.transition_kimg (--phase-kimg): " in error
+    assert error.endswith(f"; {folder}/training_options.json has the command that began it\n")
+    options = json.loads((folder / "training_options.json").read_text())
+    assert options["command"] == "pggan-fast train --desc 'two words'"
 
 
 def test_other_images_under_the_name_are_refused(
@@ -161,7 +179,9 @@ def test_graphs_are_the_trainers(asked: Any, graphs: bool | None) -> None:
         (("--cfg", "v3"), "--cfg"),
         (("--seed", -1), "--seed: got -1, expected 0 to 2^63 - 1"),
         (("--lr", 0), "lr: expected numbers > 0"),
-        (("--mbstd-group", -1), "stddev_group: expected an integer >= 0, got -1"),
+        (("--mbstd-group", -1), "stddev_group (--mbstd-group): expected an integer >= 0, got -1"),
+        (("--kimg", -3), "total_kimg (--kimg): expected a number >= 0, got -3.0"),
+        (("--batch", 6), "choose another batch, batch_gpu (--batch-gpu) or stddev_group (--mbstd-group)"),
         (("--workers", -1), "workers: expected an integer >= 0, got -1"),
         (("--graphs", "always", "--device", "cpu"), "graphs: True needs a CUDA device, one process and"),
         (("--metrics", "swd16"), "needs at least 16x16"),

@@ -255,6 +255,14 @@ def test_what_the_file_is_and_what_was_expected(data, said, tmp_path):
     assert said in refused(data, tmp_path)
 
 
+def test_a_state_of_our_own_training_is_told_from_others(tmp_path):
+    path = tmp_path / "training-state-000000064.pt"
+    path.write_bytes(torch_bytes({"G": OrderedDict(weight=torch.ones(1)), "images": 64}))
+    with pytest.raises(convert.ConversionError, match="of no known program") as raised:
+        convert.read(path)
+    assert f"; it is a training's state: its networks are in {tmp_path}, as network-snapshot-*" in str(raised.value)
+
+
 @pytest.fixture(scope="module")
 def whole():
     return Case(resolution=8, labels=2, dtype="float32").data

@@ -111,6 +111,14 @@ def test_several_sizes_are_refused_with_a_remedy(tmp_path: Path) -> None:
         open_dataset(tmp_path)
 
 
+def test_the_sheet_of_generate_is_to_be_taken_out(tmp_path: Path) -> None:
+    folder_of(tmp_path, 3)
+    (tmp_path / "grid.png").write_bytes(file_of(pixels(3, 8, 8)))
+    with pytest.raises(DataError, match=r"grid\.png: 8x8 pixels, where") as raised:
+        open_dataset(tmp_path)
+    assert str(raised.value).endswith("; grid.png is a sheet of `pggan-fast generate`, to be taken out of the folder")
+
+
 def test_broken_images_are_stood_in_for_and_warned_of_once(tmp_path: Path) -> None:
     folder_of(tmp_path, 6)
     for name in ("01.png", "02.png", "05.png"):

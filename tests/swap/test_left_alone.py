@@ -35,6 +35,35 @@ def test_foreign_hooks_go_on_running() -> None:
     assert report.rows[0].pattern == "OnInput() lrelu scale Conv2d() bias lrelu"
 
 
+class Staged(nn.Module):
+    """Called with more than an input, as many generators are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.last = Block(), nn.Conv2d(5, 3, 1)
+
+    def forward(self, x: Tensor, step: int, *, scale: float, alpha: float = 1.0) -> Tensor:
+        y: Tensor = self.last(self.block(x)) * scale
+        return y
+
+
+def test_what_forward_needs_beside_its_input_is_named() -> None:
+    report = fuse(Staged())
+    (whole, *parts) = report.rows
+    assert whole.reason == "its forward needs step, scale too, which is not made up here; its parts are looked at"
+    assert [(row.name, row.replaced) for row in parts] == [("block", True), ("last", False)]
+
+
+def test_a_parameter_that_is_not_finite_is_named() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.LeakyReLU(0.2))
+    assert fuse(copy.deepcopy(module)).rows[0].replaced
+    with torch.no_grad():
+        module[0].weight[0, 0, 0, 0] = torch.inf
+    row = next(row for row in fuse(module).rows if row.name == "0")
+    assert row.reason == "weight holds NaN or infinity, with which nothing can be compared"
+    assert not any(row.replaced for row in fuse(module).rows)
+
+
 def test_hooks_registered_later_run_too() -> None:
     module = Block()
     fuse(module)
