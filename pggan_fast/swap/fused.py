@@ -168,7 +168,7 @@ class Fused(Forward):
             raise NotAsRecorded("a single sample")
         if not torch.is_autocast_enabled(x.device.type) and any(p().dtype != x.dtype for p in chain.weights):
             raise NotAsRecorded("another dtype than that of the parameters")
-        u = chain(inside(x))
+        u = chain(inside(x) if chain.rows else x)
         y = outside(u, keep=channels_last(x) or chain_channels_last(chain))
         # Our ops keep their output for backward, PyTorch's products, leaky ReLU and norms by hand do not: somebody may
         # overwrite it.

@@ -14,6 +14,7 @@ from swap_checks import fused_wholly, same_derivatives
 from torch import Tensor, nn
 
 from pggan_fast import fuse, unfuse
+from pggan_fast.backends import recording
 from pggan_fast.models import Discriminator, Generator
 from pggan_fast.swap.fused import installed
 
@@ -329,3 +330,25 @@ def test_a_second_layer_in_the_middle_of_a_hook() -> None:
     torch.testing.assert_close(module(x), want)
     assert calls == [1]
     assert any(isinstance(h, Equaliser) for h in module[2].conv._forward_pre_hooks.values())
+
+
+@pytest.mark.parametrize("planes", [True, False])
+@pytest.mark.parametrize(
+    ("make", "rows"),
+    [
+        (lambda: Does(NORMS["rsqrt"][0]), False),
+        (lambda: nn.Sequential(OnInput(5, 4, 1), nn.LeakyReLU(0.2)), False),
+        (lambda: nn.Sequential(OnInput(5, 4, 3), nn.LeakyReLU(0.2)), True),
+    ],
+)
+def test_only_large_kernels_are_worth_another_format(make: Callable[[], nn.Module], rows: bool, planes: bool) -> None:
+    module, seen = make(), list[Tensor]()
+    x = torch.randn(2, 5, 4, 4, requires_grad=True)
+    given = x if planes else x.contiguous(memory_format=torch.channels_last)
+    fused_wholly(module)
+    with recording.recorded(lambda op, backend, args: seen.append(args[0])):
+        y = module(given)
+    assert [t.is_contiguous() for t in seen] == [planes and not rows]
+    assert y.is_contiguous() == planes
+    (dx,) = torch.autograd.grad(y.square().sum(), x)
+    assert dx.is_contiguous() == planes or not planes
