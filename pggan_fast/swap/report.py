@@ -50,7 +50,8 @@ class FuseReport:
 
     def __rich__(self) -> Table:
         timed = any(row.before is not None for row in self.rows)
-        table = Table(title=self._title(), caption="\n".join(self._legend(timed)) or None, caption_justify="left")
+        caption = "\n".join(self._legend(timed)) or None
+        table = Table(title=self._title(), caption=caption, caption_justify="left", pad_edge=False)
         headings = ("module", "what it does", "fused", "error", *(("before", "after") if timed else ()), "why not")
         for heading in headings:
             table.add_column(heading, overflow="fold")
@@ -66,7 +67,7 @@ class FuseReport:
         if any(row.error is not None for row in self.rows):
             yield "error: largest relative error of outputs and gradients against the original, in float64"
         if timed:
-            yield "before, after: median time of a forward and backward pass"
+            yield "before, after: median milliseconds of a forward and backward pass"
         if any("()" in row.pattern for row in self.rows):
             yield "X(): a module of class X that runs as it is, between fused steps"
 
@@ -88,6 +89,6 @@ def merged(rows: Sequence[Row]) -> Row:
 
 def _cells(row: Row, timed: bool) -> Sequence[str]:
     error = "" if row.error is None else f"{row.error:.0e}"
-    times = [f"{1e3 * t:.2f} ms" if t is not None else "" for t in (row.before, row.after)] if timed else []
+    times = [f"{1e3 * t:.3g}" if t is not None else "" for t in (row.before, row.after)] if timed else []
     what = "unknown" if row.pattern == row.kind else row.pattern
     return (f"{row.name or 'the model'} ({row.kind})", what, "yes" if row.replaced else "no", error, *times, row.reason)
