@@ -46,8 +46,8 @@ def load(path: Path) -> Loaded:
             newest = networks.newest_snapshot(path)
             if newest is None:
                 name = networks.snapshot_name(0).replace("0" * 6, "*")
-                runs = [folder for folder in path.iterdir() if folder.is_dir() and networks.newest_snapshot(folder)]
-                inside = f", but folders in it have, as {max(runs)}" if runs else ""
+                runs = sorted(folder for folder in path.iterdir() if _has_network(folder))
+                inside = f", but folders in it have, as {runs[-1]}" if runs else ""
                 raise UsageError(f"--network: the folder {path} has no {name}{inside}")
             path = newest
         held = networks.load(path)
@@ -58,6 +58,15 @@ def load(path: Path) -> Loaded:
     if held.sampled is None:
         raise UsageError(f"--network: {path} has no generator, only {', '.join(held.present())}")
     return Loaded(G=held.sampled[1], path=path, name=held.sampled[0], source=held.source)
+
+
+def _has_network(folder: Path) -> bool:
+    from pggan_fast import networks
+
+    try:
+        return networks.newest_snapshot(folder) is not None
+    except OSError:  # no folder, or one of somebody else
+        return False
 
 
 def default_batch(size: tuple[int, int]) -> int:

@@ -147,7 +147,9 @@ class Command:
                         train_table.show(console(), config, world.size, said)
                     return 0
                 return self._train(config, dataset, world, console())
-        except (DataError, ValueError) as error:
+        except DataError as error:
+            raise UsageError(" ".join(str(error).split())) from None
+        except ValueError as error:
             raise UsageError(_with_options(" ".join(str(error).split()))) from None
         except OSError as error:
             raise UsageError(f"{error.filename}: {error.strerror or error}") from None

@@ -45,15 +45,15 @@ def of_other_base(config: Config) -> str | None:
     return f"4x4 stands for images of {width}x{height}{last}; `pggan-fast data convert --resolution` makes other sizes"
 
 
-def notes(config: Config, native: int, asked: bool) -> Iterator[str]:
-    """What may surprise about a run's resolution. native: of the images; asked: one was named."""
+def notes(config: Config, native: int, resolution_given: bool) -> Iterator[str]:
+    """What may surprise about a run's resolution. native: the last level of the images."""
     if note := of_other_base(config):
         yield note
     last = config.schedule.levels[-1]
-    if last < native and not asked:
+    if last < native and not resolution_given:
         yield (
-            f"it ends at {last}x{last}, and the images have {native}x{native}: --resolution {native} goes on to that, "
-            "other schedules of --cfg may too"
+            f"it ends at level {last}x{last}, and the images go up to {native}x{native}: --resolution {native} takes "
+            "them so, and other schedules of --cfg may"
         )
 
 

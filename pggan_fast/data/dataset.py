@@ -171,7 +171,7 @@ class SourceDataset(Dataset):
             if (h, w) != shape[1:]:
                 names = [PurePosixPath(self._source.names[self._numbers[i]]).name for i in (number, first)]
                 remedy = (
-                    f"{GRID} is a sheet of `pggan-fast generate`, to be taken out of the folder"
+                    f"{GRID} looks like a sheet of `pggan-fast generate`, to be taken out of the folder"
                     if GRID in names
                     else "`pggan-fast data convert --resolution` makes them alike"
                 )

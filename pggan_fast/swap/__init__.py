@@ -211,8 +211,11 @@ def _unfit(m: torch.nn.Module) -> str | None:
 
 
 def _not_finite(m: torch.nn.Module) -> str | None:
-    """Which parameter or buffer holds what no comparison of values can be made with."""
-    for name, t in (*m.named_parameters(), *m.named_buffers()):
-        if not bool(t.isfinite().all()):
+    """Which parameter no comparison of values can be made with: the reasons of a reading are wrong then."""
+    for name, p in m.named_parameters():
+        if p.layout is torch.strided and p.dtype in _COMPARED and not bool(p.isfinite().all()):
             return f"{name} holds NaN or infinity, with which nothing can be compared"
     return None
+
+
+_COMPARED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

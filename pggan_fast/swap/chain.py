@@ -116,7 +116,7 @@ def _viewed(view: View, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Chain:
-    """A callable of steps: [N, C, H, W] or [N, K] in, one tensor out. Where `rows`, channels_last has it fast.
+    """A callable of steps: [N, C, H, W] or [N, K] in, one tensor out. Where it `wants_rows`, channels_last has it fast.
 
     `chain([Up(), *steps_of(conv, x), Act(0.2), Norm()])` makes one. Raises NotAsRecorded for inputs of which the steps
     say nothing (odd sizes before a pool, batches that are no multiple of the group, views of other sizes).
@@ -142,10 +142,9 @@ class Chain:
         return any(_passes(unit) > 1 for unit in self.units)
 
     @property
-    def rows(self) -> bool:
+    def wants_rows(self) -> bool:
         """Whether channels_last pays even where the input comes in another format and has to leave in it: a norm or a
-        1x1 convolution takes less time than the way there and back. Of 64 channels at 32x32 toRGB was 0.5 times as
-        fast as plain PyTorch so, and is 2.8 times as it comes; a norm 0.3 and 1.6."""
+        1x1 convolution takes less time than the way there and back."""
         return any(
             isinstance(step, (Product, Call)) or (isinstance(step, Conv) and step.kernel > 1) for step in self.steps
         )
@@ -156,8 +155,15 @@ class Chain:
 
     @property
     def ends_in_op(self) -> bool:
-        """Whether what comes out is kept by one of our ops for its gradient."""
-        return bool(self.units) and isinstance(self.units[-1], (ConvUnit, EpilogueUnit))
+        """Whether what comes out, or what it is a view of, is kept by one of our ops for its gradient."""
+        last = next((unit for unit in reversed(self.units) if not isinstance(unit, ViewUnit)), None)
+        return isinstance(last, (ConvUnit, EpilogueUnit))
+
+    @property
+    def keeps_input(self) -> bool:
+        """Whether one of our ops keeps what goes in for its gradient, where a module's own code may keep a product."""
+        first = next((unit for unit in self.units if not isinstance(unit, ViewUnit)), None)
+        return isinstance(first, ConvUnit)
 
     @property
     def calls(self) -> list[Call]:

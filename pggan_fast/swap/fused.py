@@ -168,7 +168,7 @@ class Fused(Forward):
             raise NotAsRecorded("a single sample")
         if not torch.is_autocast_enabled(x.device.type) and any(p().dtype != x.dtype for p in chain.weights):
             raise NotAsRecorded("another dtype than that of the parameters")
-        u = chain(inside(x) if chain.rows else x)
+        u = chain(inside(x) if chain.wants_rows else own(x) if chain.keeps_input else x)
         y = outside(u, keep=channels_last(x) or chain_channels_last(chain))
         # Our ops keep their output for backward, PyTorch's products, leaky ReLU and norms by hand do not: somebody may
         # overwrite it.
@@ -188,6 +188,28 @@ def inside(x: Tensor) -> Tensor:
         rows: Tensor = _Inside.apply(x)
         return rows
     return layout.channels_last(x)
+
+
+def own(x: Tensor) -> Tensor:
+    """An argument as it came, which may be overwritten later. Its gradient leaves as it came too."""
+    if not torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+        return x
+    if x.requires_grad and x.is_contiguous():
+        mine: Tensor = _Own.apply(x)
+        return mine
+    return x.clone()
+
+
+class _Own(torch.autograd.Function):
+    """A copy; the gradient is plainly contiguous, as in `_Inside`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g.contiguous()
 
 
 class _Inside(torch.autograd.Function):

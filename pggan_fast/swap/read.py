@@ -291,7 +291,7 @@ def _required(m: torch.nn.Module) -> list[str]:
     """The arguments of a module's forward that have no default."""
     try:
         parameters = inspect.signature(m.forward).parameters.values()
-    except (TypeError, ValueError):  # of no Python function
+    except Exception:  # of no Python function, or of whatever looking it up runs
         return []
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [p.name for p in parameters if p.kind in kinds and p.default is p.empty]

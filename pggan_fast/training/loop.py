@@ -130,7 +130,10 @@ class Run:
         return (asked and stop.status) or int(bool(self._failed))
 
     def _options(self) -> None:
-        command = shlex.join(sys.argv)  # nothing reads it but people
+        program, *arguments = sys.argv
+        if Path(program).name == "__main__.py":  # of the processes of --gpus and torchrun
+            program = "pggan-fast"
+        command = shlex.join([program, *arguments])  # nothing reads it but people
         options = {"command": command, "config": self.config.as_json(), "versions": report.versions()}
         text = json.dumps(options, indent=2).encode()
         write_atomically(self.folder / OPTIONS, lambda file: file.write(text))

@@ -72,14 +72,22 @@ def of(path: Path, config: Config) -> Found:
         raise CheckpointError(f"{path}: its options are not those of this version: {told}") from None
     if differences:
         told = "; ".join(differences)
-        began = f"{found.folder / OPTIONS} has the command that began it"
-        raise Mismatch(f"{path}: was trained with other options (its own, yours): {told}; {began}")
+        began = f"; {found.folder / OPTIONS} has the command that began it" if _began(found.folder) else ""
+        raise Mismatch(f"{path}: was trained with other options (its own, yours): {told}{began}")
     return found
 
 
 def _newest(folder: Path) -> Found | None:
     state, path, said = checkpoint.newest(folder)
     return None if state is None or path is None else Found(folder, state, said, path)
+
+
+def _began(folder: Path) -> bool:
+    """Whether the run's options tell its command, as those of the first versions do not."""
+    try:
+        return "command" in json.loads((folder / OPTIONS).read_bytes())
+    except (OSError, *_NO_OPTIONS):
+        return False
 
 
 def _config(folder: Path) -> Config | None:

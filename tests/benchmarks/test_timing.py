@@ -1,6 +1,6 @@
 import pytest
 import torch
-from pggan_fast.benchmarks import timing
+from pggan_fast.benchmarks import conditions, timing
 from pggan_fast.benchmarks.timing import MAX_ROUNDS, MIN_ROUNDS, interleave, peak_bytes, rounds_for
 
 CPU = torch.device("cpu")
@@ -53,3 +53,12 @@ def test_warming_up_ends_when_times_no_longer_fall(monkeypatch):
     monkeypatch.setattr(timing, "WARM_UP_S", 0.0)
     monkeypatch.setattr(timing, "timed", lambda run, device: 7.0)
     assert timing.warm_up(lambda: None, CPU) == 7.0
+
+
+@pytest.mark.parametrize(("load", "told"), [(2.4, False), (2.6, True), (None, False)])
+def test_a_busy_machine_is_told_of(load, told):
+    machine = {"cores": 2, "conditions": [{} if load is None else {"load": load}, {"load": 9.0}]}
+    said = conditions.busy(machine)
+    assert (said is not None) == told
+    assert said is None or "load 2.6 on 2 cores" in said
+    assert conditions.busy({}) is None

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from typing import get_args
 
 import pytest
@@ -247,3 +248,11 @@ def test_what_was_typed_reaches_no_terminal_as_a_command(capsys):
         said = capsys.readouterr().err
         assert said.endswith("\n")
         assert said[:-1].isprintable()
+
+
+def test_a_warning_is_a_line_without_its_place() -> None:
+    before = warnings.formatwarning
+    with cli._warnings_in_a_line():
+        told = warnings.formatwarning(UserWarning("two\nlines"), UserWarning, __file__, 7, "code")
+    assert told == "pggan-fast: warning: two lines\n"
+    assert warnings.formatwarning is before

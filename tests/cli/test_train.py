@@ -115,7 +115,7 @@ def test_a_night_goes_up_to_a_width_of_64(
     told = capsys.readouterr().out
     assert f"{last}x{last}" in told
     assert f"{2 * last}x{2 * last} " not in told.partition("it ends at")[0]
-    cut = f"it ends at {last}x{last}, and the images have {size}x{size}: --resolution {size} goes on to that"
+    cut = f"it ends at level {last}x{last}, and the images go up to {size}x{size}: --resolution {size} takes them so"
     assert (cut in " ".join(told.split())) == (size > last)
     assert f"to {kimg} kimg, by 1 process" in told
 

@@ -116,7 +116,9 @@ def test_the_sheet_of_generate_is_to_be_taken_out(tmp_path: Path) -> None:
     (tmp_path / "grid.png").write_bytes(file_of(pixels(3, 8, 8)))
     with pytest.raises(DataError, match=r"grid\.png: 8x8 pixels, where") as raised:
         open_dataset(tmp_path)
-    assert str(raised.value).endswith("; grid.png is a sheet of `pggan-fast generate`, to be taken out of the folder")
+    assert str(raised.value).endswith(
+        "; grid.png looks like a sheet of `pggan-fast generate`, to be taken out of the folder"
+    )
 
 
 def test_broken_images_are_stood_in_for_and_warned_of_once(tmp_path: Path) -> None:
