@@ -51,7 +51,7 @@ def test_what_is_not_known_has_no_pattern_and_columns_are_explained() -> None:
     assert "error:" not in text  # nothing was compared
     text = shown(fuse(nn.Sequential(Block(), nn.Tanh()), time=True))
     assert "error: largest relative error of outputs and gradients against the original, in float64" in text
-    assert "before, after: median time" in text
+    assert "before, after: median milliseconds" in text
     assert "X(): a module of class X that runs as it is" in text
 
 
