@@ -168,7 +168,8 @@ class Fused(Forward):
             raise NotAsRecorded("a single sample")
         if not torch.is_autocast_enabled(x.device.type) and any(p().dtype != x.dtype for p in chain.weights):
             raise NotAsRecorded("another dtype than that of the parameters")
-        u = chain(inside(x) if chain.wants_rows else own(x) if chain.keeps_input else x)
+        copied = chain.wants_rows or (chain.keeps_input and torch.is_grad_enabled())
+        u = chain(inside(x, chain.wants_rows) if copied else x)
         y = outside(u, keep=channels_last(x) or chain_channels_last(chain))
         # Our ops keep their output for backward, PyTorch's products, leaky ReLU and norms by hand do not: somebody may
         # overwrite it.
@@ -180,48 +181,31 @@ def _of_any_size(chain: Chain) -> bool:
     return not any(isinstance(step, (Call, Product, View)) for step in chain.steps)
 
 
-def inside(x: Tensor) -> Tensor:
-    """An argument as it is inside of a region: channels_last if 4-D. Its gradient leaves as the argument came."""
+def inside(x: Tensor, rows: bool = True) -> Tensor:
+    """A 4-D argument as it is inside of a region: in channels_last, or with `rows` false a copy, which outlives what
+    is done to x later. Its gradient leaves as the argument came."""
     if x.ndim != 4 or torch._C._are_functorch_transforms_active():
         return x
     if x.is_contiguous() and x.requires_grad and torch.is_grad_enabled():
-        rows: Tensor = _Inside.apply(x)
-        return rows
-    return layout.channels_last(x)
-
-
-def own(x: Tensor) -> Tensor:
-    """An argument as it came, which may be overwritten later. Its gradient leaves as it came too."""
-    if not torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
-        return x
-    if x.requires_grad and x.is_contiguous():
-        mine: Tensor = _Own.apply(x)
+        mine: Tensor = _Inside.apply(x, rows)
         return mine
-    return x.clone()
+    return _inside(x, rows)
 
 
-class _Own(torch.autograd.Function):
-    """A copy; the gradient is plainly contiguous, as in `_Inside`."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        return g.contiguous()
+def _inside(x: Tensor, rows: bool) -> Tensor:
+    return layout.channels_last(x) if rows else x.clone()
 
 
 class _Inside(torch.autograd.Function):
-    """Into channels_last; the gradient is plainly contiguous, as penalties on it go on with `.view(n, -1)`."""
+    """The gradient is plainly contiguous, as penalties on it go on with `.view(n, -1)`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return layout.channels_last(x)
+    def forward(ctx: Any, x: Tensor, rows: bool) -> Tensor:
+        return _inside(x, rows)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        return g.contiguous()
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        return g.contiguous(), None
 
 
 def outside(y: Tensor, keep: bool = False) -> Tensor:

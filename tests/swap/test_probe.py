@@ -99,7 +99,7 @@ class WrongThird(torch.autograd.Function):
 
 def test_a_wrong_double_backward_alone_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     made = replacement(Block())
-    monkeypatch.setattr(fused, "inside", WrongSecond.apply)
+    monkeypatch.setattr(fused, "inside", lambda x, rows=True: WrongSecond.apply(x))
     with pytest.raises(Mismatch, match="fused form's second-order gradient is "):
         probe(made)
 
