@@ -6,6 +6,8 @@ import grid
 import pytest
 import torch
 
+from pggan_fast import ops
+
 AXES = {
     **grid.COMMON,
     "channels": grid.CONVOLVED,
@@ -48,3 +50,26 @@ def test_grid(backend: str, seed: int) -> None:
     }  # fmt: skip
     data = ["image", "high"]
     grid.check("from_rgb_fade_in", inputs, options, backend, data=data, seed=seed, cotangent=case["cotangent"])
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "told"),
+    [
+        ("image", torch.ones(2, 3, 4), "image: expected"),
+        ("high", torch.ones(2, 5, 4), "high: expected"),
+        ("image", torch.ones(2, 3, 7, 8), "image: from_rgb_fade_in needs even"),
+        ("w_low", torch.ones(5, 3, 3, 3), "w_low: expected"),
+        ("w_low", torch.ones(5, 4, 1, 1), "w_low: expected .*image"),
+        ("b_low", torch.ones(4), "b_low: expected"),
+        ("b_low", torch.ones(5, dtype=torch.float64), "b_low, image: expected one dtype"),
+    ],
+)
+def test_errors_name_the_argument(name: str, bad: torch.Tensor, told: str) -> None:
+    right = {
+        "image": torch.ones(2, 3, 8, 8), "high": torch.ones(2, 5, 4, 4), "w_low": torch.ones(5, 3, 1, 1),
+        "b_low": torch.ones(5),
+    }  # fmt: skip
+    options = {"alpha": 0.5, "weight_scale": 1.0, "negative_slope": 0.2}
+    assert ops.from_rgb_fade_in(**right, **options).shape == (2, 5, 4, 4)
+    with pytest.raises((TypeError, ValueError), match=f"^{told}"):
+        ops.from_rgb_fade_in(**{**right, name: bad}, **options)
