@@ -241,6 +241,18 @@ def test_modules_and_dictionaries_that_hold_one_another(zipped, tmp_path):
         (pickle.dumps({"a": list(range(99))})[:50], "it looks truncated: the pickle ends early"),
         (pickle.dumps({"a": 1, "b": 2}), "a pickle of the entries a, b, expected networks of the official code"),
         (
+            torch_bytes({"output0.weight": torch.ones(3)}),
+            "genforce: G: output0.weight: expected 4 dimensions, got shape (3,)",
+        ),
+        (
+            torch_bytes({"output0.weight": torch.ones(2, 0, 1, 1)}),
+            "genforce: G: output0.weight: expected numbers, got shape (2, 0, 1, 1)",
+        ),
+        (
+            torch_bytes({"initial.1.weight": torch.ones(1, 1, 1, 1)}),
+            "wsconv: G: shapes of another network: ",
+        ),
+        (
             torch_bytes([1]),
             "of no known program: it holds a list, no state dict; expected a state dict with",
         ),
