@@ -82,10 +82,15 @@ def _newest(folder: Path) -> Found | None:
     return None if state is None or path is None else Found(folder, state, said, path)
 
 
+def _options(folder: Path) -> Any:
+    """Raises OSError, ValueError."""
+    return json.loads((folder / OPTIONS).read_bytes())
+
+
 def _began(folder: Path) -> bool:
     """Whether the run's options tell its command, as those of the first versions do not."""
     try:
-        return "command" in json.loads((folder / OPTIONS).read_bytes())
+        return "command" in _options(folder)
     except (OSError, *_NO_OPTIONS):
         return False
 
@@ -93,6 +98,6 @@ def _began(folder: Path) -> bool:
 def _config(folder: Path) -> Config | None:
     """Of the run in a folder; None where there is none that this version knows."""
     try:
-        return Config.from_json(json.loads((folder / OPTIONS).read_bytes())["config"])
+        return Config.from_json(_options(folder)["config"])
     except (OSError, *_NO_OPTIONS):
         return None
