@@ -246,17 +246,19 @@ struct ConvWeightGrad {
 // y = epilogue(conv(x)) of 3x3 weights, channels_last: [N, H', W', C] with H' = H, 2 H ("up"), H / 2 ("down").
 struct TiledConv {
   const void* x;       // [N, H, W, in_channels]
-  const void* weight;  // [C, in_channels, 3, 3], or of the flipped transpose [in_channels, C, 3, 3]
+  const void* weight;  // [C, in_channels, k, k], or of the flipped transpose [in_channels, C, k, k]
   void* transformed;   // by tiled_weight, or null: the weight is transformed in the call
   void* y;
   void* r;  // acc [N, H', W'], or null without a norm
   int dtype, weight_dtype;
   int64_t n, h, w, in_channels, out_channels;
+  int k;  // 3, or 1 without resampling
   int resample;
   bool adjoint;      // of the flipped transpose
   bool large_tiles;  // less products and more rounding, without resampling
   double scale;      // of the weight
   ConvEpilogue epilogue;
+  bool x_planes, y_planes;  // x and y are [N, C, H, W]
 };
 
 // A block of the generator, y = conv(up(x)), or only the image that y makes: conv1x1(y), or
@@ -270,16 +272,24 @@ struct TiledStage {
   bool image_channels_last;
 };
 
-// dw [C, in_channels, 3, 3] = the gradient of tiled_conv(x) without an epilogue in weight, in dw_dtype.
+// dw [C, in_channels, k, k] = the gradient of tiled_conv(x) without an epilogue in weight, in dw_dtype.
 struct TiledConvWeightGrad {
   const void* x;   // [N, H, W, in_channels]
   const void* dy;  // [N, H', W', C]
   void* dw;
   int dtype, dw_dtype;
   int64_t n, h, w, in_channels, out_channels;
-  int resample;
+  int k, resample;
   bool large_tiles;
   double scale;
+  bool x_planes, dy_planes;
+};
+
+// The backward pass of a layer: of its epilogue, whose du lives inside of the call, then of its convolution.
+struct TiledLayerBackward {
+  BiasActBackward epilogue;
+  TiledConv input_grad;             // of du to dx, or y null
+  TiledConvWeightGrad weight_grad;  // of x and du, or dw null
 };
 
 // The kernels of one instruction set. Each returns a Status and neither throws nor touches Python.
@@ -298,6 +308,7 @@ struct Kernels {
   int (*tiled_weight)(const TiledConv&);  // its weight to its transformed, POINTS^2 * in * (C in whole vectors) sums
   int (*tiled_stage)(const TiledStage&);
   int (*tiled_conv_weight_grad)(const TiledConvWeightGrad&);
+  int (*tiled_layer_backward)(const TiledLayerBackward&);
 };
 
 }  // namespace pggan

@@ -1,5 +1,5 @@
-// The arguments of csrc/kernels.h from what Python passes: tensors as addresses (0: none), sizes and scalars. Python
-// owns memory and checks.
+// The arguments of csrc/kernels.h from what Python passes: tensors or their addresses (0: none), sizes and scalars.
+// Python owns memory and checks.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -7,14 +7,13 @@
 #include <cstdint>
 
 #include "../kernels.h"
+#include "tensors.h"
 
 namespace pggan {
 
-using Address = std::uintptr_t;
-
 template <class T>
 T* at(Address address) {
-  return reinterpret_cast<T*>(address);
+  return reinterpret_cast<T*>(address.value);
 }
 
 namespace arguments {
@@ -100,11 +99,12 @@ inline MinibatchStddevBackward minibatch_stddev_backward(Address dy, Address x, 
 
 inline TiledConv tiled_conv(Address x, Address weight, Address transformed, Address bias, Address y, Address r,
                             int dtype, int weight_dtype, int bias_dtype, int64_t n, int64_t in_channels, int64_t h,
-                            int64_t w, int64_t out_channels, int resample, bool adjoint, bool large_tiles, double scale,
-                            double bias_scale, double slope, int norm, double eps, bool eps_inside) {
+                            int64_t w, int64_t out_channels, int k, int resample, bool adjoint, bool large_tiles,
+                            double scale, double bias_scale, double slope, int norm, double eps, bool eps_inside,
+                            bool x_planes, bool y_planes) {
   return {at<void>(x), at<void>(weight), at<void>(transformed), at<void>(y), at<void>(r), dtype, weight_dtype, n, h, w,
-          in_channels, out_channels, resample, adjoint, large_tiles, scale,
-          {at<void>(bias), bias_dtype, bias_scale, slope, norm, eps, eps_inside}};
+          in_channels, out_channels, k, resample, adjoint, large_tiles, scale,
+          {at<void>(bias), bias_dtype, bias_scale, slope, norm, eps, eps_inside}, x_planes, y_planes};
 }
 
 inline TiledStage tiled_stage(Address x, Address w_up, Address b_up, Address w, Address b, Address w_high,
@@ -118,11 +118,11 @@ inline TiledStage tiled_stage(Address x, Address w_up, Address b_up, Address w, 
                               double slope, int norm, double eps, bool eps_inside) {
   few_image_channels(image_channels);
   return {{at<void>(x), at<void>(w_up), at<void>(transformed_up), nullptr, nullptr, dtype, w_up_dtype, n, height, width,
-           in_channels, channels, RESAMPLE_UP, false, false, scale_up,
-           {at<void>(b_up), b_up_dtype, bias_scale_up, slope, norm, eps, eps_inside}},
+           in_channels, channels, 3, RESAMPLE_UP, false, false, scale_up,
+           {at<void>(b_up), b_up_dtype, bias_scale_up, slope, norm, eps, eps_inside}, false, false},
           {nullptr, at<void>(w), at<void>(transformed), at<void>(y), nullptr, dtype, w_dtype, n, 2 * height, 2 * width,
-           channels, channels, RESAMPLE_NONE, false, large_tiles, scale,
-           {at<void>(b), b_dtype, bias_scale, slope, norm, eps, eps_inside}},
+           channels, channels, 3, RESAMPLE_NONE, false, large_tiles, scale,
+           {at<void>(b), b_dtype, bias_scale, slope, norm, eps, eps_inside}, false, false},
           at<void>(image),
           {at<void>(w_high), at<void>(b_high), w_high_dtype, b_high_dtype, scale_high, bias_scale_high},
           {at<void>(w_low), at<void>(b_low), w_low_dtype, b_low_dtype, scale_low, bias_scale_low},
@@ -131,9 +131,27 @@ inline TiledStage tiled_stage(Address x, Address w_up, Address b_up, Address w, 
 
 inline TiledConvWeightGrad tiled_conv_weight_grad(Address x, Address dy, Address dw, int dtype, int dw_dtype, int64_t n,
                                                   int64_t in_channels, int64_t h, int64_t w, int64_t out_channels,
-                                                  int resample, bool large_tiles, double scale) {
-  return {at<void>(x), at<void>(dy), at<void>(dw), dtype, dw_dtype, n, h, w, in_channels, out_channels, resample,
-          large_tiles, scale};
+                                                  int k, int resample, bool large_tiles, double scale, bool x_planes,
+                                                  bool dy_planes) {
+  return {at<void>(x), at<void>(dy), at<void>(dw), dtype, dw_dtype, n, h, w, in_channels, out_channels, k, resample,
+          large_tiles, scale, x_planes, dy_planes};
+}
+
+inline TiledLayerBackward tiled_layer_backward(
+    Address dy, Address y, Address r, Address mask, Address x, Address weight, Address dx, Address dw, Address db,
+    int dtype, int weight_dtype, int64_t n, int64_t in_channels, int64_t h, int64_t w, int64_t out_channels,
+    int64_t out_h, int64_t out_w, bool channels_last, bool x_planes, bool dx_planes, bool pool, int k, int resample,
+    int adjoint_resample, bool large_tiles, double scale, double adjoint_scale, double epilogue_scale,
+    double bias_scale, double slope, int norm, double eps, bool eps_inside) {
+  const ConvEpilogue none{nullptr, 0, 1.0, 1.0, NORM_NONE, 0.0, true};
+  return {{at<void>(dy), nullptr, at<void>(y), at<void>(r), at<uint8_t>(mask), nullptr, at<void>(db), dtype,
+           {n, out_channels, out_h, out_w, channels_last}, pool, epilogue_scale, bias_scale, slope, norm, eps,
+           eps_inside, nullptr},
+          {nullptr, at<void>(weight), nullptr, at<void>(dx), nullptr, dtype, weight_dtype, n, out_h, out_w,
+           out_channels, in_channels, k, adjoint_resample, true, large_tiles, adjoint_scale, none, !channels_last,
+           dx_planes},
+          {at<void>(x), nullptr, at<void>(dw), dtype, weight_dtype, n, h, w, in_channels, out_channels, k, resample,
+           large_tiles, scale, x_planes, !channels_last}};
 }
 
 inline PackWeight pack_weight(Address weight, Address packed, int weight_dtype, int dtype, int64_t out_channels,
@@ -155,7 +173,7 @@ inline ScaledConv2d scaled_conv2d(Address x, Address packed, Address bias, Addre
 inline ScaledConv2d plain_conv(Address packed, Address bias, Address y, int dtype, int bias_dtype, int64_t n, int64_t h,
                                int64_t w, int64_t in_channels, int64_t out_channels, bool ieee, double bias_scale,
                                double slope, int norm, double eps, bool eps_inside) {
-  return scaled_conv2d(0, packed, bias, y, 0, 0, dtype, bias_dtype, n, h, w, in_channels, out_channels, 3,
+  return scaled_conv2d({}, packed, bias, y, {}, {}, dtype, bias_dtype, n, h, w, in_channels, out_channels, 3,
                        RESAMPLE_NONE, false, ieee, bias_scale, slope, norm, eps, eps_inside);
 }
 
@@ -166,7 +184,7 @@ inline ConvToRgb conv_to_rgb(Address x, Address packed, Address bias, Address we
                              double bias_scale, double slope, int norm, double eps, bool eps_inside,
                              double weight_scale, double rgb_bias_scale) {
   few_image_channels(image_channels);
-  ConvToRgb a{plain_conv(packed, bias, 0, dtype, bias_dtype, n, h, w, in_channels, out_channels, ieee, bias_scale,
+  ConvToRgb a{plain_conv(packed, bias, {}, dtype, bias_dtype, n, h, w, in_channels, out_channels, ieee, bias_scale,
                          slope, norm, eps, eps_inside),
               {at<void>(weight), at<void>(rgb_bias), weight_dtype, rgb_bias_dtype, weight_scale, rgb_bias_scale},
               at<void>(low), at<float>(alpha), at<void>(image), image_channels, image_channels_last};

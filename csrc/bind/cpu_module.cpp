@@ -1,4 +1,4 @@
-// pggan_fast._cpu: the CPU kernels for Python. Tensors arrive as addresses (0: none); Python owns memory and checks.
+// pggan_fast._cpu: the CPU kernels for Python, which owns memory and checks; and what tells its calls apart.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "arguments.h"
+#include "signature.h"
 
 namespace py = pybind11;
 
@@ -49,6 +50,8 @@ std::vector<Isa> runnable() {
   return found;
 }
 
+Classes classes;
+
 const std::vector<Isa> isas = runnable();
 std::atomic<const Isa*> active{&isas.back()};
 
@@ -75,7 +78,31 @@ void check(int status) {
 
 const Kernels& kernels() { return *active.load(std::memory_order_relaxed)->kernels; }
 
-// m.<name>(addresses, sizes, scalars): the kernel runs without the GIL.
+// From now on tensors are read by their class's own DLPack functions, if those find `probe` at its address.
+bool read_tensors(const py::capsule& functions, py::handle probe, std::uintptr_t address, const py::type& parameter,
+                  const py::type& dtype) {
+  exchange = functions.get_pointer<const dlpack::Exchange>();
+  classes = {Py_TYPE(probe.ptr()), reinterpret_cast<PyTypeObject*>(parameter.ptr()),
+             reinterpret_cast<PyTypeObject*>(dtype.ptr())};
+  dlpack::Tensor found;
+  const bool agrees = exchange->major == 1 && read_tensor(probe.ptr(), &found) &&
+                      reinterpret_cast<std::uintptr_t>(found.data) + found.byte_offset == address;
+  if (!agrees) exchange = nullptr;
+  return agrees;
+}
+
+// signature(arguments) -> bytes, equal for tuples of equal kinds; None where one is neither a plain tensor nor a scalar.
+PyObject* signature(PyObject*, PyObject* arguments) {
+  Signature found;
+  if (!PyTuple_CheckExact(arguments)) Py_RETURN_NONE;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(arguments); ++i)
+    if (!found.add(PyTuple_GET_ITEM(arguments, i), classes)) Py_RETURN_NONE;
+  return found.bytes();
+}
+
+PyMethodDef methods[] = {{"signature", signature, METH_O, nullptr}, {}};  // pybind11 would take longer than the rest
+
+// m.<name>(tensors, sizes, scalars): the kernel runs without the GIL.
 template <class Struct, class... Args>
 void bind(py::module_& m, const char* name, Struct (*make)(Args...), int (*Kernels::*kernel)(const Struct&)) {
   m.def(name, [=](Args... args) { check((kernels().*kernel)(make(args...))); },
@@ -88,7 +115,7 @@ void bind(py::module_& m, const char* name, Struct (*make)(Args...), int (*Kerne
 // Workers touch no Python object: the module neither needs the GIL nor holds it while a kernel runs.
 PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   using namespace pggan;
-  m.doc() = "CPU kernels of pggan_fast over raw addresses; use pggan_fast.ops instead.";
+  m.doc() = "CPU kernels of pggan_fast over dense tensors; use pggan_fast.ops instead.";
   m.def("isas", [] {
     std::vector<std::string> names;
     for (const Isa& isa : isas) names.emplace_back(isa.name);
@@ -101,7 +128,9 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
 #else
   m.attr("multiplies_bfloat16") = false;
 #endif
-  m.def("set_parallel_for", [](Address function) { parallel_for = reinterpret_cast<ParallelFor>(function); });
+  m.def("set_parallel_for", [](Address function) { parallel_for = reinterpret_cast<ParallelFor>(function.value); });
+  m.def("read_tensors", &read_tensors);
+  PyModule_AddFunctions(m.ptr(), methods);
 
   bind(m, "bias_act_forward", &arguments::bias_act_forward, &Kernels::bias_act_forward);
   bind(m, "bias_act_backward", &arguments::bias_act_backward, &Kernels::bias_act_backward);
@@ -117,4 +146,5 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   bind(m, "tiled_weight", &arguments::tiled_conv, &Kernels::tiled_weight);
   bind(m, "tiled_stage", &arguments::tiled_stage, &Kernels::tiled_stage);
   bind(m, "tiled_conv_weight_grad", &arguments::tiled_conv_weight_grad, &Kernels::tiled_conv_weight_grad);
+  bind(m, "tiled_layer_backward", &arguments::tiled_layer_backward, &Kernels::tiled_layer_backward);
 }

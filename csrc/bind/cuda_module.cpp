@@ -59,7 +59,7 @@ void bind(py::module_& m, const char* name, Struct (*make)(Args...),
       [=](int device, Address stream, Args... args) {
         last_launch = {name, {}, {}, 0};
         const DeviceGuard guard(device);
-        check(launch(make(args...), reinterpret_cast<cudaStream_t>(stream)), device);
+        check(launch(make(args...), at<CUstream_st>(stream)), device);
       },
       py::call_guard<py::gil_scoped_release>());
 }

@@ -12,9 +12,28 @@
 
 namespace pggan::PGGAN_ISA {
 
+// A 1x1 convolution: a pixel's values are those to be multiplied.
+struct Single {
+  static constexpr int K = 1, IN = 1, STEP = 1, BEFORE = 0, POINTS = 1, OUT = 1;
+  static constexpr double SCALE = 1.0;
+
+  template <class L>
+  static void input(const L* d, int64_t, L* out, int64_t) {
+    out[0] = d[0];
+  }
+  template <class A, class L>
+  static void weight(const L* g, int64_t, L* out, int64_t) {
+    out[0] = g[0];
+  }
+  template <class A, class L>
+  static void gather(const L* u, int64_t, L* out, int64_t) {
+    out[0] = u[0];
+  }
+};
+
 // Winograd's F(2, 3) (Lavin & Gray 2015): 4 products for 2 pixels in place of 6.
 struct Winograd {
-  static constexpr int IN = 4, STEP = 2, BEFORE = 1, POINTS = 4, OUT = 2;
+  static constexpr int K = 3, IN = 4, STEP = 2, BEFORE = 1, POINTS = 4, OUT = 2;
   static constexpr double SCALE = 1.0;
 
   template <class L>
@@ -55,7 +74,7 @@ struct Winograd {
 
 // F(4, 3): 6 products for 4 pixels in place of 12. Its constants make it round about 10 times as much.
 struct LargeWinograd {
-  static constexpr int IN = 6, STEP = 4, BEFORE = 1, POINTS = 6, OUT = 4;
+  static constexpr int K = 3, IN = 6, STEP = 4, BEFORE = 1, POINTS = 6, OUT = 4;
   static constexpr double SCALE = 1.0;
 
   template <class L>
@@ -130,7 +149,7 @@ struct ByDifferences {
 //   y[2i] = u x[i-1] + (v + w) x[i] = S x[i] + u (x[i-1] - x[i]),   y[2i+1] = S x[i] + w (x[i+1] - x[i])
 // 3 products for 2 pixels in place of the phases' 4 and the plain 6.
 struct Doubled : ByDifferences {
-  static constexpr int IN = 3, STEP = 1, BEFORE = 1, POINTS = 3, OUT = 2;
+  static constexpr int K = 3, IN = 3, STEP = 1, BEFORE = 1, POINTS = 3, OUT = 2;
   static constexpr double SCALE = 1.0;
 
   template <class L>
@@ -156,7 +175,7 @@ struct Doubled : ByDifferences {
 //   z[2i] + z[2i+1] = S (x[2i] + x[2i+1]) + u (x[2i-1] - x[2i+1]) + w (x[2i+2] - x[2i])
 // Output and spread are sums and copies of all, which the products do by themselves.
 struct Halved : ByDifferences {
-  static constexpr int IN = 4, STEP = 2, BEFORE = 1, POINTS = 3, OUT = 1;
+  static constexpr int K = 3, IN = 4, STEP = 2, BEFORE = 1, POINTS = 3, OUT = 1;
   static constexpr double SCALE = 0.25;
 
   template <class L>
@@ -167,9 +186,15 @@ struct Halved : ByDifferences {
   }
 };
 
-// f(the form of a resampling); `large`: that of more pixels and more rounding, where there is one.
+// Pixels of an image after a resampling.
+constexpr int64_t resampled_pixels(int resample, int64_t pixels) {
+  return resample == RESAMPLE_UP ? 4 * pixels : resample == RESAMPLE_DOWN ? pixels / 4 : pixels;
+}
+
+// f(the form of a convolution); `large`: that of more pixels and more rounding, where there is one.
 template <class F>
-int with_form(int resample, bool large, const F& f) {
+int with_form(int k, int resample, bool large, const F& f) {
+  if (k == 1) return f(Single{});
   switch (resample) {
     case RESAMPLE_UP: return f(Doubled{});
     case RESAMPLE_DOWN: return f(Halved{});

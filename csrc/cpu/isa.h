@@ -24,6 +24,7 @@ int tiled_conv(const TiledConv&);
 int tiled_weight(const TiledConv&);
 int tiled_stage(const TiledStage&);
 int tiled_conv_weight_grad(const TiledConvWeightGrad&);
+int tiled_layer_backward(const TiledLayerBackward&);
 
 extern const Kernels kernels;
 

@@ -1,4 +1,5 @@
-// 3x3 convolutions, "none", "up" and "down", and their input gradients, by tiles (tiled_conv.h).
+// Convolutions, 3x3 with "none", "up" and "down" or 1x1, and their input gradients, by tiles (tiled_conv.h).
+#include "planes.h"
 #include "tiled_conv.h"
 
 namespace pggan::PGGAN_ISA {
@@ -21,15 +22,24 @@ int run(const TiledConv& a) {
 int tiled_conv(const TiledConv& a) {
   if (a.n * a.h * a.w * a.in_channels * a.out_channels == 0) return OK;
   return dispatch(a.dtype, [&](auto t) {
-    return with_form(a.resample, a.large_tiles, [&](auto form) {
-      return run<decltype(form), typename decltype(t)::T, typename decltype(t)::A>(a);
+    using T = typename decltype(t)::T;
+    const Rows<T> x(a.x, a.x_planes, a.n, a.in_channels, a.h * a.w);
+    const Rows<T> y(a.y, a.y_planes, a.n, a.out_channels, resampled_pixels(a.resample, a.h * a.w));
+    if (!x || !y) return static_cast<int>(NO_MEMORY);
+    TiledConv in_rows = a;
+    in_rows.x = x.read();
+    in_rows.y = y.data();
+    const int status = with_form(a.k, a.resample, a.large_tiles, [&](auto form) {
+      return run<decltype(form), T, typename decltype(t)::A>(in_rows);
     });
+    y.write();
+    return status;
   });
 }
 
 int tiled_weight(const TiledConv& a) {
   return dispatch(a.dtype, [&](auto t) {
-    return with_form(a.resample, a.large_tiles, [&](auto form) {
+    return with_form(a.k, a.resample, a.large_tiles, [&](auto form) {
       return TransformedWeights<decltype(form), typename decltype(t)::A>(a).transform(a);
     });
   });

@@ -1,4 +1,4 @@
-// A 3x3 convolution and what follows it, a block of tiles at a time: input transform, products, output transform, bias,
+// A convolution and what follows it, a block of tiles at a time: input transform, products, output transform, bias,
 // leaky ReLU, pixel norm.
 #pragma once
 
@@ -11,7 +11,7 @@ namespace pggan::PGGAN_ISA {
 // call.
 template <class Form, class A>
 struct TransformedWeights {
-  static constexpr int64_t POINTS = Form::POINTS * Form::POINTS;
+  static constexpr int64_t POINTS = Form::POINTS * Form::POINTS, TAPS = Form::K * Form::K;
   int64_t in, columns;  // outputs in whole vectors
   Scratch<A> memory;
   A* values;
@@ -22,7 +22,7 @@ struct TransformedWeights {
 
   // Of a's weight.
   int transform(const TiledConv& a) {
-    const int64_t count = 9 * a.in_channels * a.out_channels;
+    const int64_t count = TAPS * a.in_channels * a.out_channels;
     const bool as_it_is = a.weight_dtype == (sizeof(A) == 8 ? F64 : F32);
     Scratch<A> loaded(as_it_is ? 0 : count);
     if (!values || !loaded) return NO_MEMORY;
@@ -47,14 +47,14 @@ struct TransformedWeights {
  private:
   // A vector of outputs o of input i.
   void transform_vector(const TiledConv& a, const A* weight, A scale, int64_t i, int64_t o) {
-    A taps[9][LANES<A>] = {};
+    A taps[TAPS][LANES<A>] = {};
     for (int64_t j = 0; j < minimum(LANES<A>, a.out_channels - o); ++j) {
-      const A* from = weight + 9 * (a.adjoint ? i * a.out_channels + o + j : (o + j) * in + i);
-      for (int64_t k = 0; k < 9; ++k) taps[k][j] = from[a.adjoint ? 8 - k : k];
+      const A* from = weight + TAPS * (a.adjoint ? i * a.out_channels + o + j : (o + j) * in + i);
+      for (int64_t k = 0; k < TAPS; ++k) taps[k][j] = from[a.adjoint ? TAPS - 1 - k : k];
     }
-    Vector<A> g[9], rows[Form::POINTS][3], out[Form::POINTS][Form::POINTS];
-    for (int64_t k = 0; k < 9; ++k) g[k] = scale * read_vector<A>(taps[k]);
-    for (int64_t j = 0; j < 3; ++j) Form::template weight<A>(g + j, 3, &rows[0][j], 3);
+    Vector<A> g[TAPS], rows[Form::POINTS][Form::K], out[Form::POINTS][Form::POINTS];
+    for (int64_t k = 0; k < TAPS; ++k) g[k] = scale * read_vector<A>(taps[k]);
+    for (int64_t j = 0; j < Form::K; ++j) Form::template weight<A>(g + j, Form::K, &rows[0][j], Form::K);
     for (int64_t r = 0; r < Form::POINTS; ++r) Form::template weight<A>(rows[r], 1, out[r], 1);
     constexpr int64_t wide = TILE_VECTORS * LANES<A>;
     const int64_t first = o / wide * wide, width = minimum(wide, columns - first);
@@ -78,7 +78,7 @@ class Convolution {
       : h(a_.h * Form::OUT / Form::STEP), w(a_.w * Form::OUT / Form::STEP),
         grid{a_.n, ceil_div(h, Form::OUT), ceil_div(w, Form::OUT)}, a(a_), weights(a),
         bias(wide_rows<A>(a.out_channels)),
-        most(block_tiles<A>(POINTS, a.in_channels + PRODUCTS * a.out_channels / POINTS)),
+        most(block_tiles<A>(POINTS, a.in_channels + PRODUCTS * a.out_channels / POINTS, grid.count())),
         ins(POINTS * TileMaps<A>(a.in_channels, most, nullptr).map),
         outs(PRODUCTS * TileMaps<A>(a.out_channels, most, nullptr).map),
         line(std::is_same_v<U, A> ? 0 : padded<A>(most * Form::OUT * a.out_channels)) {}

@@ -2,6 +2,7 @@
 // (Form::spread), dU = sum over tiles of Z V^T, and Form::gather takes dU to the weight. A unit of work is a piece of
 // the tiles, a part of the outputs and a part of the inputs, with a dU of its own that stays in cache; those of all
 // pieces are added in order.
+#include "planes.h"
 #include "tiles.h"
 
 namespace pggan::PGGAN_ISA {
@@ -59,7 +60,7 @@ struct Parts {
 
 template <class Form, class A>
 class WeightGradient {
-  static constexpr int64_t POINTS = Form::POINTS * Form::POINTS;
+  static constexpr int64_t POINTS = Form::POINTS * Form::POINTS, TAPS = Form::K * Form::K;
   static constexpr int64_t SPREAD = Form::OUT == 1 ? 1 : POINTS;  // maps of dy: one where all are the same
   static constexpr int64_t LEAST_TILES = 32, MOST_PIECES = 32, MOST_BYTES = 32 << 20;
 
@@ -96,7 +97,7 @@ class WeightGradient {
   int accumulate(A* sums) const {
     const auto x = Image<const T>::whole(static_cast<const T*>(a.x), a.h, a.w, a.in_channels);
     const auto dy = Image<const T>::whole(static_cast<const T*>(a.dy), h, w, a.out_channels);
-    const int64_t most = block_tiles<A>(POINTS, ins.size + outs.size);
+    const int64_t most = block_tiles<A>(POINTS, ins.size + outs.size, minimum(pieces.size, pieces.units));
     const TileMaps<A> in(ins.size, most, nullptr), out(outs.size, most, nullptr);
     const Chunks units(pieces.count * outs.count * ins.count, 2 * Chunks::LEAST_ELEMENTS);
     return units.run_with<A>(POINTS * in.map + SPREAD * out.map, [&](A* memory, int64_t, int64_t begin, int64_t end) {
@@ -145,17 +146,17 @@ class WeightGradient {
 
   // The weights of output o and of a vector of inputs from i on.
   void gather_vector(const A* from, int64_t o, int64_t i) const {
-    Vector<A> du[POINTS] = {}, rows[3][Form::POINTS], g[9];
+    Vector<A> du[POINTS] = {}, rows[Form::K][Form::POINTS], g[TAPS];
     for (int64_t piece = 0; piece < pieces.count; ++piece, from += outs.count * ins.count * unit)
       for (int64_t k = 0; k < POINTS; ++k) du[k] += read_vector<A>(from + k * map);
     for (int64_t j = 0; j < Form::POINTS; ++j)
       Form::template gather<A>(du + j, Form::POINTS, &rows[0][j], Form::POINTS);
-    for (int64_t r = 0; r < 3; ++r) Form::template gather<A>(rows[r], 1, g + 3 * r, 1);
+    for (int64_t r = 0; r < Form::K; ++r) Form::template gather<A>(rows[r], 1, g + Form::K * r, 1);
     const A scale = A(a.scale * Form::SCALE);
     dispatch(a.dw_dtype, [&](auto t) {
       for (int64_t j = 0; j < minimum(LANES<A>, a.in_channels - i); ++j)
-        for (int64_t k = 0; k < 9; ++k)
-          store_element<typename decltype(t)::T>(a.dw, (o * a.in_channels + i + j) * 9 + k, scale * g[k][j]);
+        for (int64_t k = 0; k < TAPS; ++k)
+          store_element<typename decltype(t)::T>(a.dw, (o * a.in_channels + i + j) * TAPS + k, scale * g[k][j]);
       return OK;
     });
   }
@@ -166,9 +167,15 @@ class WeightGradient {
 int tiled_conv_weight_grad(const TiledConvWeightGrad& a) {
   if (a.in_channels * a.out_channels == 0) return OK;  // of no pixels it is zero
   return dispatch(a.dtype, [&](auto t) {
-    return with_form(a.resample, a.large_tiles, [&](auto form) {
-      using T = typename decltype(t)::T;
-      return WeightGradient<decltype(form), typename decltype(t)::A>(a).template run<T>();
+    using T = typename decltype(t)::T;
+    const Rows<T> x(a.x, a.x_planes, a.n, a.in_channels, a.h * a.w);
+    const Rows<T> dy(a.dy, a.dy_planes, a.n, a.out_channels, resampled_pixels(a.resample, a.h * a.w));
+    if (!x || !dy) return static_cast<int>(NO_MEMORY);
+    TiledConvWeightGrad in_rows = a;
+    in_rows.x = x.read();
+    in_rows.dy = dy.read();
+    return with_form(a.k, a.resample, a.large_tiles, [&](auto form) {
+      return WeightGradient<decltype(form), typename decltype(t)::A>(in_rows).template run<T>();
     });
   });
 }

@@ -71,6 +71,7 @@ void output_lines(const TileMaps<A>& maps, const Run& run, int64_t c, int64_t pi
   template void output_lines<Form>(const TileMaps<float>&, const Run&, int64_t, int64_t, float* const*);      \
   template void output_lines<Form>(const TileMaps<double>&, const Run&, int64_t, int64_t, double* const*);
 
+PGGAN_FORM(Single)
 PGGAN_FORM(Winograd)
 PGGAN_FORM(LargeWinograd)
 PGGAN_FORM(Doubled)

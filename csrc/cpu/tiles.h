@@ -78,13 +78,13 @@ struct Channels {
   int64_t first, count;
 };
 
-// Tiles at once, a multiple of ROW_STEP: few enough that the maps of one block stay in the second cache, but of very
-// many channels enough for products to read their weights seldom.
+// Tiles at once, of `tiles`, a multiple of ROW_STEP: few enough that the maps of one block stay in the second cache, but
+// of very many channels enough for products to read their weights seldom.
 template <class A>
-inline int64_t block_tiles(int64_t points, int64_t channels) {
+inline int64_t block_tiles(int64_t points, int64_t channels, int64_t tiles) {
   constexpr int64_t bytes = 512 * 1024, most = 96;
   const int64_t fitting = bytes / (points * channels * static_cast<int64_t>(sizeof(A)));
-  return maximum(2, minimum(fitting, most) / TILE_ROWS) * TILE_ROWS;
+  return minimum(maximum(2, minimum(fitting, most) / TILE_ROWS) * TILE_ROWS, ceil_div(tiles, ROW_STEP) * ROW_STEP);
 }
 
 // f(begin, end) for the blocks of tiles [begin, end).

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pggan_fast import settings
 from pggan_fast.backends import tables
-from pggan_fast.backends.launch import launch
+from pggan_fast.backends.launch import launch, let_read
 from pggan_fast.backends.native import DTYPES, NativeOps
 from pggan_fast.backends.registry import Excluded, backend_status, forget
 
@@ -90,6 +90,7 @@ backend_status("cpu", why_missing)
 serial_reason: str | None = None
 _bad_isa: str | None = None
 if native is not None:
+    let_read(native)
     serial_reason = use_torch_threads()
     if (wanted := settings.cpu_isa()) is not None:
         try:

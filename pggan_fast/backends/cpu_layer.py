@@ -1,6 +1,6 @@
 """Convolutions and whole layers of the backend "cpu".
 
-3x3 convolutions go through cache tile by tile with their epilogue (tiled.py). Where that does not pay, "aten+cpu" is
+Convolutions go through cache tile by tile with their epilogue (tiled.py). Where that does not pay, "aten+cpu" is
 torch's convolution, over whose output the epilogue writes, so that a layer allocates one map where plain PyTorch keeps
 four.
 """
@@ -17,31 +17,31 @@ from pggan_fast.backends.aten.layer import Result, in_two_passes_plan
 from pggan_fast.backends.registry import implement
 
 
-def _unsupported(x: Tensor, k: int) -> str | None:
+def _unsupported(x: Tensor, k: int, resample: str) -> str | None:
     if (reason := cpu.unsupported(x)) is not None:
         return reason
-    if k != 3:
-        return f"its convolutions are 3x3, got {k}x{k}"
+    if k == 1 and resample in ("up", "down"):
+        return f"its 1x1 convolutions do not resample, got {resample!r}"
     return None if x.numel() else "there is nothing to convolve"
 
 
-def _unsupported_conv(x: Tensor, weight: Tensor, *others: Any) -> str | None:
-    return _unsupported(x, weight.shape[2])
+def _unsupported_conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> str | None:
+    return _unsupported(x, weight.shape[2], resample)
 
 
 def _conv_rule(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> str | None:
-    return tiled.conv_rule(x, weight.shape[1] if adjoint else weight.shape[0], resample)
+    return tiled.conv_rule(x, weight.shape[1 if adjoint else 0], weight.shape[2], resample)
 
 
 implement("cpu", "conv", supports=_unsupported_conv, rule=_conv_rule, plan=tiled.conv_plan)(tiled.conv)
 
 
 def _unsupported_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, k: int, *others: Any) -> str | None:
-    return _unsupported(x, k)
+    return _unsupported(x, k, resample)
 
 
-def _weight_grad_rule(x: Tensor, dy: Tensor, scale: float, resample: str, *others: Any) -> str | None:
-    return tiled.rule(x, dy.shape[1], resample)
+def _weight_grad_rule(x: Tensor, dy: Tensor, scale: float, resample: str, k: int, *others: Any) -> str | None:
+    return tiled.rule(x, dy.shape[1], k, resample)
 
 
 implement(
@@ -55,14 +55,16 @@ implement("aten+cpu", "conv", supports=cpu.unsupported)(aten.conv.conv)
 implement("aten+cpu", "conv_weight_grad", supports=cpu.unsupported)(aten.conv.conv_weight_grad)
 
 
-def _unsupported_layer(x: Tensor, weight: Tensor, *others: Any) -> str | None:
-    return _unsupported(x, weight.shape[2])
+def _unsupported_layer(
+    x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str, *others: Any
+) -> str | None:
+    return _unsupported(x, weight.shape[2], resample)
 
 
 def _layer_rule(
     x: Tensor, weight: Tensor, bias: Tensor | None, weight_scale: float, bias_scale: float, resample: str, *others: Any
 ) -> str | None:
-    return tiled.conv_rule(x, weight.shape[0], "none" if resample == "pool" else resample)
+    return tiled.conv_rule(x, weight.shape[0], weight.shape[2], "none" if resample == "pool" else resample)
 
 
 def _layer_plan(

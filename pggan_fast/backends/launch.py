@@ -14,12 +14,42 @@ _SCALARS = frozenset((int, float, bool))  # looked up by exact type first: isins
 _PLAIN = frozenset((Tensor, torch.nn.Parameter))
 
 
+class _Host:
+    """What `pggan_fast._cpu` can do with tensors by itself."""
+
+    reads = False  # it takes their addresses
+    signature: Callable[[tuple[Any, ...]], bytes | None] = staticmethod(lambda args: None)
+
+
+def let_read(native: Any) -> None:
+    """Let `pggan_fast._cpu` look at tensors through DLPack's C functions, where torch has them and they do as they say:
+    it saves 2 us a call."""
+    functions = getattr(Tensor, "__dlpack_c_exchange_api__", None)
+    if functions is None:
+        return
+    probe = torch.empty(3, 2)[1:]
+    _Host.reads = native.read_tensors(functions, probe, probe.data_ptr(), torch.nn.Parameter, torch.dtype)
+    if _Host.reads:
+        _Host.signature = native.signature
+
+
+def signature(args: tuple[Any, ...]) -> bytes | None:
+    """Equal for arguments of equal shapes, strides, dtypes, devices, negations and scalars, of equal types; None where
+    one is neither a plain tensor nor a scalar, or nobody can tell."""
+    return _Host.signature(args)
+
+
 def launch(function: Callable[..., Any], *args: Tensor | float | None) -> Any:
-    """Call a function of `pggan_fast._cpu` with addresses for tensors, 0 for None and scalars as they are.
+    """Call a function of `pggan_fast._cpu` with tensors, None and scalars.
 
     The tensors stay referenced for the whole call, during which other Python threads may run.
     Raises ValueError where a tensor is not in host memory: its address would mean nothing to a CPU kernel.
     """
+    if _Host.reads:
+        try:
+            return function(*args)
+        except TypeError:  # it says which below
+            pass
     return function(*_host_addresses(args))
 
 

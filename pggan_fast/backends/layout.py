@@ -54,7 +54,11 @@ def output(shape: Sequence[int], like: Tensor, channels_last: bool, dtype: torch
 
 def allocate(kind: Output, like: Tensor) -> Tensor:
     """An uninitialised output on the device of `like`, in half the time of `empty`."""
-    t = like.new_empty_strided(kind.shape, kind.strides, dtype=kind.dtype)
+    t = (
+        like.new_empty_strided(kind.shape, kind.strides)
+        if kind.dtype is like.dtype
+        else like.new_empty_strided(kind.shape, kind.strides, dtype=kind.dtype)
+    )
     if kind.large:
         use_large_pages(t)
     return t
@@ -74,6 +78,11 @@ def dense(x: Tensor, channels_last: bool) -> Tensor:
 def channels_last(x: Tensor) -> Tensor:
     """`x` dense in channels_last; under torch.func as it is: vmap knows no formats, and nothing fast runs there."""
     return x if torch._C._are_functorch_transforms_active() else dense(x, True)
+
+
+def is_dense(x: Tensor, channels_last: bool) -> bool:
+    """Whether `dense` gives x itself."""
+    return x.is_contiguous(memory_format=memory_format(channels_last))
 
 
 def contiguous(parameter: Tensor | None) -> Tensor | None:

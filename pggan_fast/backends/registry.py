@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from pggan_fast import settings
-from pggan_fast.backends import recording, signature
+from pggan_fast.backends import launch, recording, signature
 from pggan_fast.errors import outside
 
 BACKENDS = ("reference", "aten", "cpu", "triton", "cuda")
@@ -92,6 +92,8 @@ _UNAVAILABLE: dict[str, Callable[[], str | None]] = _Watched()
 # Ways that make both gradients of a convolution at once, of (x, dy, weight, scale, resample): what does it for such
 # arguments, or None
 TOGETHER: dict[str, Callable[..., Callable[..., tuple[Any, Any]] | None]] = {}
+# Ways that make all gradients of a layer at once, of what its parts take: what does it for such arguments, or None
+LAYER_BACKWARD: dict[str, Callable[..., Callable[..., tuple[Any, Any, Any]] | None]] = {}
 # Ops of several layers -> what runs them one by one: the arguments and `backend`
 PARTS: dict[str, Callable[..., Any]] = {}
 _WARNED: set[tuple[str, str]] = set()
@@ -220,7 +222,8 @@ def _keep(key: Any, found: Any, final: bool) -> None:
 
 
 def _key(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return op, backend, device_type, args[0].device, signature.key(args), signature.switches(device_type)
+    described = launch.signature(args) or signature.key(args)
+    return op, backend, device_type, args[0].device, described, signature.switches(device_type)
 
 
 def _choose(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> tuple[Chosen, bool]:

@@ -22,7 +22,7 @@ def key(args: Sequence[Any]) -> tuple[Any, ...]:
         if type(arg) in _PLAIN:
             parts.append(arg)
         elif isinstance(arg, Tensor):
-            parts += (arg.shape, arg.stride(), arg.dtype)
+            parts += (arg.shape, arg.stride(), arg.dtype, arg.is_neg())
         else:
             parts.append(key(arg) if isinstance(arg, tuple) else arg)
     return tuple(parts)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.autograd.forward_ad
 
-from pggan_fast.backends import forced, recording, registry, signature
+from pggan_fast.backends import forced, launch, recording, registry, signature
 from pggan_fast.backends.frozen import any_frozen
 from pggan_fast.ops import _register
 
@@ -51,6 +51,9 @@ class Again:
             registry.again[key] = run
 
     def _key(self, args: tuple[Any, ...], backend: str | None) -> Any:
+        described = launch.signature(args)
+        if described is not None:
+            return self._name, backend, described, signature.switches(_kind(args[0]))
         parts: list[Any] = [self._name, backend]
         for t in args[: self._tensors]:
             if t is None:

@@ -43,7 +43,9 @@ def wanted(ctx: Any, *indices: int, data: int = 1) -> list[bool]:
     or cannot answer (compiled graphs), the gradient is computed.
     """
     needs = ctx.needs_input_grad
-    answers = [needs[i] and not (k >= data and _holders) for k, i in enumerate(indices)]
+    answers = [needs[i] for i in indices]
+    if _holders:
+        answers[data:] = [False] * (len(indices) - data)
     if torch.compiler.is_compiling():
         return answers
     edges, absent = getattr(ctx, "next_functions", ()), getattr(ctx, "absent", ())

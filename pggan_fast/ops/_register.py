@@ -97,7 +97,8 @@ def _remembering(overload: Any, setup: Callable[..., None]) -> Callable[..., Non
         return setup
 
     def remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.absent = [i for i in optional if inputs[i] is None]
+        if absent := [i for i in optional if inputs[i] is None]:
+            ctx.absent = absent
         setup(ctx, inputs, output)
 
     return remember
@@ -109,13 +110,15 @@ def _eager_function(
     """The op with its node, on its arguments and then what runs it (see `_chosen`)."""
     tensors = len(_tensors(overload))
 
-    def forward(ctx: Any, *args_and_run: Any) -> Any:
-        args, run = args_and_run[:-1], args_and_run[-1]
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        *leading, (*others, run) = inputs
+        args = *leading, *others
         out = run(*args[:-1])
         setup(ctx, args, out)
         return out
 
-    function = _node(name, forward, backward)
+    # One argument for all that are no tensors: the engine looks at each, in both directions
+    function = _node(name, forward, lambda ctx, *grads: backward(ctx, *grads)[:tensors])
     # What Function.apply calls once it has looked at every argument, also at those that are no tensors: 3 us
     apply = super(torch.autograd.Function, function).apply
 
@@ -123,7 +126,7 @@ def _eager_function(
         for tensor in args_and_run[:tensors]:
             if tensor is not None and _is_wrapped(tensor):  # leaked from torch.func, which is over
                 return overload(*args_and_run[:-1])
-        return apply(*args_and_run)
+        return apply(*args_and_run[:tensors], args_and_run[tensors:])
 
     return eager
 

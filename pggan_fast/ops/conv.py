@@ -10,7 +10,7 @@ Each is linear in x and in w. The adjoint in x is again a `conv` with flipped, t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -117,6 +117,36 @@ def gradients(
     return dx, weight_grad(x, dy, scale, resample, weight, backend) if need_weight else None
 
 
+class KnownGradients(NamedTuple):
+    """What `gradients` ran; None: nothing was needed."""
+
+    for_x: Chosen | None
+    for_weight: Chosen | None
+    on_x: tuple[Any, ...]  # the arguments of "conv", less `backend`
+    on_weight: tuple[Any, ...]  # of "conv_weight_grad"
+
+    @property
+    def way(self) -> str | None:
+        """The one way of all that was needed."""
+        ways = {chosen.way for chosen in self[:2] if chosen is not None}
+        return ways.pop() if len(ways) == 1 else None
+
+    def plan(self) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor | None, Tensor | None]]:
+        """What does the same for other tensors of the same kinds, of (x, dy, weight)."""
+        x, dy, scale, resample, *_ = self.on_weight
+        if self.for_x is not None and self.for_weight is not None and self.way in TOGETHER:
+            both = TOGETHER[self.way](x, dy, self.on_x[1], scale, resample)
+            if both is not None:
+                return both
+        run_x, run_weight = (_nothing if chosen is None else chosen.run for chosen in self[:2])
+        x_scalars, weight_scalars = self.on_x[2:], self.on_weight[2:]
+        return lambda x, dy, weight: (run_x(dy, weight, *x_scalars), run_weight(x, dy, *weight_scalars))
+
+
+def _nothing(*args: Any) -> None:
+    return None
+
+
 def known_gradients(
     x: Tensor,
     dy: Tensor,
@@ -126,20 +156,12 @@ def known_gradients(
     backend: str,
     need_x: bool,
     need_weight: bool,
-) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor | None, Tensor | None]] | None:
-    """What `gradients` ran for such arguments, of (x, dy, weight); None where it has to be chosen again."""
+) -> KnownGradients | None:
+    """What `gradients` ran for such arguments; None where it has to be chosen again."""
     on_x = _input_grad_args(dy, weight, scale, resample, False)
     on_weight = x, dy, scale, resample, weight.shape[2], weight.dtype
-    for_x = known("conv", on_x, backend) if need_x else _NOTHING
-    for_weight = known("conv_weight_grad", on_weight, backend) if need_weight else _NOTHING
-    if for_x is None or for_weight is None:
+    for_x = known("conv", on_x, backend) if need_x else None
+    for_weight = known("conv_weight_grad", on_weight, backend) if need_weight else None
+    if (need_x and for_x is None) or (need_weight and for_weight is None):
         return None
-    if for_x.way == for_weight.way and for_x.way in TOGETHER:
-        both = TOGETHER[for_x.way](x, dy, weight, scale, resample)
-        if both is not None:
-            return both
-    run_x, x_scalars, run_weight, weight_scalars = for_x.run, on_x[2:], for_weight.run, on_weight[2:]
-    return lambda x, dy, weight: (run_x(dy, weight, *x_scalars), run_weight(x, dy, *weight_scalars))
-
-
-_NOTHING = Chosen(lambda *args: None, "nothing")
+    return KnownGradients(for_x, for_weight, on_x, on_weight)

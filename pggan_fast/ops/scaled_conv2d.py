@@ -16,6 +16,7 @@ from pggan_fast import reference
 from pggan_fast.backends import forced, layout
 from pggan_fast.backends.frozen import unfrozen
 from pggan_fast.backends.precision import split_scale_backward
+from pggan_fast.backends.registry import LAYER_BACKWARD
 from pggan_fast.ops import _autocast, _checks
 from pggan_fast.ops._again import Again, AgainOp, known
 from pggan_fast.ops._autograd import needs_reference, wanted
@@ -157,9 +158,8 @@ def _fake(
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-    x, weight, *ctx.config = inputs
-    if ctx.config[0] is not None:
-        ctx.config[0] = ctx.config[0].dtype
+    x, weight, bias, *config = inputs
+    ctx.config = None if bias is None else bias.dtype, *config
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, weight, *output)
 
@@ -200,10 +200,15 @@ def _gradients(args: tuple[Any, ...], dr: Tensor | None, saved: list[Any], backe
 
 def _joined(epilogue: tuple[Any, ...], conv: tuple[Any, ...], backend: str) -> Callable[..., Gradients] | None:
     """What runs for these, for other tensors of the same kinds; None where it has to be chosen every time."""
-    chosen, run_conv = known("bias_act_backward", epilogue, backend), known_gradients(*conv)
-    if chosen is None or run_conv is None:
+    chosen, found = known("bias_act_backward", epilogue, backend), known_gradients(*conv)
+    if chosen is None or found is None:
         return None
-    run_epilogue, scalars = chosen.run, epilogue[5:]
+    if chosen.way == found.way and chosen.way in LAYER_BACKWARD:
+        *_, need_x, need_weight = conv
+        at_once = LAYER_BACKWARD[chosen.way](epilogue, found.on_x, found.on_weight, need_x, need_weight)
+        if at_once is not None:
+            return at_once
+    run_epilogue, scalars, run_conv = chosen.run, epilogue[5:], found.plan()
 
     def run(dy: Tensor, x: Tensor, weight: Tensor, y: Tensor, r: Tensor | None, mask: Tensor | None) -> Gradients:
         du, db = run_epilogue(dy, None, y, r, mask, *scalars)
