@@ -26,7 +26,7 @@ def _unsupported(x: Tensor, conv_up: Any, conv: Any, to_rgb: Any, *others: Any) 
 
 
 def _rule(x: Tensor, conv_up: Any, conv: Any, *others: Any) -> str | None:
-    return tiled.conv_rule(x, conv.weight.shape[0], "up")
+    return tiled.conv_rule(x, conv.weight.shape[0], 3, "up")
 
 
 @implement("cpu", "generator_stage", supports=_unsupported, rule=_rule)

@@ -85,6 +85,11 @@ def is_dense(x: Tensor, channels_last: bool) -> bool:
     return x.is_contiguous(memory_format=memory_format(channels_last))
 
 
+def is_ready(parameter: Tensor | None) -> bool:
+    """Whether `contiguous` gives the parameter itself."""
+    return parameter is None or (parameter.is_contiguous() and not parameter.is_neg())
+
+
 def contiguous(parameter: Tensor | None) -> Tensor | None:
     """An optional weight or bias, plainly contiguous."""
     return None if parameter is None else parameter.contiguous().resolve_neg()

@@ -11,7 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pggan_fast.backends.layout import accumulator, allocate, contiguous, dense, empty, is_channels_last, output
+from pggan_fast.backends.layout import (
+    accumulator,
+    allocate,
+    contiguous,
+    dense,
+    empty,
+    is_channels_last,
+    is_dense,
+    is_ready,
+    output,
+)
 from pggan_fast.backends.registry import Limit, implement
 
 # The codes of csrc/kernels.h
@@ -107,12 +117,14 @@ class NativeOps:
             bias_scale, 1.0 if slope is None else slope, NORMS[norm], eps, eps_mode == "inside",
         )  # fmt: skip
 
+        as_it_is, ready = is_dense(u, channels_last), is_ready(bias)
+
         def run(u: Tensor, bias: Tensor | None, *_: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
-            u = dense(u, channels_last)
+            u = u if as_it_is else dense(u, channels_last)
             y = u if inplace else allocate(out, u)
             r = None if factor is None else allocate(factor, u)
             mask = None if bits is None else allocate(bits, u)
-            self._call("bias_act_forward", u, contiguous(bias), y, r, mask, *constants)
+            self._call("bias_act_forward", u, bias if ready else contiguous(bias), y, r, mask, *constants)
             return y, r, mask
 
         return run

@@ -107,7 +107,7 @@ def layer_plan(
     read, planes = _reading(x)
     out, out_planes, conform = _writing(shape, x)
     factor = None if norm == "none" else layout.output((n, 1, h, w), x, False, layout.accumulator(x.dtype))
-    prepare = _preparing(weight), _preparing(bias)
+    ready = layout.is_ready(weight), layout.is_ready(bias)
     constants = (
         *_config(x, weight, bias, weight_scale, resample, adjoint), bias_scale, 1.0 if slope is None else slope,
         NORMS[norm], eps, eps_mode == "inside", planes, out_planes,
@@ -117,7 +117,10 @@ def layer_plan(
         y = layout.allocate(out, x)
         r = None if factor is None else layout.allocate(factor, x)
         u = transformed(x, weight, weight_scale, resample, adjoint)
-        launch(cpu.native.tiled_conv, read(x), prepare[0](weight), u, prepare[1](bias), y, r, *constants)
+        launch(
+            cpu.native.tiled_conv, read(x), weight if ready[0] else layout.contiguous(weight), u,
+            bias if ready[1] else layout.contiguous(bias), y, r, *constants,
+        )  # fmt: skip
         return (layout.conform(y, x) if conform else y), r
 
     return run
@@ -147,12 +150,6 @@ def _writing(shape: tuple[int, ...], like: Tensor) -> tuple[layout.Output, bool,
         return rows, False, False
     small = math.prod(shape) <= MOST_PLANES
     return (wanted if small else rows), small, not small
-
-
-def _preparing(parameter: Tensor | None) -> Callable[[Any], Any]:
-    """What makes of such a parameter what a kernel reads."""
-    ready = parameter is None or (parameter.is_contiguous() and not parameter.is_neg())
-    return _as_it_is if ready else layout.contiguous
 
 
 def _config(
@@ -209,37 +206,40 @@ Gradients = tuple["Tensor | None", "Tensor | None", "Tensor | None"]
 
 
 def layer_backward_plan(
-    epilogue: tuple[Any, ...], input_grad: tuple[Any, ...], weight_grad: tuple[Any, ...], need_x: bool, need_weight: bool
+    epilogue: tuple[Any, ...],
+    input_grad: tuple[Any, ...],
+    weight_grad: tuple[Any, ...],
+    need_x: bool,
+    need_weight: bool,
 ) -> Callable[..., Gradients] | None:
     """What makes (dx, dw, db) of (dy, x, weight, y, r, mask) in one call, du staying inside; of the arguments of
     "bias_act_backward", "conv" and "conv_weight_grad". None where a large image would be copied first."""
-    dy, dr, y, r, mask, scale, bias_scale, slope, norm, eps, eps_mode, pool, need_bias = epilogue
+    _, dr, y, _, _, scale, bias_scale, slope, norm, eps, eps_mode, pool, need_bias = epilogue
     du, weight, adjoint_scale, adjoint_resample, _ = input_grad
     x, _, weight_scale, resample, _, dtype = weight_grad
-    in_rows = layout.is_channels_last(y)
+    channels_last, in_rows = layout.is_channels_last(y), layout.is_dense(du, True)
     read_x, x_planes = _reading(x)
     dx_out, dx_planes, conform = _writing(x.shape, du)
-    large = not in_rows and du.numel() > MOST_PLANES
-    if large or conform or read_x is _to_rows or dr is not None or not (need_x or need_weight):
+    copied = conform or read_x is _to_rows or (not in_rows and du.numel() > MOST_PLANES)
+    if copied or dr is not None or not (need_x or need_weight):
         return None
     dw_out = layout.output(weight.shape, x, False, dtype)
     db_out = layout.accumulator(x.dtype)
-    c, prepare = du.shape[1], _preparing(weight)
+    c, ready = du.shape[1], layout.is_ready(weight)
     constants = (
         DTYPES[x.dtype], DTYPES[weight.dtype], *x.shape, *du.shape[1:], in_rows, x_planes, dx_planes, pool,
-        weight.shape[2], RESAMPLES[resample], RESAMPLES[adjoint_resample], large_tiles(x, c), weight_scale, adjoint_scale, scale,
-        bias_scale, 1.0 if slope is None else slope, NORMS[norm], eps, eps_mode == "inside",
+        weight.shape[2], RESAMPLES[resample], RESAMPLES[adjoint_resample], large_tiles(x, c), weight_scale,
+        adjoint_scale, scale, bias_scale, 1.0 if slope is None else slope, NORMS[norm], eps, eps_mode == "inside",
     )  # fmt: skip
 
-    def run(
-        dy: Tensor, x: Tensor, weight: Tensor, y: Tensor, r: Tensor | None, mask: Tensor | None
-    ) -> Gradients:
+    def run(dy: Tensor, x: Tensor, weight: Tensor, y: Tensor, r: Tensor | None, mask: Tensor | None) -> Gradients:
         dx = layout.allocate(dx_out, x) if need_x else None
         dw = layout.allocate(dw_out, x) if need_weight else None
         db = x.new_empty(c, dtype=db_out) if need_bias else None
         launch(
-            cpu.native.tiled_layer_backward, layout.dense(dy, in_rows), y, r, mask, x, prepare(weight), dx, dw, db,
-            *constants,
+            cpu.native.tiled_layer_backward, layout.dense(dy, channels_last), layout.dense(y, channels_last),
+            layout.contiguous(r), None if mask is None else layout.dense(mask, channels_last), x,
+            weight if ready else layout.contiguous(weight), dx, dw, db, *constants,
         )  # fmt: skip
         return dx, dw, db
 

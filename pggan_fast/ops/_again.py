@@ -33,7 +33,12 @@ class Again:
 
     def find(self, args: tuple[Any, ...], backend: str | None) -> Callable[..., Any] | None:
         """What has been learned for such a call."""
-        if torch.compiler.is_compiling() or _intercepted() or (any_frozen() and torch.is_grad_enabled()):
+        if torch.compiler.is_compiling():
+            return None
+        return self._find(args, backend)
+
+    def _find(self, args: tuple[Any, ...], backend: str | None) -> Callable[..., Any] | None:
+        if _intercepted() or (any_frozen() and torch.is_grad_enabled()):
             return None
         try:
             return registry.again.get(self._key(args, backend))
@@ -78,7 +83,7 @@ class AgainOp(Again):
         if torch.compiler.is_compiling():
             return None
         named = forced.named(backend)
-        run = self.find(args, named)
+        run = self._find(args, named)
         return None if run is None else self.call(run, args, named)
 
     def call(self, run: Callable[..., Any], args: tuple[Any, ...], named: str) -> Any:

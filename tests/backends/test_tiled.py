@@ -13,12 +13,13 @@ from kernel_checks import DTYPES, FORMATS, leaky, random_tensor, relative_errors
 from torch import Tensor
 
 from pggan_fast import ops
-from pggan_fast.backends import cpu, registry, tiled
+from pggan_fast.backends import cpu, layout, registry, tiled
 from pggan_fast.reference import down2, up2
 
 pytestmark = pytest.mark.skipif(cpu.native is None, reason=f"no native kernels: {cpu.why_missing()}")
 
 SCALE = 0.7
+HALVES = (torch.float16, torch.bfloat16)
 RESAMPLES = ("none", "up", "down")
 # (N, Cin, C, H, W) of the smaller image: odd and even sizes, less than a tile, channels that fill no vector, one, an
 # odd and an even number of them, more than a part of the weight gradient; more tiles than a block
@@ -29,7 +30,7 @@ SHAPES = [
 LARGE = [(2, 64, 64, 24, 24), (1, 128, 96, 16, 40), (1, 512, 64, 8, 8), (1, 16, 16, 96, 96)]
 
 
-def problem(shape: tuple[int, ...], resample: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+def problem(shape: tuple[int, ...], resample: str, dtype: torch.dtype, k: int = 3) -> tuple[Tensor, Tensor, Tensor]:
     """x, weight, and a gradient of y."""
     n, cin, c, h, w = shape
     small, large = (h, w), (2 * h, 2 * w)
@@ -38,18 +39,18 @@ def problem(shape: tuple[int, ...], resample: str, dtype: torch.dtype) -> tuple[
         random_tensor(n, k, *size, dtype=dtype, memory_format=FORMATS[1])
         for k, size in zip((cin, c), sizes, strict=True)
     )
-    return x, random_tensor(c, cin, 3, 3, dtype=dtype), dy
+    return x, random_tensor(c, cin, k, k, dtype=dtype), dy
 
 
 def three_directions(x: Tensor, w: Tensor, dy: Tensor, resample: str) -> list[Tensor]:
     """The input gradient is the other resampling with the adjoint's weights: of "up" 4 "down", of "down" "up" / 4."""
     other, factor = {"none": ("none", 1.0), "up": ("down", 4.0), "down": ("up", 0.25)}[resample]
     y, dx = tiled.conv(x, w, SCALE, resample, False), tiled.conv(dy, w, SCALE * factor, other, True)
-    return [y, dx, tiled.weight_grad(x, dy, SCALE, resample, 3, w.dtype)]
+    return [y, dx, tiled.weight_grad(x, dy, SCALE, resample, w.shape[2], w.dtype)]
 
 
 def convolved(x: Tensor, w: Tensor, resample: str) -> Tensor:
-    y = F.conv2d(up2(x) if resample == "up" else x, w, padding=1)
+    y = F.conv2d(up2(x) if resample == "up" else x, w, padding=w.shape[2] // 2)
     return down2(y) if resample == "down" else y
 
 
@@ -82,6 +83,49 @@ def test_float32_rounds_about_as_the_direct_convolution(shape: tuple[int, ...], 
         assert mine <= max(3.0 * theirs, 4.0 * torch.finfo(torch.float32).eps)
 
 
+@pytest.mark.parametrize("isa", cpu.native.isas() if cpu.native else [])
+@pytest.mark.parametrize("shape", [*SHAPES, (5, 7, 3, 1, 1), (1, 64, 64, 1, 2)], ids=str)
+def test_single_pixels(shape: tuple[int, ...], isa: str, poison: None) -> None:
+    """1x1 convolutions: the same tiles, of one pixel."""
+    before = cpu.native.isa()
+    try:
+        cpu.set_isa(isa)
+        for dtype in DTYPES:
+            x, w, dy = problem(shape, "none", dtype, k=1)
+            right = exact(x, w, dy, "none")
+            bound = 1e-13 if dtype == torch.float64 else 2e-6
+            for got, wanted in zip(three_directions(x, w, dy, "none"), right, strict=True):
+                rounded = torch.finfo(dtype).eps * wanted.abs() if dtype in HALVES else torch.zeros(())
+                assert ((got.double() - wanted).abs() - rounded).max() <= bound * wanted.abs().max()
+    finally:
+        cpu.set_isa(before)
+
+
+def test_a_single_pixel_of_another_is_seen() -> None:
+    x, w, dy = problem((2, 3, 5, 7, 9), "none", torch.float64, k=1)
+    got = three_directions(x, w, dy, "none")
+    got[0][:, :, 0] = got[0][:, :, 1]
+    assert relative_errors(got, exact(x, w, dy, "none"))[0] > 1e-3
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("resample", "k"), [*((way, 3) for way in RESAMPLES), ("none", 1)])
+@pytest.mark.parametrize("shape", [(2, 24, 17, 5, 7), (1, 3, 9, 1, 8), (3, 20, 100, 2, 3)], ids=str)
+def test_small_planes_are_read_and_written_as_they_are(
+    shape: tuple[int, ...], resample: str, k: int, dtype: torch.dtype, poison: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the bits of rows, and no copy by torch."""
+    x, w, dy = problem(shape, resample, dtype, k)
+    b = random_tensor(w.shape[0], dtype=dtype)
+    rows = [*three_directions(x, w, dy, resample), layer(x, w, b, resample, 0.2, "after_act")]
+    x, dy = x.contiguous(), dy.contiguous()
+    monkeypatch.setattr(tiled, "_to_rows", None)
+    monkeypatch.setattr(layout, "conform", None)
+    planes = [*three_directions(x, w, dy, resample), layer(x, w, b, resample, 0.2, "after_act")]
+    assert all(t.is_contiguous() for t in planes)
+    assert all(map(torch.equal, planes, rows))
+
+
 @pytest.fixture
 def high_precision() -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
@@ -109,7 +153,7 @@ def test_weights_that_would_be_too_large_keep_small_tiles(high_precision: None) 
     assert not tiled.large_tiles(x, 8)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("resample", RESAMPLES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_half_precision_is_rounded_once(
@@ -122,7 +166,7 @@ def test_half_precision_is_rounded_once(
         assert error.max() <= 1e-5 * right.abs().max()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", HALVES)
 def test_float32_parameters_beside_half_images(dtype: torch.dtype, poison: None) -> None:
     """Neither weights nor their gradient are rounded to half."""
     x, _, dy = problem((2, 24, 40, 6, 5), "up", dtype)
@@ -268,8 +312,8 @@ def test_gradcheck_and_gradgradcheck_through_the_layer(resample: str, monkeypatc
 
 def test_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.empty(4, 64, 16, 16).contiguous(memory_format=torch.channels_last)
-    assert all(tiled.rule(x, 64, resample) is None for resample in RESAMPLES)
-    assert tiled.rule(x[:1, :, :2, :2], 64, "up") is None
+    assert all(tiled.rule(x, 64, 3, resample) is None for resample in RESAMPLES)
+    assert tiled.rule(x[:1, :, :2, :2], 64, 3, "up") is None
     refused = {
         "few channels in": (x[:, :7], 64),
         "few channels out": (x, 7),
@@ -277,13 +321,20 @@ def test_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
         "rows": (x.reshape(4, 64, 1, 256).contiguous(memory_format=torch.channels_last), 64),
         "planes": (x.contiguous(), 64),
     }
-    assert not [why for why, (image, channels) in refused.items() if tiled.rule(image, channels, "none") is None]
+    assert not [why for why, (image, channels) in refused.items() if tiled.rule(image, channels, 3, "none") is None]
     narrow = x[:1, :32, :1, :2].contiguous(memory_format=torch.channels_last)
-    assert tiled.rule(narrow.expand(1, 32, 2, 2), 32, "none") is None
+    assert tiled.rule(narrow.expand(1, 32, 2, 2), 32, 3, "none") is None
+    assert tiled.rule(x[:1, :, :8, :8].contiguous(), 64, 3, "none") is None
+    small = x[:1, :, :8, :8].contiguous(memory_format=torch.channels_last)
+    assert tiled.rule(small, 64, 1, "none") is None
+    assert tiled.rule(small[:, :, :2, :2].contiguous(), 3, 1, "none") is None
+    large = torch.empty(4, 64, 17, 16).contiguous(memory_format=torch.channels_last)
+    for image, channels in ((large, 64), (small, 65), (x[:1, :, :8, :16].contiguous(), 3)):
+        assert "than a call" in (tiled.rule(image, channels, 1, "none") or "")
     for multiplies in (False, True):
         monkeypatch.setattr(cpu.native, "multiplies_bfloat16", multiplies)
-        assert tiled.conv_rule(x, 64, "up") is None
-        assert (tiled.conv_rule(x.bfloat16(), 64, "up") is None) is not multiplies
+        assert tiled.conv_rule(x, 64, 3, "up") is None
+        assert (tiled.conv_rule(x.bfloat16(), 64, 3, "up") is None) is not multiplies
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -81,19 +81,46 @@ void minibatch_stddevs(Driver& d, int dtype, const Shape& s) {
 // Channels last
 
 TiledConv tiled_conv(Tensors& t, int dtype, int64_t h, int64_t w, int64_t in, int64_t out, int resample, bool adjoint,
-                     bool large_tiles) {
+                     bool large_tiles, int k = 3, bool planes = false) {
   const int64_t n = 2, size = n * h * w;
   const int64_t pixels = resample == RESAMPLE_UP ? 4 * size : resample == RESAMPLE_DOWN ? size / 4 : size;
-  return {t.in(dtype, size * in), t.in(dtype, 9 * in * out), nullptr, t.out(dtype, pixels * out),
-          t.out(accumulator(dtype), pixels), dtype, dtype, n, h, w, in, out, resample, adjoint, large_tiles, 0.7,
-          {t.in(dtype, out), dtype, 0.5, 0.2, NORM_AFTER_ACT, 0.1, true}};
+  return {t.in(dtype, size * in), t.in(dtype, k * k * in * out), nullptr, t.out(dtype, pixels * out),
+          t.out(accumulator(dtype), pixels), dtype, dtype, n, h, w, in, out, k, resample, adjoint, large_tiles, 0.7,
+          {t.in(dtype, out), dtype, 0.5, 0.2, NORM_AFTER_ACT, 0.1, true}, planes, planes};
+}
+
+TiledConvWeightGrad weight_grad(Tensors& t, int dtype, int64_t h, int64_t w, int64_t in, int64_t out, int resample,
+                                bool large_tiles, int k = 3, bool planes = false) {
+  const int64_t n = 2, size = n * h * w;
+  const int64_t pixels = resample == RESAMPLE_UP ? 4 * size : resample == RESAMPLE_DOWN ? size / 4 : size;
+  return {t.in(dtype, size * in), t.in(dtype, pixels * out), t.out(dtype, k * k * in * out), dtype, dtype, n, h, w, in,
+          out, k, resample, large_tiles, 0.7, planes, planes};
+}
+
+// Of a layer without resampling, in either format; its parts read and write no du of ours.
+TiledLayerBackward layer_backward(Tensors& t, int dtype, int64_t in, int64_t out, int k, bool planes) {
+  const int64_t n = 2, h = 44, w = 69, pixels = n * h * w;
+  TiledLayerBackward a{{t.in(dtype, pixels * out), nullptr, t.in(dtype, pixels * out),
+                        t.in(accumulator(dtype), pixels), nullptr, nullptr, t.out(accumulator(dtype), out), dtype,
+                        {n, out, h, w, !planes}, false, 1.0, 0.5, 0.2, NORM_AFTER_ACT, 0.1, true, nullptr},
+                       tiled_conv(t, dtype, h, w, out, in, RESAMPLE_NONE, true, false, k, planes),
+                       weight_grad(t, dtype, h, w, in, out, RESAMPLE_NONE, false, k, planes)};
+  a.input_grad.x = a.weight_grad.dy = nullptr;
+  a.input_grad.r = nullptr;
+  a.input_grad.epilogue = {nullptr, 0, 1.0, 1.0, NORM_NONE, 0.0, true};
+  return a;
 }
 
 void tiled_convs(Driver& d, int dtype, int64_t in, int64_t out) {
-  const int64_t n = 2, h = 22, w = 34, size = n * h * w;
+  const int64_t h = 22, w = 34;
+  for (bool planes : {false, true})
+    for (int k : {1, 3}) {
+      RUN(tiled_conv, tiled_conv(t, dtype, 44, 69, in, out, RESAMPLE_NONE, false, false, k, planes));
+      RUN(tiled_conv_weight_grad, weight_grad(t, dtype, 44, 69, in, out, RESAMPLE_NONE, false, k, planes));
+      RUN(tiled_layer_backward, layer_backward(t, dtype, in, out, k, planes));
+    }
   for (bool large : {false, true})
     for (int resample : {RESAMPLE_NONE, RESAMPLE_UP, RESAMPLE_DOWN}) {
-      const int64_t pixels = resample == RESAMPLE_UP ? 4 * size : resample == RESAMPLE_DOWN ? size / 4 : size;
       for (bool adjoint : {false, true}) {
         RUN(tiled_conv, tiled_conv(t, dtype, h, w, in, out, resample, adjoint, large));
         RUN(tiled_weight, [&] {
@@ -102,9 +129,7 @@ void tiled_convs(Driver& d, int dtype, int64_t in, int64_t out) {
           return conv;
         }());
       }
-      RUN(tiled_conv_weight_grad,
-          TiledConvWeightGrad{t.in(dtype, size * in), t.in(dtype, pixels * out), t.out(dtype, 9 * in * out), dtype,
-                              dtype, n, h, w, in, out, resample, large, 0.7});
+      RUN(tiled_conv_weight_grad, weight_grad(t, dtype, h, w, in, out, resample, large));
     }
 }
 
