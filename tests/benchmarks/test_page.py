@@ -215,6 +215,7 @@ def test_without_matplotlib_there_is_a_page_that_says_so(full, undrawn):
     assert drawing.MISSING.replace("'", "&#x27;") in page.render(found)
 
 
+@pytest.mark.slow
 def test_pictures_are_pngs_of_a_size_that_can_be_read(full):
     made = page.files(page.sections([("a/run.json", full), ("b.json", dataclasses.replace(full, seed=1))]))
     pictures = {name: data for name, data in made.items() if name != "report.html"}

@@ -57,6 +57,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_one_process_and_two_have_the_same_results(network: Path, tmp_path: Path) -> None:
     """The latter by torchrun, of which one process tells and writes; batches of 16 make an odd number of turns."""
     one, two = tmp_path / "one", tmp_path / "two"

@@ -236,7 +236,7 @@ def test_a_run_that_is_still_training_is_not_gone_on_with(
 
 
 @pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGUSR1, signal.SIGINT]
+    "number", [*(pytest.param(s, marks=pytest.mark.slow) for s in (signal.SIGTERM, signal.SIGUSR1)), signal.SIGINT]
 )
 def test_a_signal_reaches_the_processes_that_it_started(tmp_path: Path, data: Path, number: signal.Signals) -> None:
     """They have saved when the command ends; none is left. SIGUSR1 is handed on as SIGTERM."""

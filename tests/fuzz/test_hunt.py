@@ -90,6 +90,7 @@ def test_a_hang_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "hangs" in hunt(reader(with_fault(spin)), tmp_path / "x", 0.5).findings[0]
 
 
+@pytest.mark.slow
 def test_a_wait_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fuzz.hunt.PATIENCE", 1.0)
     (finding,) = hunt(reader(with_fault(sleep)), tmp_path / "x", 0.5).findings

@@ -71,7 +71,7 @@ def in_another_process(how: str, file: Path) -> tuple[str, list[Any]]:
     return done.stderr[-2000:], torch.load(f"{file}.out", weights_only=True) if done.returncode == 0 else []
 
 
-@pytest.mark.parametrize("ours", [False, True], ids=["aten", "ours"])
+@pytest.mark.parametrize("ours", [pytest.param(False, marks=pytest.mark.slow), True], ids=["aten", "ours"])
 def test_files_in_another_process(ours: bool, tmp_path: Path) -> None:
     """With pggan_fast's ops in the graph the process has to import it; with ATen's it runs anywhere."""
     file, content, expected = tmp_path / "programs", [], []

@@ -109,6 +109,7 @@ def violations(report):
     return "\n".join(f"{r['kernel']} {r['arch']} {r['dtype']} {r['shapes']}: {r['violations']}" for r in rows)
 
 
+@pytest.mark.slow
 def test_kernels_compile_without_biases():
     """Such programs are few of all, and what they lack is None, of which Triton compiles other branches."""
     launches = launches_of(lambda: networks.unbiased(BF16), 80)
