@@ -232,8 +232,8 @@ struct GeneratorStage {
 
 // dw [C, in_channels, k, k] = the gradient of scale * conv(x) in weight, in dw_dtype; at most 64 channels.
 struct ConvWeightGrad {
-  const void* x;   // [N, H, W, in_channels]
-  const void* dy;  // [N, H', W', C]
+  const void* x;   // [N, H, W, in_channels], or with x_planes [N, in_channels, H, W]
+  const void* dy;  // [N, H', W', C], or with dy_planes [N, C, H', W']
   void* dw;
   int dtype, dw_dtype;
   int64_t n, h, w, in_channels, out_channels, k;
@@ -243,9 +243,9 @@ struct ConvWeightGrad {
   float* workspace;  // conv_weight_grad_workspace floats
 };
 
-// y = epilogue(conv(x)) of 3x3 weights, channels_last: [N, H', W', C] with H' = H, 2 H ("up"), H / 2 ("down").
+// y = epilogue(conv(x)): [N, H', W', C] with H' = H, 2 H ("up"), H / 2 ("down"), or either image in planes.
 struct TiledConv {
-  const void* x;       // [N, H, W, in_channels]
+  const void* x;       // [N, H, W, in_channels], or with x_planes [N, in_channels, H, W]
   const void* weight;  // [C, in_channels, k, k], or of the flipped transpose [in_channels, C, k, k]
   void* transformed;   // by tiled_weight, or null: the weight is transformed in the call
   void* y;
@@ -258,7 +258,7 @@ struct TiledConv {
   bool large_tiles;  // less products and more rounding, without resampling
   double scale;      // of the weight
   ConvEpilogue epilogue;
-  bool x_planes, y_planes;  // x and y are [N, C, H, W]
+  bool x_planes, y_planes;
 };
 
 // A block of the generator, y = conv(up(x)), or only the image that y makes: conv1x1(y), or
@@ -274,8 +274,8 @@ struct TiledStage {
 
 // dw [C, in_channels, k, k] = the gradient of tiled_conv(x) without an epilogue in weight, in dw_dtype.
 struct TiledConvWeightGrad {
-  const void* x;   // [N, H, W, in_channels]
-  const void* dy;  // [N, H', W', C]
+  const void* x;   // [N, H, W, in_channels], or with x_planes [N, in_channels, H, W]
+  const void* dy;  // [N, H', W', C], or with dy_planes [N, C, H', W']
   void* dw;
   int dtype, dw_dtype;
   int64_t n, h, w, in_channels, out_channels;

@@ -34,7 +34,7 @@ struct Exchange {
   uint32_t major, minor;
   Exchange* previous;
   void *allocate, *managed_from_object, *object_from_managed;
-  int (*from_object)(void* object, Tensor* out);  // borrowed; not 0: a Python error is set
+  int (*from_object)(void* object, Tensor* out);  // borrowed; not 0: a Python error is set. Null where there is none
   void* current_stream;
 };
 
@@ -43,15 +43,20 @@ struct Exchange {
 // Of the tensors that this module reads by themselves; null: it takes addresses alone.
 inline const dlpack::Exchange* exchange = nullptr;
 
-// What `object` is in memory; false where it is nothing of the kind.
+// What `object` is in memory; false where it is nothing of the kind, or of zeros that are nowhere.
 inline bool read_tensor(PyObject* object, dlpack::Tensor* out) {
   if (exchange == nullptr) return false;
-  if (exchange->from_object(object, out) == 0) return true;
-  PyErr_Clear();
+  if (exchange->from_object(object, out) != 0) {
+    PyErr_Clear();
+    return false;
+  }
+  if (out->data != nullptr) return true;
+  for (int32_t i = 0; i < out->ndim; ++i)
+    if (out->shape[i] == 0) return true;
   return false;
 }
 
-// The address of an argument: a tensor's in host memory, an int as it is, 0 for None.
+// The address of an argument: a tensor's in host memory where this module reads tensors, an int as it is, 0 for None.
 struct Address {
   std::uintptr_t value;
 };

@@ -7,10 +7,10 @@
 namespace pggan::PGGAN_ISA {
 
 template <class T>
-class Rows {
+class InRows {
  public:
   // Of an image of n samples, c channels and that many pixels; `planes`: it is in planes, else in rows already.
-  Rows(const void* image, bool planes, int64_t n, int64_t c, int64_t pixels)
+  InRows(const void* image, bool planes, int64_t n, int64_t c, int64_t pixels)
       : image_(static_cast<T*>(const_cast<void*>(image))), planes_(planes), n_(n), c_(c), pixels_(pixels),
         memory_(planes ? n * c * pixels : 0) {}
 

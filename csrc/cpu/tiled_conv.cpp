@@ -23,8 +23,8 @@ int tiled_conv(const TiledConv& a) {
   if (a.n * a.h * a.w * a.in_channels * a.out_channels == 0) return OK;
   return dispatch(a.dtype, [&](auto t) {
     using T = typename decltype(t)::T;
-    const Rows<T> x(a.x, a.x_planes, a.n, a.in_channels, a.h * a.w);
-    const Rows<T> y(a.y, a.y_planes, a.n, a.out_channels, resampled_pixels(a.resample, a.h * a.w));
+    const InRows<T> x(a.x, a.x_planes, a.n, a.in_channels, a.h * a.w);
+    const InRows<T> y(a.y, a.y_planes, a.n, a.out_channels, resampled_pixels(a.resample, a.h * a.w));
     if (!x || !y) return static_cast<int>(NO_MEMORY);
     TiledConv in_rows = a;
     in_rows.x = x.read();

@@ -168,8 +168,8 @@ int tiled_conv_weight_grad(const TiledConvWeightGrad& a) {
   if (a.in_channels * a.out_channels == 0) return OK;  // of no pixels it is zero
   return dispatch(a.dtype, [&](auto t) {
     using T = typename decltype(t)::T;
-    const Rows<T> x(a.x, a.x_planes, a.n, a.in_channels, a.h * a.w);
-    const Rows<T> dy(a.dy, a.dy_planes, a.n, a.out_channels, resampled_pixels(a.resample, a.h * a.w));
+    const InRows<T> x(a.x, a.x_planes, a.n, a.in_channels, a.h * a.w);
+    const InRows<T> dy(a.dy, a.dy_planes, a.n, a.out_channels, resampled_pixels(a.resample, a.h * a.w));
     if (!x || !dy) return static_cast<int>(NO_MEMORY);
     TiledConvWeightGrad in_rows = a;
     in_rows.x = x.read();

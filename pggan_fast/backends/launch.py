@@ -1,4 +1,5 @@
-"""The bridge from tensors to native functions: the only place that takes a tensor's address."""
+"""The bridge from tensors to native functions: the only Python that takes a tensor's address (csrc/bind/tensors.h does
+so by itself)."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ def let_read(native: Any) -> None:
     """Let `pggan_fast._cpu` look at tensors through DLPack's C functions, where torch has them and they do as they say:
     it saves 2 us a call."""
     functions = getattr(Tensor, "__dlpack_c_exchange_api__", None)
-    if functions is None:
+    if type(functions).__name__ != "PyCapsule":
         return
     probe = torch.empty(3, 2)[1:]
     _Host.reads = native.read_tensors(functions, probe, probe.data_ptr(), torch.nn.Parameter, torch.dtype)
@@ -48,8 +49,8 @@ def launch(function: Callable[..., Any], *args: Tensor | float | None) -> Any:
     if _Host.reads:
         try:
             return function(*args)
-        except TypeError:  # it says which below
-            pass
+        except TypeError:  # a tensor elsewhere, which is told below, or zeros that are nowhere
+            args = tuple(a.clone() if isinstance(a, Tensor) and a._is_zerotensor() else a for a in args)
     return function(*_host_addresses(args))
 
 

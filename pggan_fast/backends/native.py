@@ -67,7 +67,7 @@ class NativeOps:
     """The ops of one native module as functions on tensors."""
 
     def __init__(self, launch: Callable[..., Any], workspaces: bool) -> None:
-        """`launch(name, *args)` calls the module's function of that name with tensors as addresses.
+        """`launch(name, *args)` calls the module's function of that name on tensors.
 
         `workspaces`: kernels that sum want room for it from us, as much as `<name>_workspace` says.
         """

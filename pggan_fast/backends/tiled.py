@@ -18,14 +18,15 @@ from pggan_fast.backends.frozen import is_frozen, prepared
 from pggan_fast.backends.launch import launch
 from pggan_fast.backends.native import DTYPES, NORMS
 from pggan_fast.backends.precision import exact_matmul
-from pggan_fast.backends.registry import LAYER_BACKWARD
+from pggan_fast.backends.registry import LAYER_BACKWARD, Gradients
 
 RESAMPLES = {"none": 0, "up": 1, "down": 2}
 LEAST_CHANNELS = 8  # below, half of a vector's lanes are idle
 NARROW = 32  # channels up to which the weights' transform counts for nothing
 LEAST_PLANES = 128  # channels of planes, which are copied to rows and back
 MOST_PLANES = 8192  # elements of an image whose planes a kernel takes as they are
-SINGLE_IMAGE, SINGLE_PLANES, SINGLE_WEIGHTS = 1 << 16, 1 << 12, 1 << 12  # most elements, for 1x1 convolutions
+# Of 1x1 convolutions: most pixels, and most elements of an image in rows, of one in planes, and of the weights
+SINGLE_PIXELS, SINGLE_ROWS, SINGLE_PLANES, SINGLE_WEIGHTS = 256, 1 << 14, 1 << 12, 1 << 12
 MOST_LANES = 16  # of a vector, on any instruction set
 MOST_WEIGHTS = 32 << 20  # bytes of transformed weights
 
@@ -53,8 +54,9 @@ def rule(x: Tensor, channels: int, k: int, resample: str) -> str | None:
 def _single_rule(x: Tensor, channels: int) -> str | None:
     """The same for 1x1 convolutions, which need no less products here than torch's: only calls are cheaper."""
     n, cin, h, w = x.shape
-    most = SINGLE_IMAGE if layout.is_dense(x, True) else SINGLE_PLANES
-    if n * h * w * max(cin, channels) <= most and cin * channels <= SINGLE_WEIGHTS:
+    pixels, most = n * h * w, SINGLE_ROWS if layout.is_dense(x, True) else SINGLE_PLANES
+    small = pixels <= SINGLE_PIXELS and pixels * max(cin, channels) <= most
+    if small and cin * channels <= SINGLE_WEIGHTS:
         return None
     return "torch's 1x1 convolutions are faster where they take longer than a call"
 
@@ -74,7 +76,7 @@ def large_tiles(x: Tensor, channels: int) -> bool:
 
 
 def conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
-    """`scale * conv2d(x, weight, padding=1)` with resampling, or with `adjoint` of the flipped transpose."""
+    """`scale * conv2d(x, weight, padding=k // 2)` with resampling, or with `adjoint` of the flipped transpose."""
     return conv_plan(x, weight, scale, resample, adjoint)(x, weight)
 
 
@@ -88,7 +90,7 @@ def layer(
 
 
 def weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, k: int, dtype: torch.dtype) -> Tensor:
-    """The gradient of `conv(x, weight, scale, resample, False)` in weight [C, Cin, 3, 3], in `dtype`."""
+    """The gradient of `conv(x, weight, scale, resample, False)` in weight [C, Cin, k, k], in `dtype`."""
     return weight_grad_plan(x, dy, scale, resample, k, dtype)(x, dy)
 
 
@@ -131,11 +133,13 @@ def _as_it_is(x: Any) -> Any:
 
 
 def _to_rows(x: Tensor) -> Tensor:
-    return layout.dense(x, True)
+    return layout.dense(x, True).resolve_neg()
 
 
 def _reading(x: Tensor) -> tuple[Callable[[Tensor], Tensor], bool]:
     """What makes of such an x what a kernel reads, and whether that is planes."""
+    if x.is_neg():
+        return _to_rows, False
     if layout.is_dense(x, True):
         return _as_it_is, False
     if x.numel() <= MOST_PLANES and layout.is_dense(x, False):
@@ -163,14 +167,14 @@ def _config(
 
 
 def transformed(x: Tensor, weight: Tensor, weight_scale: float, resample: str, adjoint: bool = False) -> Tensor | None:
-    """A frozen weight as the convolution of such an x multiplies with it; None: it transforms the weight itself."""
-    if not is_frozen(weight):
+    """A frozen 3x3 weight as the convolution of such an x multiplies with it; None: it transforms the weight itself."""
+    if weight.shape[2] == 1 or not is_frozen(weight):
         return None
     config = _config(x, weight, None, weight_scale, resample, adjoint)
 
     def transform() -> Tensor:
-        _, cin, _, _, c, k = config[3:9]
-        points = 1 if k == 1 else 9 if resample != "none" else 36 if large_tiles(x, c) else 16
+        _, cin, _, _, c = config[3:8]
+        points = 9 if resample != "none" else 36 if large_tiles(x, c) else 16
         whole = -(-c // MOST_LANES) * MOST_LANES
         u = x.new_empty(points * cin * whole, dtype=layout.accumulator(x.dtype))
         rest = 1.0, 1.0, 0, 0.0, True, False, False  # of the epilogue and of images
@@ -200,9 +204,6 @@ def weight_grad_plan(
         return dw
 
     return run
-
-
-Gradients = tuple["Tensor | None", "Tensor | None", "Tensor | None"]
 
 
 def layer_backward_plan(
@@ -236,10 +237,12 @@ def layer_backward_plan(
         dx = layout.allocate(dx_out, x) if need_x else None
         dw = layout.allocate(dw_out, x) if need_weight else None
         db = x.new_empty(c, dtype=db_out) if need_bias else None
+        u = transformed(dy, weight, adjoint_scale, adjoint_resample, True)
         launch(
-            cpu.native.tiled_layer_backward, layout.dense(dy, channels_last), layout.dense(y, channels_last),
-            layout.contiguous(r), None if mask is None else layout.dense(mask, channels_last), x,
-            weight if ready else layout.contiguous(weight), dx, dw, db, *constants,
+            cpu.native.tiled_layer_backward, layout.dense(dy, channels_last),
+            None if pool else layout.dense(y, channels_last), layout.contiguous(r),
+            None if mask is None else layout.dense(mask, channels_last), x,
+            weight if ready else layout.contiguous(weight), u, dx, dw, db, *constants,
         )  # fmt: skip
         return dx, dw, db
 

@@ -38,6 +38,7 @@ class Again:
         return self._find(args, backend)
 
     def _find(self, args: tuple[Any, ...], backend: str | None) -> Callable[..., Any] | None:
+        """The same outside of a compiler."""
         if _intercepted() or (any_frozen() and torch.is_grad_enabled()):
             return None
         try:

@@ -16,7 +16,7 @@ from pggan_fast import reference
 from pggan_fast.backends import forced, layout
 from pggan_fast.backends.frozen import unfrozen
 from pggan_fast.backends.precision import split_scale_backward
-from pggan_fast.backends.registry import LAYER_BACKWARD
+from pggan_fast.backends.registry import LAYER_BACKWARD, Gradients
 from pggan_fast.ops import _autocast, _checks
 from pggan_fast.ops._again import Again, AgainOp, known
 from pggan_fast.ops._autograd import needs_reference, wanted
@@ -180,7 +180,6 @@ def _backward(ctx: Any, dy: Tensor | None, dr: Tensor | None, dmask: None) -> tu
 
 
 _backward_again = Again("scaled_conv2d_backward", tensors=3)
-Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 def _gradients(args: tuple[Any, ...], dr: Tensor | None, saved: list[Any], backend: str, simple: bool) -> Gradients:

@@ -82,16 +82,44 @@ def test_native_functions_take_nothing_else_for_a_tensor(wrong):
 
 @native
 def test_functions_that_misread_a_tensor_are_not_used():
-    """As of another version of DLPack's interface: what they find has to be where the tensor is."""
-    functions, probe = torch.Tensor.__dlpack_c_exchange_api__, torch.empty(3)
+    """As of another version of DLPack's interface: what they find has to be what and where the tensor is."""
+    functions, probe = torch.Tensor.__dlpack_c_exchange_api__, torch.empty(3, 2)[1:]
     kinds = torch.nn.Parameter, torch.dtype
     try:
+        assert not cpu.native.read_tensors(functions, probe.double(), probe.data_ptr(), *kinds)
+        assert not cpu.native.read_tensors(functions, probe.t(), probe.data_ptr(), *kinds)
         assert not cpu.native.read_tensors(functions, probe, probe.data_ptr() + 4, *kinds)
         with pytest.raises(TypeError):
             cpu.native.fade_reals(probe, probe, probe, 0, 1, 1, 2, 2, False)
         assert cpu.native.signature((probe,)) is None
     finally:
         assert cpu.native.read_tensors(functions, probe, probe.data_ptr(), *kinds)
+
+
+@native
+@pytest.mark.parametrize("functions", [None, object(), 7])
+def test_a_torch_without_such_functions_is_read_by_addresses(functions, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "__dlpack_c_exchange_api__", functions, raising=False)
+    monkeypatch.setattr(launching._Host, "reads", False)
+    monkeypatch.setattr(launching._Host, "signature", lambda args: None)
+    launching.let_read(cpu.native)
+    assert not launching._Host.reads
+    x, w = torch.randn(2, 9, 6, 4, requires_grad=True), torch.randn(17, 9, 3, 3, requires_grad=True)
+    results = []
+    for backend in ("cpu", "cpu", "reference"):
+        y = ops.scaled_conv2d(x, w, weight_scale=0.3, resample="down", negative_slope=0.2, backend=backend)
+        results.append([y, *torch.autograd.grad(y.square().sum(), (x, w))])
+    for got in results[:2]:
+        torch.testing.assert_close(got, results[2], rtol=1e-4, atol=1e-4)
+
+
+@native
+def test_zeros_that_are_nowhere():
+    """torch's forward mode makes such: without memory, and of a size."""
+    zeros, w = torch._efficientzerotensor((2, 9, 6, 4)), torch.randn(17, 9, 3, 3)
+    assert launching.signature((zeros,)) is None
+    assert not ops.scaled_conv2d(zeros, w, weight_scale=0.3, backend="cpu").any()
+    assert launching.signature((torch.empty(0, 3),)) is not None
 
 
 X = torch.arange(32.0).view(1, 2, 4, 4)

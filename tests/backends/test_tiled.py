@@ -108,6 +108,14 @@ def test_a_single_pixel_of_another_is_seen() -> None:
     assert relative_errors(got, exact(x, w, dy, "none"))[0] > 1e-3
 
 
+def test_negated_images(poison: None) -> None:
+    """Gradients may be: of a parameter's gradient nobody resolves the second operand."""
+    for memory_format in FORMATS:
+        x, w, dy = (t.contiguous(memory_format=memory_format) for t in problem((2, 9, 17, 5, 6), "none", torch.float64))
+        got = three_directions(torch._neg_view(-x), w, torch._neg_view(-dy), "none")
+        assert max(relative_errors(got, torchs(x, w, dy, "none"))) < 1e-13
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("resample", "k"), [*((way, 3) for way in RESAMPLES), ("none", 1)])
 @pytest.mark.parametrize("shape", [(2, 24, 17, 5, 7), (1, 3, 9, 1, 8), (3, 20, 100, 2, 3)], ids=str)
@@ -325,11 +333,11 @@ def test_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     narrow = x[:1, :32, :1, :2].contiguous(memory_format=torch.channels_last)
     assert tiled.rule(narrow.expand(1, 32, 2, 2), 32, 3, "none") is None
     assert tiled.rule(x[:1, :, :8, :8].contiguous(), 64, 3, "none") is None
-    small = x[:1, :, :8, :8].contiguous(memory_format=torch.channels_last)
+    small = x[:1, :, :8, :16].contiguous(memory_format=torch.channels_last)
     assert tiled.rule(small, 64, 1, "none") is None
-    assert tiled.rule(small[:, :, :2, :2].contiguous(), 3, 1, "none") is None
-    large = torch.empty(4, 64, 17, 16).contiguous(memory_format=torch.channels_last)
-    for image, channels in ((large, 64), (small, 65), (x[:1, :, :8, :16].contiguous(), 3)):
+    assert tiled.rule(small[:, :, :4, :4].contiguous(), 3, 1, "none") is None
+    many = torch.empty(2, 4, 16, 16).contiguous(memory_format=torch.channels_last)
+    for image, channels in ((many, 4), (x[:3, :, :8, :16], 3), (small, 65), (small.contiguous(), 3)):
         assert "than a call" in (tiled.rule(image, channels, 1, "none") or "")
     for multiplies in (False, True):
         monkeypatch.setattr(cpu.native, "multiplies_bfloat16", multiplies)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pggan_fast import ops
 from pggan_fast.backends import cpu, registry, tiled
+from pggan_fast.backends.frozen import frozen
 from pggan_fast.backends.launch import launch
 
 pytestmark = pytest.mark.skipif(cpu.native is None, reason=f"no native kernels: {cpu.why_missing()}")
@@ -64,3 +65,22 @@ def test_what_a_hook_of_saved_tensors_gives_back_in_another_format(poison: None)
     gradients()
     with torch.autograd.graph.saved_tensors_hooks(lambda t: t.contiguous() if t.shape[1] == 17 else t, lambda t: t):
         assert all(map(torch.equal, gradients(), want))
+
+
+def test_weights_that_are_frozen_are_transformed_once(poison: None) -> None:
+    """Gradients of images through a network whose weights want none."""
+    conv = torch.nn.Conv2d(9, 17, 3, bias=False).requires_grad_(False)
+    x = random_tensor(2, 9, 6, 8, memory_format=FORMATS[1]).requires_grad_()
+
+    def gradient() -> Tensor:
+        y = ops.scaled_conv2d(x, conv.weight, weight_scale=0.3, negative_slope=0.2, backend="cpu")
+        return torch.autograd.grad(y, x, torch.ones_like(y))[0]
+
+    want, launched = gradient(), []
+    assert torch.equal(want, gradient())
+    with frozen(conv), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiled, "launch", lambda f, *args: (launched.append((f.__name__, args)), launch(f, *args))[1])
+        assert all(torch.equal(want, gradient()) for _ in range(3))
+    assert [name for name, _ in launched].count("tiled_weight") == 2  # for y, and for the gradient
+    assert launched[-1][0] == "tiled_layer_backward"
+    assert launched[-1][1][6] is not None
