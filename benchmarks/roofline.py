@@ -110,17 +110,28 @@ def torchs_flops(run: Callable[[], Any]) -> float:
 
 def _flops(kernel: str, args: tuple[Any, ...]) -> float:
     """Twice the products of a call of a native kernel."""
-    if kernel in ("tiled_conv", "tiled_conv_weight_grad"):
-        x, other = args[0], args[4] if kernel == "tiled_conv" else args[1]
-        resample = {1: "none", 4: "up"}.get(other.shape[2] * other.shape[3] // (x.shape[2] * x.shape[3]), "down")
-        c = other.shape[1]
-        return 2.0 * x.numel() * c * (_plain(x, c) if resample == "none" else PRODUCTS[resample])
+    if kernel == "tiled_conv":
+        return _conv_flops(args[0], args[1].shape[2], *args[4].shape[1:])
+    if kernel == "tiled_conv_weight_grad":
+        return _conv_flops(args[0], args[2].shape[2], *args[1].shape[1:])
+    if kernel == "tiled_layer_backward":
+        x, weight, (dx, dw) = args[4], args[5], args[7:9]
+        *_, c, h, w = args[12:19]  # x's shape, and du's less the batch
+        return _conv_flops(x, weight.shape[2], c, h, w) * sum(made is not None for made in (dx, dw))
     if kernel == "tiled_stage":
         x, up = args[:2]
         c = up.shape[0]
         features = x.new_empty(0, c, 1, 1)
         return 2.0 * x.numel() * c * PRODUCTS["up"] + 8.0 * x.numel() / x.shape[1] * c * c * _plain(features, c)
     return 0.0
+
+
+def _conv_flops(x: Tensor, k: int, c: int, h: int, w: int) -> float:
+    """Of x to [N, C, H, W], or one of its gradients."""
+    if k == 1:
+        return 2.0 * x.numel() * c
+    resample = {1: "none", 4: "up"}.get(h * w // (x.shape[2] * x.shape[3]), "down")
+    return 2.0 * x.numel() * c * (_plain(x, c) if resample == "none" else PRODUCTS[resample])
 
 
 def _plain(x: Tensor, c: int) -> float:

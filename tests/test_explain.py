@@ -59,8 +59,8 @@ def test_the_reasons_of_those_that_do_not_run(monkeypatch: pytest.MonkeyPatch) -
     few = pggan_fast.explain(ops.scaled_conv2d, x, w, **LAYER)[0]
     assert few.way == "aten+cpu"
     assert few.reasons["cpu"] == "so few pixels do not pay for transforming the weights: 16 for 64 channels"
-    pointwise = pggan_fast.explain(ops.scaled_conv2d, x, w[:, :, :1, :1].contiguous(), **LAYER)[0]
-    assert pointwise.reasons["cpu"] == "its convolutions are 3x3, got 1x1"
+    single = pggan_fast.explain(ops.scaled_conv2d, x, w[:, :, :1, :1].contiguous(), resample="up", **LAYER)[0]
+    assert single.reasons["cpu"] == "its 1x1 convolutions do not resample, got 'up'"
     named = pggan_fast.explain(ops.scaled_conv2d, x, w, backend="aten", **LAYER)[0]
     assert named.reasons == {
         "aten": None,

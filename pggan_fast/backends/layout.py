@@ -15,6 +15,8 @@ from torch import Tensor
 
 from pggan_fast.backends.launch import LARGE_PAGE, use_large_pages
 
+is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+
 
 def is_channels_last(x: Tensor) -> bool:
     """Whether results derived from `x` [N, C, H, W] are channels_last."""
@@ -86,8 +88,10 @@ def is_dense(x: Tensor, channels_last: bool) -> bool:
 
 
 def is_ready(parameter: Tensor | None) -> bool:
-    """Whether `contiguous` gives the parameter itself."""
-    return parameter is None or (parameter.is_contiguous() and not parameter.is_neg())
+    """Whether `contiguous` gives the parameter itself, and that has memory: torch.func's wrappers have none."""
+    if parameter is None:
+        return True
+    return parameter.is_contiguous() and not parameter.is_neg() and not is_wrapped(parameter)
 
 
 def contiguous(parameter: Tensor | None) -> Tensor | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pggan_fast.backends import precision
-from pggan_fast.backends.layout import is_channels_last
+from pggan_fast.backends.layout import is_channels_last, is_wrapped
 
 FEW = 16  # pixels of an image up to which its size stands in the name of a measurement
 _PLAIN = frozenset((float, int, bool, str, type(None), torch.dtype))  # by exact type: isinstance takes 0.4 us
@@ -22,7 +22,7 @@ def key(args: Sequence[Any]) -> tuple[Any, ...]:
         if type(arg) in _PLAIN:
             parts.append(arg)
         elif isinstance(arg, Tensor):
-            parts += (arg.shape, arg.stride(), arg.dtype, arg.is_neg())
+            parts += (arg.shape, arg.stride(), arg.dtype, arg.is_neg(), is_wrapped(arg))
         else:
             parts.append(key(arg) if isinstance(arg, tuple) else arg)
     return tuple(parts)

@@ -104,9 +104,13 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 def test_torchs_products_inside_of_ours() -> None:
-    """All of D at 4x4: so few pixels, one of whose layers has too few channels, are left to torch."""
+    """D at 4x4: so few pixels, one of whose layers has too few channels, are left to torch, all but the head."""
     D, image = roofline.Discriminator(4), torch.randn(4, 3, 4, 4)
-    assert roofline.torchs_flops(lambda: D(image)) == work("D.forward", 4, 4).flops
+    torchs = roofline.torchs_flops(lambda: D(image))
+    with roofline.watched() as native, torch.no_grad():
+        D(image)
+    assert native.flops == 2.0 * 4 * 512
+    assert torchs + native.flops == work("D.forward", 4, 4).flops
 
 
 def test_a_measured_forward() -> None:
