@@ -92,8 +92,8 @@ _UNAVAILABLE: dict[str, Callable[[], str | None]] = _Watched()
 # Ways that make both gradients of a convolution at once, of (x, dy, weight, scale, resample): what does it for such
 # arguments, or None
 TOGETHER: dict[str, Callable[..., Callable[..., tuple[Any, Any]] | None]] = {}
-# Ways that make all gradients of a layer at once, of what its parts take: what does it for such arguments, or None
 Gradients = tuple["torch.Tensor | None", "torch.Tensor | None", "torch.Tensor | None"]  # of x, weight and bias
+# Ways that make all gradients of a layer at once, of what its parts take: what does it for such arguments, or None
 LAYER_BACKWARD: dict[str, Callable[..., Callable[..., Gradients] | None]] = {}
 # Ops of several layers -> what runs them one by one: the arguments and `backend`
 PARTS: dict[str, Callable[..., Any]] = {}
