@@ -13,13 +13,13 @@ import torch.autograd.forward_ad
 
 from pggan_fast.backends import forced, launch, recording, registry, signature
 from pggan_fast.backends.frozen import any_frozen
+from pggan_fast.backends.layout import is_wrapped
 from pggan_fast.ops import _register
 
 _PLAIN = _register.PLAIN
 _MOST = 4096  # signatures, before all are forgotten
 _dispatch_modes, _transforms_active = torch._C._len_torch_dispatch_stack, torch._C._are_functorch_transforms_active
 _any_autocast, _tracing = torch._C._is_any_autocast_enabled, torch._C._get_tracing_state
-_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
 
 class Again:
@@ -64,7 +64,7 @@ class Again:
         for t in args[: self._tensors]:
             if t is None:
                 parts.append(None)
-            elif type(t) in _PLAIN and not _is_wrapped(t):
+            elif type(t) in _PLAIN and not is_wrapped(t):
                 parts += t.shape, t.stride(), t.dtype, t.device, t.is_neg()
             else:
                 return None

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from pggan_fast.backends import registry
+from pggan_fast.backends.layout import is_wrapped
 
 NAMESPACE = "pggan_fast"
 PLAIN = (Tensor, torch.nn.Parameter)
 _dispatch_modes, _transforms_active = torch._C._len_torch_dispatch_stack, torch._C._are_functorch_transforms_active
-_is_wrapped, _is_batched = torch._C._functorch.is_functorch_wrapped_tensor, torch._C._functorch.is_legacy_batchedtensor
+_is_batched = torch._C._functorch.is_legacy_batchedtensor
 _library = torch.library.Library(NAMESPACE, "DEF")
 _overload: dict[str, Any] = {}
 _eager: dict[str, Callable[..., Any]] = {}  # straight over the kernel, recording the node
@@ -124,7 +125,7 @@ def _eager_function(
 
     def eager(*args_and_run: Any) -> Any:
         for tensor in args_and_run[:tensors]:
-            if tensor is not None and _is_wrapped(tensor):  # leaked from torch.func, which is over
+            if tensor is not None and is_wrapped(tensor):  # leaked from torch.func, which is over
                 return overload(*args_and_run[:-1])
         return apply(*args_and_run[:tensors], args_and_run[tensors:])
 
@@ -174,6 +175,6 @@ def needs_dispatcher(x: Tensor) -> bool:
         or type(x) not in PLAIN
         or x.is_meta
         or x.is_neg()
-        or _is_wrapped(x)
+        or is_wrapped(x)
         or _is_batched(x)
     )
