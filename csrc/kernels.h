@@ -40,7 +40,8 @@ struct BiasActForward {
 struct BiasActBackward {
   const void* dy;       // like y of the forward pass
   const void* dr;       // acc [N, H, W] or null: the gradient of r
-  const void* y;        // not read where a mask is given, nor where slope is 1 without a norm
+  const void* y;        // not read where a mask is given, nor where slope is 1 without a norm; in CUDA with pool and
+                        // without a mask it is like dy, and its sign counts for all four pixels
   const void* r;        // acc [N, H, W], null without a norm
   const uint8_t* mask;  // or null
   void* du;             // `shape`; may be dy itself except with pool

@@ -3,6 +3,8 @@
 // TAPS = 4 pixels of the large image it takes together.
 #include "bias_act.cuh"
 
+#include <algorithm>
+
 namespace pggan::cuda {
 namespace {
 
@@ -105,10 +107,11 @@ __global__ void __launch_bounds__(THREADS, 1) backward_kernel(BiasActBackward a,
   float sums[A::SIZE] = {};
   for (int64_t p = part.first + part.slot; p < cover.pixels && part.c < large.c; p += part.step) {
     const typename A::Values dy = A::read(a.dy, small, p, part.c);
+    const unsigned of_y = positive<A>(nullptr, a.y, small, p, part.c);
     unsigned bits[TAPS];
 #pragma unroll
     for (int k = 0; k < TAPS; ++k)
-      bits[k] = positive<A>(a.mask, a.y, large, source<TAPS>(p, k, small.w), part.c);
+      bits[k] = a.mask ? positive<A>(a.mask, nullptr, large, source<TAPS>(p, k, small.w), part.c) : of_y;
 #pragma unroll
     for (int k = 0; k < TAPS; ++k) {
       typename A::Values du;
@@ -204,12 +207,17 @@ cudaError_t bias_act_forward(const BiasActForward& a, cudaStream_t stream) {
 
 int64_t bias_act_backward_workspace(const BiasActBackward& a) {
   if (!a.db || empty(a.shape)) return 0;
-  if (!without_norm(a)) return norm_backward_rows(a) * a.shape.c;
   int64_t rows = 0;
-  with_access(a.dtype, a.shape, to_16(a), [&](auto access) {
-    rows = cover<decltype(access)>(a.shape, a.pool).rows;
-    return cudaSuccess;
-  });
+  for (const bool aligned_to_16 : {false, true}) {
+    if (!without_norm(a)) {
+      rows = std::max(rows, norm_backward_rows(a, aligned_to_16));
+      continue;
+    }
+    with_access(a.dtype, a.shape, aligned_to_16, [&](auto access) {
+      rows = std::max(rows, int64_t(cover<decltype(access)>(a.shape, a.pool).rows));
+      return cudaSuccess;
+    });
+  }
   return rows * a.shape.c;
 }
 
@@ -218,12 +226,12 @@ cudaError_t bias_act_backward(const BiasActBackward& a, cudaStream_t stream) {
   if (empty(a.shape)) return add_rows(a, 0, stream);  // db is zero
   if (!without_norm(a)) {
     const cudaError_t status = norm_backward(a, stream);
-    return status == cudaSuccess ? add_rows(a, norm_backward_rows(a), stream) : status;
+    return status == cudaSuccess ? add_rows(a, norm_backward_rows(a, to_16(a)), stream) : status;
   }
   return with_access(a.dtype, a.shape, to_16(a), [&](auto access) {
     using A = decltype(access);
     BiasActBackward b = a;
-    if (a.pool || a.mask || a.slope == 1.0) b.y = nullptr;  // not read
+    if (a.mask || a.slope == 1.0) b.y = nullptr;  // not read
     const Cover c = cover<A>(a.shape, a.pool);
     if (a.pool)
       RUN((backward_kernel<A, 4>), c.rows * c.channel_blocks, THREADS, 0, stream, b, c);

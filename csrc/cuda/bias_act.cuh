@@ -144,6 +144,6 @@ inline unsigned pixel_blocks(int64_t pixels, int64_t at_once, int64_t channel_bl
 // `workspace` [norm_backward_rows, C].
 cudaError_t norm_forward(const BiasActForward&, cudaStream_t);
 cudaError_t norm_backward(const BiasActBackward&, cudaStream_t);
-int64_t norm_backward_rows(const BiasActBackward&);
+int64_t norm_backward_rows(const BiasActBackward&, bool to_16);
 
 }  // namespace pggan::cuda

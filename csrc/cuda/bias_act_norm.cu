@@ -308,10 +308,6 @@ cudaError_t with_vectors(const Plan& plan, const F& f) {
   return f(vector, std::integral_constant<int, 2>());
 }
 
-Plan plan_of(const BiasActBackward& a) {
-  return Plan(a.shape, a.dtype, aligned(a.dy) && aligned(a.y) && aligned(a.du));
-}
-
 }  // namespace
 
 cudaError_t norm_forward(const BiasActForward& a, cudaStream_t stream) {
@@ -339,12 +335,12 @@ cudaError_t norm_forward(const BiasActForward& a, cudaStream_t stream) {
   });
 }
 
-int64_t norm_backward_rows(const BiasActBackward& a) { return plan_of(a).blocks; }
+int64_t norm_backward_rows(const BiasActBackward& a, bool to_16) { return Plan(a.shape, a.dtype, to_16).blocks; }
 
 cudaError_t norm_backward(const BiasActBackward& a, cudaStream_t stream) {
   const Shape& s = a.shape;
   if (s.c > MOST_CHANNELS) return cudaErrorInvalidValue;
-  const Plan plan = plan_of(a);
+  const Plan plan(s, a.dtype, aligned(a.dy) && aligned(a.y) && aligned(a.du));
   const NormBackward b(a);
   float* sums = a.db ? a.workspace : nullptr;
   return with_dtype(a.dtype, [&](auto zero) {

@@ -35,7 +35,8 @@ cudaError_t conv_from_rgb(const ConvFromRgb&, cudaStream_t);
 cudaError_t conv_weight_grad(const ConvWeightGrad&, cudaStream_t);
 cudaError_t generator_stage(const GeneratorStage&, cudaStream_t);
 
-// How many floats the kernels' sums take in device memory, for the argument `workspace`.
+// How many floats the kernels' sums take in device memory, for the argument `workspace`: by shapes and types, wherever
+// the tensors are.
 int64_t bias_act_backward_workspace(const BiasActBackward&);
 int64_t minibatch_stddev_forward_workspace(const MinibatchStddevForward&);
 int64_t minibatch_stddev_backward_workspace(const MinibatchStddevBackward&);

@@ -13,7 +13,7 @@ from torch import Tensor
 from pggan_fast.backends import aten, cuda, layout, precision
 from pggan_fast.backends.aten.layer import in_two_passes_plan
 from pggan_fast.backends.native import DTYPES, NORMS
-from pggan_fast.backends.registry import implement, unmeasured
+from pggan_fast.backends.registry import LAYER_BACKWARD, Gradients, implement, unmeasured
 
 MAX_CHANNELS = 64
 RESAMPLES = {"none": 0, "up": 1, "down": 2}
@@ -142,3 +142,37 @@ def scaled_conv2d_forward_by_torch(
     args = x, weight, bias, weight_scale, bias_scale, resample, slope, norm, eps, eps_mode
     result: tuple[Tensor, Tensor | None, Tensor | None] = _plan_by_torch(*args)(*args)
     return result
+
+
+def _down_backward_plan(
+    epilogue: tuple[Any, ...],
+    input_grad: tuple[Any, ...],
+    weight_grad: tuple[Any, ...],
+    need_x: bool,
+    need_weight: bool,
+) -> Callable[..., Gradients] | None:
+    """What makes (dx, dw, db) of (dy, x, weight, y, r, mask) for a layer of few pixels with resample="down", by torch's
+    convolution: the epilogue's kernel writes du for each pixel of x, and it goes on as if without resampling.
+
+    Of the arguments of "bias_act_backward", "conv" and "conv_weight_grad"; None for other layers.
+    """
+    dy, dr, y, _, _, *options, _, need_bias = epilogue
+    x, du, scale, resample, k, _ = weight_grad
+    weight, norm = input_grad[1], options[3]
+    if resample != "down" or k != 3 or norm != "none" or dr is not None or not need_x or aten.conv.sums_pay(x, "down"):
+        return None
+    large = layout.empty((*du.shape[:2], *x.shape[2:]), du, layout.is_channels_last(du))
+    pooled = dy, None, y, None, None, *options, True, need_bias
+    finish = cuda.ops.bias_act_backward_plan(*pooled)
+    both = aten.conv.gradients_plan(x, large, weight, scale, "none") if need_weight else None
+    input_alone = aten.conv.conv_plan(large, weight, scale, "none", True)
+
+    def run(dy: Tensor, x: Tensor, weight: Tensor, y: Tensor, r: Tensor | None, mask: Tensor | None) -> Gradients:
+        du, db = finish(dy, None, y, None, None)
+        dx, dw = (input_alone(du, weight), None) if both is None else both(x, du, weight)
+        return dx, dw, db
+
+    return run
+
+
+LAYER_BACKWARD["cuda", "aten"] = _down_backward_plan

@@ -89,10 +89,8 @@ class NativeOps:
             implement(backend, op, supports=supports, rule=rule(op), plan=plan)(getattr(self, op))
 
     def _call_summing(self, name: str, like: Tensor, *args: Any) -> None:
-        workspace = None
-        if self._workspaces:
-            workspace = like.new_empty(self._call(f"{name}_workspace", *args, None), dtype=torch.float32)
-        self._call(name, *args, workspace)
+        elements = self._call(f"{name}_workspace", *args, None) if self._workspaces else 0
+        self._call(name, *args, like.new_empty(elements, dtype=torch.float32) if self._workspaces else None)
 
     def bias_act_forward(
         self, u: Tensor, bias: Tensor | None, scale: float, bias_scale: float, slope: float | None, norm: str,
@@ -152,13 +150,18 @@ class NativeOps:
             NORMS[norm], eps, eps_mode == "inside",
         )  # fmt: skip
 
+        elements = 0
+        if self._workspaces and need_bias:  # of any tensors so large: only whether there is a db counts
+            elements = self._call("bias_act_backward_workspace", *(None,) * 6, dy, *constants, None)
+
         def run(dy: Tensor, dr: Tensor | None, y: Tensor, r: Tensor | None, mask: Tensor | None, *_: Any) -> Any:
             du = allocate(out, y)
             db = dy.new_empty(c, dtype=wide) if need_bias else None
-            self._call_summing(
-                "bias_act_backward", dy, dense(dy, channels_last), contiguous(dr),
-                None if pool or mask is not None else dense(y, channels_last), contiguous(r),
+            self._call(
+                "bias_act_backward", dense(dy, channels_last), contiguous(dr),
+                None if mask is not None else dense(y, channels_last), contiguous(r),
                 None if mask is None else dense(mask, channels_last), du, db, *constants,
+                dy.new_empty(elements, dtype=torch.float32) if elements else None,
             )  # fmt: skip
             return du, db
 

@@ -93,8 +93,9 @@ _UNAVAILABLE: dict[str, Callable[[], str | None]] = _Watched()
 # arguments, or None
 TOGETHER: dict[str, Callable[..., Callable[..., tuple[Any, Any]] | None]] = {}
 Gradients = tuple["torch.Tensor | None", "torch.Tensor | None", "torch.Tensor | None"]  # of x, weight and bias
-# Ways that make all gradients of a layer at once, of what its parts take: what does it for such arguments, or None
-LAYER_BACKWARD: dict[str, Callable[..., Callable[..., Gradients] | None]] = {}
+# Ways of a layer's epilogue and convolution whose gradients are made at once, of what these take: what does it for such
+# arguments, or None
+LAYER_BACKWARD: dict[tuple[str, str | None], Callable[..., Callable[..., Gradients] | None]] = {}
 # Ops of several layers -> what runs them one by one: the arguments and `backend`
 PARTS: dict[str, Callable[..., Any]] = {}
 _WARNED: set[tuple[str, str]] = set()

@@ -249,4 +249,4 @@ def layer_backward_plan(
     return run
 
 
-LAYER_BACKWARD["cpu"] = layer_backward_plan
+LAYER_BACKWARD["cpu", "cpu"] = layer_backward_plan

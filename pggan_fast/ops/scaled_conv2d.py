@@ -202,9 +202,9 @@ def _joined(epilogue: tuple[Any, ...], conv: tuple[Any, ...], backend: str) -> C
     chosen, found = known("bias_act_backward", epilogue, backend), known_gradients(*conv)
     if chosen is None or found is None:
         return None
-    if chosen.way == found.way and chosen.way in LAYER_BACKWARD:
+    if (ways := (chosen.way, found.way)) in LAYER_BACKWARD:
         *_, need_x, need_weight = conv
-        at_once = LAYER_BACKWARD[chosen.way](epilogue, found.on_x, found.on_weight, need_x, need_weight)
+        at_once = LAYER_BACKWARD[ways](epilogue, found.on_x, found.on_weight, need_x, need_weight)
         if at_once is not None:
             return at_once
     run_epilogue, scalars, run_conv = chosen.run, epilogue[5:], found.plan()

@@ -125,6 +125,38 @@ def test_mask_without_pool_and_masked_pool(dtype: torch.dtype, memory_format: to
             assert_close(out, lambda dy, w=where: 1.5 * blocks(torch.where(w, dy, dy * 0.2)).mean((3, 5)), dy)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+def test_pool_by_the_signs_of_a_small_image(dtype: torch.dtype, memory_format: torch.memory_format) -> None:
+    """Without a mask: the activation came after the mean, and a pixel of y decides for the four that it was made of."""
+    for c, (h, w), slope in itertools.product((1, 3, 16, 17, 64, 129), ((1, 1), (3, 5)), (0.2, 0.0, None)):
+        y, dy = (random_tensor(2, c, h, w, dtype=dtype, memory_format=memory_format, seed=s) for s in (4, 5))
+        with emulate.emulated(policy=c % 3):
+            du, db = cuda.ops.bias_act_backward(
+                dy, None, y, None, None, 1.5, 0.5, slope, "none", 0.0, "inside", True, True
+            )  # fmt: skip
+        factor = 1.0 if slope is None else slope
+        assert_close(du, lambda dy, p=y > 0, f=factor: up2(1.5 / 4 * torch.where(p, dy, dy * f)), dy)
+        dv = torch.where(y > 0, dy.float(), dy.float() * factor)
+        assert_close(db, lambda dv: 0.5 * dv.sum((0, 2, 3)), dv, magnitude=norms(dv))
+        if slope == 0.2 and c >= 16:
+            must_fail(du, lambda dy: up2(1.5 / 4 * dy), dy)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_plan_serves_tensors_that_lie_elsewhere(norm: str) -> None:
+    """Unaligned tensors are taken an element at a time, by more threads, whose sums want more room."""
+    for c, pool in itertools.product((16, 64), {False, norm == "none"}):
+        y = random_tensor(3, c, 10, 10, memory_format=torch.channels_last, seed=1)
+        args = (None, y, torch.rand(3, 1, 10, 10) if norm != "none" else None, None, 1.0, 1.0, 0.2, norm, 1e-8)
+        elsewhere = torch.empty(y.numel() + 1)[1:].view(3, 10, 10, c).permute(0, 3, 1, 2).copy_(y)
+        with emulate.emulated():
+            run = cuda.ops.bias_act_backward_plan(y, *args, "inside", pool, True)
+            (du, db), (there, there_db) = run(y, *args), run(elsewhere, *args)
+        torch.testing.assert_close(du, there)
+        torch.testing.assert_close(db, there_db)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("memory_format", FORMATS, ids=str)
 def test_in_place(norm: str, memory_format: torch.memory_format) -> None:

@@ -82,7 +82,8 @@ def _gathered(ds: Tensor, scale: float, flip: bool, transpose: bool) -> Tensor:
 
 def _copied(t: Tensor, dtype: torch.dtype, memory_format: torch.memory_format) -> Tensor:
     """`t` so, in one pass; `to` alone leaves a transposed one as it is where the dtype is right."""
-    return t.to(dtype, memory_format=memory_format).contiguous(memory_format=memory_format)
+    t = t if t.dtype == dtype else t.to(dtype, memory_format=memory_format)
+    return t.contiguous(memory_format=memory_format)
 
 
 def _wide(weight: Tensor) -> Tensor:
@@ -92,7 +93,9 @@ def _wide(weight: Tensor) -> Tensor:
 def _prepared(weight: Tensor, scale: float, x: Tensor) -> Tensor:
     """scale * weight in the dtype of x; on a GPU in its format too, where a copy is made anyway."""
     w = weight if scale == 1.0 else _wide(weight) * scale
-    if _on_cpu(x) or w.dtype == x.dtype:
+    if w.dtype == x.dtype:
+        return w
+    if _on_cpu(x):
         return w.to(x.dtype)
     return _copied(w, x.dtype, layout.memory_format(layout.is_channels_last(x)))
 
@@ -109,41 +112,87 @@ def _suits_rows(x: Tensor, k: int) -> bool:
 
 
 def conv_plan(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Callable[..., Tensor]:
-    """What convolves such x with such weights: the plain one without a second look at them."""
+    """What runs `conv` for such arguments, of (x, weight)."""
     k = weight.shape[2]
-    if resample != "none" or scale != 1.0 or weight.dtype != x.dtype or not _computes_as_it_is(x, k):
-        return lambda x, weight, *_: conv(x, weight, scale, resample, adjoint)
-    if k == 1 and (x.shape[2] == x.shape[3] == 1 or _is_planes(x)):
-        return lambda x, weight, *_: _plain_conv(x, weight, adjoint)  # a product, in the format of x
-    if adjoint:
-        return lambda x, weight, *_: layout.conform(_plain_conv(x, weight, True), x)
+    if k == 3 and resample != "none" and sums_pay(x, resample):
+        return lambda x, weight, *_: layout.conform(
+            _strided_conv(_compute_format(x, k), weight, scale, resample, adjoint), x
+        )
+    first, last, scale = _around(x, k, scale, resample, adjoint)
+    convolve = _planned(x, weight, scale, adjoint) if first is None else None
+    if convolve is None:
+        convolve = functools.partial(_convolve, scale=scale, adjoint=adjoint)
+    elif last is None and k == 1 and (x.shape[2] == x.shape[3] == 1 or _is_planes(x)):
+        return convolve  # a product, in the format of x
+
+    def run(x: Tensor, weight: Tensor, *_: Any) -> Tensor:
+        y = convolve(x if first is None else first(x), weight)
+        return layout.conform(y if last is None else last(y), x)
+
+    return run
+
+
+@implement("aten", "conv", plan=conv_plan)
+def conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
+    return conv_plan(x, weight, scale, resample, adjoint)(x, weight)
+
+
+def _convolve(x: Tensor, weight: Tensor, *, scale: float, adjoint: bool) -> Tensor:
+    """Without resampling, in any format."""
+    rows = _compute_format(x, weight.shape[2])
+    return _plain_conv(rows, _prepared(weight, scale, rows), adjoint)
+
+
+def _planned(x: Tensor, weight: Tensor, scale: float, adjoint: bool) -> Callable[..., Tensor] | None:
+    """The same with no second look at the arguments, where they are as torch wants them."""
+    k = weight.shape[2]
+    if scale != 1.0 or weight.dtype != x.dtype or not _computes_as_it_is(x, k):
+        return None
+    if k == 1 or adjoint:
+        return lambda x, weight, *_: _plain_conv(x, weight, adjoint)
     padding = (k // 2, k // 2)
-    return lambda x, weight, *_: layout.conform(torch.conv2d(x, weight, None, (1, 1), padding), x)
+    return lambda x, weight, *_: torch.conv2d(x, weight, None, (1, 1), padding)
 
 
 def _computes_as_it_is(x: Tensor, k: int) -> bool:
     return x.is_contiguous() or (_suits_rows(x, k) and x.is_contiguous(memory_format=torch.channels_last))
 
 
-@implement("aten", "conv", plan=conv_plan)
-def conv(x: Tensor, weight: Tensor, scale: float, resample: str, adjoint: bool) -> Tensor:
-    k = weight.shape[2]
-    if k == 3 and resample != "none" and _sums_pay(x, resample):
-        return layout.conform(_strided_conv(_compute_format(x, k), weight, scale, resample, adjoint), x)
+Pass = Callable[[Tensor], Tensor]
+
+
+def _around(x: Tensor, k: int, scale: float, resample: str, adjoint: bool) -> tuple[Pass | None, Pass | None, float]:
+    """(what is done to the image before a k x k convolution, what after it, the scale that is left)."""
     if resample == "none":
-        x_rows = _compute_format(x, k)
-        return layout.conform(_plain_conv(x_rows, _prepared(weight, scale, x_rows), adjoint), x)
+        return None, None, scale
+    if adjoint and not _on_cpu(x):  # with the 4 or 1 / 4 of `ADJOINT` in the same pass; on the CPU slower than without
+        resampled, scale = (_spread, scale * 4.0) if resample == "up" else (_sum2, scale * 0.25)
+    else:
+        resampled = up2 if resample == "up" else down2
     # Resampling commutes with a 1x1 convolution: it is done on the smaller image there.
-    first, last = ("down", "up") if k == 1 else ("up", "down")
-    resampled = _compute_format(_RESAMPLE[resample](x) if resample == first else x, k)
-    y = _plain_conv(resampled, _prepared(weight, scale, resampled), adjoint)
-    return layout.conform(_RESAMPLE[resample](y) if resample == last else y, x)
+    return (None, resampled, scale) if (k == 1) == (resample == "up") else (resampled, None, scale)
 
 
-_RESAMPLE = {"up": up2, "down": down2}
+def _spread(x: Tensor) -> Tensor:
+    """up2(x) / 4, the transpose of `down2`."""
+    if x.numel() == 0:
+        return up2(x)
+    n, c, h, w = x.shape
+    large = layout.empty((n, c, 2 * h, 2 * w), x, layout.is_channels_last(x))  # only its shape and format count
+    y: Tensor = torch.ops.aten.avg_pool2d_backward(x, large, [2, 2], [], [0, 0], False, True, None)
+    return y
 
 
-def _sums_pay(x: Tensor, resample: str) -> bool:
+def _sum2(x: Tensor) -> Tensor:
+    """4 * down2(x), the transpose of `up2`."""
+    if x.numel() == 0:
+        return down2(x)
+    n, c, h, w = x.shape
+    y: Tensor = torch.ops.aten.upsample_nearest2d_backward(x, [h, w], [n, c, h // 2, w // 2])
+    return y
+
+
+def sums_pay(x: Tensor, resample: str) -> bool:
     """Whether 16 summed taps for 36 are worth summing them: in half precision and on a GPU not for a handful of
     pixels."""
     pixels = x.shape[0] * x.shape[2] * x.shape[3] * (4 if resample == "up" else 1)  # of the larger image
@@ -155,8 +204,8 @@ def _sums_pay(x: Tensor, resample: str) -> bool:
 def _plain_conv(x: Tensor, w: Tensor, adjoint: bool) -> Tensor:
     k = w.shape[2]
     if k == 1 and x.shape[2] == x.shape[3] == 1:  # a dense layer
-        matrix = w.view(w.shape[:2])
-        y = x.view(x.shape[:2]) @ (matrix if adjoint else matrix.t())
+        rows, matrix = x.view(x.shape[:2]), w.view(w.shape[:2])
+        y = rows @ matrix if adjoint else F.linear(rows, matrix)
         return y.view(*y.shape, 1, 1)
     if k == 1 and _is_planes(x):
         matrix = w[:, :, 0, 0].t() if adjoint else w[:, :, 0, 0]
@@ -202,9 +251,8 @@ def conv_weight_grad(
         x, dy = x.to(dtype), dy.to(dtype)  # a GPU takes five times as long for it, and eager rounds there too
     if k == 1:
         return _pointwise_weight_grad(x, dy, scale, resample).to(dtype)
-    if resample != "none" and not _on_cpu(x) and not _sums_pay(x, resample):
-        x, dy, scale = (up2(x), dy, scale) if resample == "up" else (x, up2(dy * 0.25), scale)
-        resample = "none"
+    if resample != "none" and not _on_cpu(x) and not sums_pay(x, resample):
+        x, dy, resample = (up2(x), dy, "none") if resample == "up" else (x, _spread(dy), "none")
     x, dy = _compute_format(x, k), _compute_format(dy, k)
     if resample == "up":  # conv_transpose2d(x, s)'s gradient is a strided convolution's with x and dy exchanged
         return _gathered(_strided_weight_grad(dy, x, 4, 2), scale, True, True).to(dtype)
@@ -236,27 +284,52 @@ def _convolution_backward(
     return dx, dw
 
 
-def _gradients_plan(
+def gradients_plan(
     x: Tensor, dy: Tensor, weight: Tensor, scale: float, resample: str
 ) -> Callable[..., tuple[Tensor, Tensor]] | None:
-    """(dx, dw) of a plain 3x3 convolution by one call of torch, with the bits that two have: of few pixels, and on a
+    """(dx, dw) of a convolution by one call of torch for both, with the bits that two have: of few pixels, and on a
     GPU, torch looks at the arguments for longer than it computes."""
-    few = not _on_cpu(x) or x.shape[0] * x.shape[2] * x.shape[3] <= FEW_PIXELS_HALF
-    as_it_is = scale == 1.0 and weight.dtype == x.dtype
-    plain = resample == "none" and weight.shape[2] == 3 and (as_it_is or not _on_cpu(x))
-    if not (plain and few and x.numel()):
+    if not x.numel() or not (_together_on_cpu if _on_cpu(x) else _together_on_gpu)(x, weight, scale, resample):
         return None
-    as_they_are = _computes_as_it_is(x, 3) and _computes_as_it_is(dy, 3)
+    k, dtype = weight.shape[2], weight.dtype
+    if k == 1 and x.shape[2] == x.shape[3] == 1:
+        return functools.partial(_dense_gradients, scale=scale)
+    as_they_are = _computes_as_it_is(x, k) and _computes_as_it_is(dy, k)
+    up, down = resample == "up", resample == "down"
 
     def run(x: Tensor, dy: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        rows, drows = (x, dy) if as_they_are else (_compute_format(x, 3), _compute_format(dy, 3))
+        rows, drows = (up2(x) if up else x), (_spread(dy) if down else dy)
+        if not as_they_are:
+            rows, drows = _compute_format(rows, k), _compute_format(drows, k)
         dx, dw = _convolution_backward(drows, rows, _prepared(weight, scale, drows), 1, (True, True))
-        return layout.conform(dx, dy), _plainly(dw, scale, weight.dtype)
+        return layout.conform(_sum2(dx) if up else dx, dy), _plainly(dw, scale, dtype)
 
     return run
 
 
-TOGETHER["aten"] = TOGETHER["aten+cpu"] = _gradients_plan
+def _dense_gradients(x: Tensor, dy: Tensor, weight: Tensor, *, scale: float) -> tuple[Tensor, Tensor]:
+    rows, drows = x.view(x.shape[:2]), dy.view(dy.shape[:2])
+    dx = drows @ _prepared(weight, scale, dy).view(weight.shape[:2])
+    dw = _plainly(drows.t() @ rows, scale, weight.dtype)
+    return dx.view(x.shape), dw.view(weight.shape)
+
+
+def _together_on_cpu(x: Tensor, weight: Tensor, scale: float, resample: str) -> bool:
+    as_it_is = resample == "none" and scale == 1.0 and weight.dtype == x.dtype
+    pixels = x.shape[2] * x.shape[3]
+    if pixels == 1 and weight.shape[2] == 1:
+        return as_it_is and len(x) < 2 * PIECE
+    return as_it_is and weight.shape[2] == 3 and len(x) * pixels <= FEW_PIXELS_HALF
+
+
+def _together_on_gpu(x: Tensor, weight: Tensor, scale: float, resample: str) -> bool:
+    if weight.shape[2] == 3:
+        return resample == "none" or not sums_pay(x, resample)
+    pixels = x.shape[2] * x.shape[3]
+    return resample == "none" and (len(x) < 2 * PIECE if pixels == 1 else len(x) * pixels <= FEW_PIXELS_GPU)
+
+
+TOGETHER["aten"] = TOGETHER["aten+cpu"] = gradients_plan
 
 
 def _pointwise_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str) -> Tensor:
