@@ -309,16 +309,20 @@ def _cannot(candidate: Candidate) -> bool:
     return by_design and unavailable(candidate.way) is None
 
 
-def fused(op: str, backend: str | None, device_type: str, args: tuple[Any, ...]) -> Callable[..., Any] | None:
-    """The function that runs `op`, an op of several layers, as one kernel; None: the caller runs its parts."""
+def fused(
+    op: str, backend: str | None, device_type: str, args: tuple[Any, ...]
+) -> tuple[Callable[..., Any] | None, bool]:
+    """(the function that runs `op`, an op of several layers, as one kernel, None: the caller runs its parts; whether
+    that stands for such calls)."""
     if recording.recorders:
         recording.record(op, backend, args)
     key = _key(op, backend, device_type, args)
     found: Callable[..., Any] | None = _memo.get(key, _ASK)
-    if found is _ASK:
-        found, final = _fused(op, backend, device_type, args)
-        _keep(key, found, final)
-    return found
+    if found is not _ASK:
+        return found, True
+    found, final = _fused(op, backend, device_type, args)
+    _keep(key, found, final)
+    return found, final
 
 
 def _fused(
@@ -327,11 +331,11 @@ def _fused(
     final = True
     for candidate in ranked(op, backend, device_type, args):
         if candidate.reason is None and backend is not None:
-            return candidate.found.run, True
+            return candidate.found.planned(args), True
         if candidate.reason is None and _beats_parts(candidate, args):
             candidate = candidate._replace(reason=_distrust(candidate, op, args))
             if candidate.reason is None:
-                return candidate.found.run, final
+                return candidate.found.planned(args), final
             final = False
             _fell_back(candidate, op)
     return None, final

@@ -7,13 +7,16 @@ A backend that is named and has one kernel for it runs that where no gradient is
 
 from __future__ import annotations
 
+import functools
+
 from torch import Tensor
 
 from pggan_fast import reference
 from pggan_fast.backends import forced, layout, registry
 from pggan_fast.ops import _autocast, _checks
+from pggan_fast.ops._again import Again
 from pggan_fast.ops._autograd import needs_reference
-from pggan_fast.ops.generator_stage import Scaled, beside, check_layer, convolve, fused
+from pggan_fast.ops.generator_stage import Scaled, beside, check_layer, convolve, described, fused
 
 
 def discriminator_stem(
@@ -37,6 +40,11 @@ def discriminator_stem(
         BackendUnavailable: the named backend cannot run here.
     Source: Karras et al. 2017, table 2.
     """
+    chosen = forced.named(backend)
+    call = described(image, (from_rgb, conv), None, negative_slope)
+    if call is not None and (run := _again.find(call, chosen)) is not None:
+        out: Tensor = run(image, from_rgb, conv, negative_slope)
+        return out
     image = _autocast.lowered(image)
     from_rgb, conv = beside(image, from_rgb), beside(image, conv)
     _checks.tensor("image", image, (4,))
@@ -44,13 +52,16 @@ def discriminator_stem(
     features = check_layer("from_rgb", from_rgb, image, "image", 1, source="image")
     check_layer("conv", conv, features, "from_rgb's output", 3, source="image")
     _checks.epilogue(negative_slope, "none", 0.0, "inside")
-    chosen = forced.named(backend)
     if chosen == "reference" or needs_reference():
         return reference.discriminator_stem(image, from_rgb, conv, negative_slope=negative_slope)
-    run = fused("discriminator_stem", chosen, image, from_rgb, conv, negative_slope)
-    if run is not None:
-        return run(image, from_rgb, conv, negative_slope)
-    return _in_parts(image, from_rgb, conv, negative_slope, chosen or None)
+    run, final = fused("discriminator_stem", chosen, image, from_rgb, conv, negative_slope)
+    run = run or functools.partial(_in_parts, backend=chosen or None)
+    if final and call is not None:
+        _again.learn(call, chosen, run)
+    return run(image, from_rgb, conv, negative_slope)
+
+
+_again = Again("discriminator_stem", tensors=6)
 
 
 def _in_parts(image: Tensor, from_rgb: Scaled, conv: Scaled, slope: float | None, backend: str | None) -> Tensor:

@@ -8,6 +8,7 @@ A backend that is named and has one kernel for it runs that where no gradient is
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from pggan_fast import reference
 from pggan_fast.backends import forced, layout, registry
 from pggan_fast.ops import _autocast, _checks, _register
+from pggan_fast.ops._again import Again
 from pggan_fast.ops._autograd import needs_reference
 from pggan_fast.ops.scaled_conv2d import scaled_conv2d
 from pggan_fast.ops.to_rgb_fade_in import to_rgb_fade_in
@@ -68,20 +70,49 @@ def generator_stage(
         BackendUnavailable: the named backend cannot run here.
     Source: Karras et al. 2017, figure 2 and table 2.
     """
+    chosen = forced.named(backend)
+    layers, options = (conv_up, conv, to_rgb, to_rgb_low), (negative_slope, pixel_norm, eps, eps_mode)
+    call = described(x, layers, None if to_rgb_low is None else alpha, *options)
+    if call is not None and (run := _again.find(call, chosen)) is not None:
+        out: Tensor = run(x, *layers, call[_TENSORS - 1], *options)
+        return out
     x = _autocast.lowered(x)
-    conv_up, conv, to_rgb, to_rgb_low = (beside(x, layer) for layer in (conv_up, conv, to_rgb, to_rgb_low))
+    conv_up, conv, to_rgb, to_rgb_low = (beside(x, layer) for layer in layers)
     _check_layers(x, conv_up, conv, to_rgb, to_rgb_low)
     _checks.epilogue(negative_slope, pixel_norm, eps, eps_mode)
     a = None if to_rgb_low is None else _checks.alpha(alpha, x)
-    chosen = forced.named(backend)
-    args = x, conv_up, conv, to_rgb, to_rgb_low, a, negative_slope, pixel_norm, eps, eps_mode
+    args = x, conv_up, conv, to_rgb, to_rgb_low, a, *options
     if chosen == "reference" or needs_reference():
         return reference.generator_stage(
             x, conv_up, conv, to_rgb, to_rgb_low, 1.0 if a is None else a, negative_slope=negative_slope,
             pixel_norm=pixel_norm, eps=eps, eps_mode=eps_mode,
         )  # fmt: skip
-    run = fused("generator_stage", chosen, x, *args[1:])
-    return _in_parts(*args, chosen or None) if run is None else run(*args)
+    run, final = fused("generator_stage", chosen, *args)
+    run = run or functools.partial(_in_parts, backend=chosen or None)
+    if final and call is not None and a is call[_TENSORS - 1]:
+        _again.learn(call, chosen, run)
+    return run(*args)
+
+
+_TENSORS = 10  # x, weights and biases of four layers, alpha
+_again = Again("generator_stage", tensors=_TENSORS)
+
+
+def described(
+    x: Tensor, layers: tuple[Scaled | None, ...], alpha: float | Tensor | None, *options: Any
+) -> tuple[Any, ...] | None:
+    """A call of an op of several layers for `Again`: its tensors, its scalars, and whether a gradient is wanted.
+
+    None where it is not to be remembered: what is no layer, an alpha that is to be refused, a float that may be another
+    one each time.
+    """
+    if any(layer is not None and type(layer) is not Scaled for layer in layers):
+        return None
+    if alpha is not None and (not isinstance(alpha, Tensor) or alpha.requires_grad):
+        return None
+    parts = [layer or (None, None, 1.0, 1.0) for layer in layers]
+    tensors = x, *(t for part in parts for t in part[:2]), alpha
+    return *tensors, *(s for part in parts for s in part[2:]), *options, wants_grad(*tensors)
 
 
 def _check_layers(x: Tensor, conv_up: Scaled, conv: Scaled, to_rgb: Scaled | None, to_rgb_low: Scaled | None) -> None:
@@ -97,11 +128,14 @@ def _check_layers(x: Tensor, conv_up: Scaled, conv: Scaled, to_rgb: Scaled | Non
         raise ValueError("to_rgb_low: expected None, since without to_rgb there is no image, got a layer")
 
 
-def fused(op: str, backend: str, x: Tensor, *others: Any) -> Callable[..., Tensor] | None:
-    """The function that runs a composed op of Scaled layers as one kernel on these arguments; None: run its parts."""
+def fused(op: str, backend: str, x: Tensor, *others: Any) -> tuple[Callable[..., Tensor] | None, bool]:
+    """(the function that runs a composed op of Scaled layers as one kernel on these arguments, None: run its parts;
+    whether that stands for such calls)."""
     layers = [arg for arg in others if isinstance(arg, Scaled)]
-    if _register.needs_dispatcher(x) or wants_grad(x, *(t for layer in layers for t in layer[:2])):
-        return None
+    if _register.needs_dispatcher(x):
+        return None, False
+    if wants_grad(x, *(t for layer in layers for t in layer[:2])):
+        return None, True
     return registry.fused(op, backend or None, x.device.type, (x, *others))
 
 
@@ -120,7 +154,7 @@ def convolve(x: Tensor, layer: Scaled, **options: Any) -> Tensor:
 
 
 def wants_grad(*tensors: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    return torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
 
 
 def check_layer(

@@ -133,10 +133,10 @@ def test_an_op_of_several_layers_competes_with_its_parts(
     tuning = tuned(monkeypatch, stage)
     assert [(c.before, c.best) for c in tuning.changes] == [("cpu", "parts")]
     args = drawn(stage)
-    assert registry.fused("generator_stage", None, "cpu", args) is None
+    assert registry.fused("generator_stage", None, "cpu", args) == (None, True)
     clock["parts"] = 9.0
     tuned(monkeypatch, stage, again=True)
-    assert registry.fused("generator_stage", None, "cpu", args) is registry._TABLE["cpu", "generator_stage"].run
+    assert registry.fused("generator_stage", None, "cpu", args)[0] is not None
 
 
 def test_the_environment_does_not_choose_what_is_measured(

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pggan_fast import ops, use_backend
 from pggan_fast.backends import recording, registry
-from pggan_fast.ops import _again
+from pggan_fast.ops import _again, _checks
 
 pytestmark = pytest.mark.usefixtures("fresh_choices")
 
@@ -31,6 +31,11 @@ def conv(**options: Any) -> Callable[..., Tensor]:
     return lambda x, w, b: ops.scaled_conv2d(x, w, b, weight_scale=0.3, bias_scale=0.7, **options)
 
 
+def scaled(*parameters: Tensor) -> list[ops.Scaled]:
+    return [ops.Scaled(w, b, 0.3, 0.7) for w, b in zip(parameters[::2], parameters[1::2], strict=True)]
+
+
+ALPHA = torch.tensor(0.25)
 CALLS: dict[str, tuple[Callable[..., Tensor], list[tuple[int, ...]]]] = {
     f"{resample} {norm} {k}": (
         conv(resample=resample, negative_slope=0.2, pixel_norm=norm),
@@ -47,6 +52,14 @@ CALLS["linear"] = (
 )
 CALLS["bias_act"] = lambda x, b: ops.bias_act(x, b, negative_slope=0.2, pixel_norm="after_act"), [(2, 5, 3, 4), (5,)]
 CALLS["pixel_norm"] = ops.pixel_norm, [(2, 5, 3, 4)]
+CALLS["stage"] = (
+    lambda x, *parameters: ops.generator_stage(x, *scaled(*parameters), alpha=ALPHA),
+    [(2, 9, 4, 6), (8, 9, 3, 3), (8,), (8, 8, 3, 3), (8,), (3, 8, 1, 1), (3,), (3, 9, 1, 1), (3,)],
+)
+CALLS["stem"] = (
+    lambda x, *parameters: ops.discriminator_stem(x, *scaled(*parameters)),
+    [(2, 3, 4, 6), (8, 3, 1, 1), (8,), (9, 8, 3, 3), (9,)],
+)
 
 
 def results(f: Callable[..., Tensor], tensors: list[Tensor]) -> list[Tensor]:
@@ -75,6 +88,42 @@ def test_the_second_call_has_the_bits_of_the_first(name: str, dtype: torch.dtype
         for a, b in zip(first, again, strict=True):
             assert torch.equal(a, b)
             assert (a.stride(), a.dtype) == (b.stride(), b.dtype)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["stage", "stem"])
+def test_an_op_of_several_layers_is_remembered_as_a_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past its checks and the choice, but not with what they refuse."""
+    f, shapes = CALLS[name]
+    tensors = leaves(*shapes)
+    right = f(*tensors)
+    monkeypatch.setattr(_checks, "pixels", lambda *args: pytest.fail("the long way"))
+    assert torch.equal(f(*tensors), right)
+    assert OF_SEVERAL[name] in {key[0] for key in registry.again}
+    with pytest.raises(pytest.fail.Exception, match="the long way"):
+        f(tensors[0][:1], *tensors[1:])
+    with pytest.raises(pytest.fail.Exception, match="the long way"):
+        f(tensors[0], tensors[1].double(), *tensors[2:])
+
+
+OF_SEVERAL = {"stage": "generator_stage", "stem": "discriminator_stem"}
+
+
+@torch.no_grad()
+def test_alphas_of_a_stage() -> None:
+    """Each by its value; one that is refused is refused also after one that was taken."""
+    tensors = leaves(*CALLS["stage"][1])
+
+    def stage(alpha: float | Tensor) -> Tensor:
+        return ops.generator_stage(tensors[0], *scaled(*tensors[1:]), alpha=alpha)
+
+    for alpha in (0.0, 0.25, 1.0):
+        want = stage(alpha)
+        for dtype in (torch.float32, torch.float64):
+            for _ in range(2):
+                torch.testing.assert_close(stage(torch.tensor(alpha, dtype=dtype)), want)
+    with pytest.raises(ValueError, match="alpha: expected a tensor without requires_grad"):
+        stage(torch.tensor(0.5, requires_grad=True))
 
 
 @torch.no_grad()
