@@ -85,9 +85,10 @@ int rows(const BiasActBackward& a, const Gradient<A>& g) {
       const int64_t n = minimum(tile, end - p), at = p * s.c;
       const A* dr_here = dr ? dr + p : nullptr;
       if (a.db) {
-        for (int64_t j = 0; j < wide; ++j) sums[j] = 0;
+        const int64_t used = minimum(wide, n * s.c);
+        for (int64_t j = 0; j < used; ++j) sums[j] = 0;
         backward_rows<NORM, true>(g, dy + at, dr_here, y + at, r + p, du + at, n, wide, dy_buffer, y_buffer, sums);
-        for (int64_t j = 0; j < wide; j += s.c) total.add(chunk, sums + j);
+        for (int64_t j = 0; j < used; j += s.c) total.add(chunk, sums + j);
       } else {
         backward_rows<NORM, false>(g, dy + at, dr_here, y + at, r + p, du + at, n, wide, dy_buffer, y_buffer, sums);
       }

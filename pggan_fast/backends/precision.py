@@ -41,10 +41,13 @@ def exact_matmul() -> bool:
     Not where oneDNN's convolutions may use TF32 or bfloat16, or, nothing being said of them, its matrix products, which
     `torch.set_float32_matmul_precision` sets. What is set for a CUDA device has no say.
     """
-    setting = _setting("mkldnn", "conv")
-    if setting == "none":
-        setting = _setting("mkldnn", "matmul")
-    return setting not in ("tf32", "bf16")
+    of_conv, of_matmul = cpu_settings()
+    return (of_matmul if of_conv == "none" else of_conv) not in ("tf32", "bf16")
+
+
+def cpu_settings() -> tuple[str, str]:
+    """What oneDNN's convolutions and products may multiply float32 by."""
+    return _setting("mkldnn", "conv"), _setting("mkldnn", "matmul")
 
 
 def conv_fp32() -> str:

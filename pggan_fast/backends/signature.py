@@ -32,7 +32,7 @@ def switches(device_type: str) -> tuple[Any, ...]:
     """The settings of torch that a choice depends on: of float32 products, and the CPU's threads."""
     if device_type == "cuda":
         return precision.conv_fp32(), precision.matmul_fp32()
-    return precision.exact_matmul(), torch.get_num_threads()
+    return *precision.cpu_settings(), torch.get_num_threads()
 
 
 def bucket(op: str, names: Sequence[str], args: Sequence[Any], device: torch.device | None = None) -> str:

@@ -51,16 +51,15 @@ def wanted(ctx: Any, *indices: int, data: int = 1) -> list[bool]:
     edges, absent = getattr(ctx, "next_functions", ()), getattr(ctx, "absent", ())
     for k, i in enumerate(indices):
         if answers[k]:
-            answers[k] = _will_run(edges, i - sum(a < i for a in absent) if absent else i)
+            try:
+                node = edges[i - sum(a < i for a in absent) if absent else i][0]
+                answers[k] = node is None or _will_run(node)  # None is no edge
+            except (IndexError, RuntimeError):
+                pass  # it stays wanted
     return answers
 
 
-def _will_run(edges: Any, position: int) -> bool:
-    try:
-        node = edges[position][0]  # None is no edge
-        return node is None or torch._C._will_engine_execute_node(node)
-    except (AttributeError, IndexError, RuntimeError):
-        return True
+_will_run: Any = getattr(torch._C, "_will_engine_execute_node", lambda node: True)
 
 
 def needs_reference() -> bool:

@@ -49,19 +49,23 @@ def register(
 
 
 def eager(name: str) -> Callable[..., Any]:
-    """The op `name` in plain eager mode, with its node: takes its arguments, then what runs it."""
+    """The op `name` in plain eager mode, with its node: takes its arguments, no tensor wrapped by torch.func, then what
+    runs it."""
     return _eager[name]
 
 
 def _caller(name: str, overload: Any, kernel: Callable[..., Any], eager: Callable[..., Any]) -> Callable[..., Any]:
     grad_enabled, any_requires_grad = torch.is_grad_enabled, torch._C._any_requires_grad
+    tensors = len(_tensors(overload))
 
     def call(*args: Any) -> Any:
         if needs_dispatcher(args[0]):
             return overload(*args)
-        if grad_enabled() and any_requires_grad(*args):
-            return eager(*args, _chosen(name, args))
-        return kernel(*args)
+        if not grad_enabled() or not any_requires_grad(*args):
+            return kernel(*args)
+        if any(tensor is not None and is_wrapped(tensor) for tensor in args[:tensors]):
+            return overload(*args)  # leaked from torch.func, which is over
+        return eager(*args, _chosen(name, args))
 
     return call
 
@@ -119,24 +123,17 @@ def _eager_function(
         return out
 
     # One argument for all that are no tensors: the engine looks at each, in both directions
-    function = _node(name, forward, lambda ctx, *grads: backward(ctx, *grads)[:tensors])
+    function = _node(name, forward, backward, tensors)
     # What Function.apply calls once it has looked at every argument, also at those that are no tensors: 3 us
     apply = super(torch.autograd.Function, function).apply
-
-    def eager(*args_and_run: Any) -> Any:
-        for tensor in args_and_run[:tensors]:
-            if tensor is not None and is_wrapped(tensor):  # leaked from torch.func, which is over
-                return overload(*args_and_run[:-1])
-        return apply(*args_and_run[:tensors], args_and_run[tensors:])
-
-    return eager
+    return lambda *args_and_run: apply(*args_and_run[:tensors], args_and_run[tensors:])
 
 
-def _node(name: str, forward: Callable[..., Any], backward: Callable[..., Any]) -> Any:
-    """An autograd.Function whose `forward` has one argument more than `backward` has gradients."""
+def _node(name: str, forward: Callable[..., Any], backward: Callable[..., Any], gradients: int) -> Any:
+    """An autograd.Function whose `forward` has one argument more than the first `gradients` of `backward`."""
 
     def backward_of_all(ctx: Any, *grads: Any) -> Any:
-        return *backward(ctx, *grads), None
+        return *backward(ctx, *grads)[:gradients], None
 
     methods = {"forward": staticmethod(forward), "backward": staticmethod(backward_of_all)}
     return type(name, (torch.autograd.Function,), methods)
@@ -155,7 +152,7 @@ def _autograd_kernel(
         setup(ctx, args, out)
         return out
 
-    function = _node(f"{name}_dispatched", forward, backward)
+    function = _node(f"{name}_dispatched", forward, backward, len(overload._schema.arguments))
 
     def kernel(keyset: Any, *args: Any) -> Any:
         if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args):
