@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from pggan_fast import ops
-from pggan_fast.backends import cuda_layer, registry
+from pggan_fast.backends import cuda, cuda_layer, registry
 from pggan_fast.backends.aten import conv
 
 LAYERS, DENSE = grid.load("test_scaled_conv2d"), grid.load("test_scaled_linear")
@@ -105,3 +106,67 @@ def test_a_wrong_plan_is_seen(planned: list[Callable[..., Any] | None], monkeypa
     monkeypatch.setattr(cuda_layer, "_down_backward_plan", halved)
     with pytest.raises(AssertionError):
         test_down_layers_of_few_pixels_run_backward_at_once(planned, "xwb", True)
+
+
+# What torch launches of its own, by the names of its profiler, but for the fills that poison new tensors here
+LAUNCHING = {
+    f"aten::{name}"
+    for name in ("conv2d", "convolution_backward", "avg_pool2d", "avg_pool2d_backward", "upsample_nearest2d",
+                 "upsample_nearest2d_backward", "mul", "mm", "addmm", "add", "sum", "leaky_relu", "copy_")
+}  # fmt: skip
+
+EMULATED = "a kernel, emulated"
+
+
+def launches(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Any]) -> list[str]:
+    """What a second run launches: operations of torch, but for those inside of others, and kernels of ours."""
+    run()
+    kernels: list[str] = []
+    real = cuda.emulator
+    assert real is not None
+
+    def noted(name: str, *args: Any) -> Any:
+        kernels.append(name)
+        with torch.profiler.record_function(EMULATED):
+            return real(name, *args)
+
+    monkeypatch.setattr(cuda, "emulator", noted)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as recorded:
+        run()
+    outer = [e.name for e in recorded.events() if e.name in LAUNCHING and not inside_another(e)]
+    return sorted(name.removeprefix("aten::") for name in outer + kernels)
+
+
+def inside_another(event: Any) -> bool:
+    parent = event.cpu_parent
+    while parent is not None:
+        if parent.name in LAUNCHING or parent.name == EMULATED:
+            return True
+        parent = parent.cpu_parent
+    return False
+
+
+@pytest.mark.parametrize(
+    ("resample", "norm", "forward", "backward"),
+    [
+        ("none", "none", ["conv2d"], ["convolution_backward"]),
+        ("none", "after_act", ["conv2d"], ["convolution_backward"]),
+        ("down", "none", ["avg_pool2d", "conv2d"], ["convolution_backward"]),
+        ("up", "after_act", ["conv2d", "upsample_nearest2d"],
+         ["convolution_backward", "upsample_nearest2d", "upsample_nearest2d_backward"]),
+    ],
+)  # fmt: skip
+def test_launches_of_a_layer(
+    monkeypatch: pytest.MonkeyPatch, resample: str, norm: str, forward: list[str], backward: list[str]
+) -> None:
+    """No weight is scaled, no gradient summed or scaled apart: besides the convolutions and what resamples, a kernel in
+    each direction."""
+    tensors = [torch.randn(s, requires_grad=True) for s in ((2, 8, 4, 4), (8, 8, 3, 3), (8,))]
+    layer = functools.partial(
+        ops.scaled_conv2d, weight_scale=0.3, resample=resample, negative_slope=0.2, pixel_norm=norm, backend="cuda"
+    )
+    with torch.no_grad():
+        assert launches(monkeypatch, lambda: layer(*tensors)) == sorted([*forward, "bias_act_forward"])
+    dy = torch.randn_like(layer(*tensors).detach())
+    both = [*forward, "bias_act_forward", "bias_act_backward", *backward]
+    assert launches(monkeypatch, lambda: torch.autograd.grad(layer(*tensors), tensors, dy)) == sorted(both)
