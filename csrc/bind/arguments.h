@@ -141,18 +141,18 @@ inline TiledLayerBackward tiled_layer_backward(
     Address dy, Address y, Address r, Address mask, Address x, Address weight, Address transformed, Address dx,
     Address dw, Address db,
     int dtype, int weight_dtype, int64_t n, int64_t in_channels, int64_t h, int64_t w, int64_t out_channels,
-    int64_t out_h, int64_t out_w, bool channels_last, bool x_planes, bool dx_planes, bool pool, int k, int resample,
-    int adjoint_resample, bool large_tiles, double scale, double adjoint_scale, double epilogue_scale,
+    int64_t out_h, int64_t out_w, bool channels_last, bool du_planes, bool x_planes, bool dx_planes, bool pool, int k,
+    int resample, int adjoint_resample, bool large_tiles, double scale, double adjoint_scale, double epilogue_scale,
     double bias_scale, double slope, int norm, double eps, bool eps_inside) {
   const ConvEpilogue none{nullptr, 0, 1.0, 1.0, NORM_NONE, 0.0, true};
   return {{at<void>(dy), nullptr, at<void>(y), at<void>(r), at<uint8_t>(mask), nullptr, at<void>(db), dtype,
            {n, out_channels, out_h, out_w, channels_last}, pool, epilogue_scale, bias_scale, slope, norm, eps,
            eps_inside, nullptr},
           {nullptr, at<void>(weight), at<void>(transformed), at<void>(dx), nullptr, dtype, weight_dtype, n, out_h, out_w,
-           out_channels, in_channels, k, adjoint_resample, true, large_tiles, adjoint_scale, none, !channels_last,
+           out_channels, in_channels, k, adjoint_resample, true, large_tiles, adjoint_scale, none, du_planes,
            dx_planes},
           {at<void>(x), nullptr, at<void>(dw), dtype, weight_dtype, n, h, w, in_channels, out_channels, k, resample,
-           large_tiles, scale, x_planes, !channels_last}};
+           large_tiles, scale, x_planes, du_planes}};
 }
 
 inline PackWeight pack_weight(Address weight, Address packed, int weight_dtype, int dtype, int64_t out_channels,

@@ -118,7 +118,10 @@ __global__ void __launch_bounds__(THREADS, 1) backward_kernel(BiasActBackward a,
 #pragma unroll
       for (int j = 0; j < A::SIZE; ++j) {
         const float dv = (bits[k] >> j & 1 ? 1.0f / TAPS : slope / TAPS) * dy.v[j];
-        sums[j] += dv;
+        if (a.mask)
+          sums[j] += dv;
+        else if (k == 0)  // for all taps at once, as is summed where they are one pixel
+          sums[j] += TAPS * dv;
         du.v[j] = scale * dv;
       }
       A::write(du, a.du, large, source<TAPS>(p, k, small.w), part.c);

@@ -165,6 +165,8 @@ def _down_backward_plan(
     pooled = dy, None, y, None, None, *options, True, need_bias
     finish = cuda.ops.bias_act_backward_plan(*pooled)
     both = aten.conv.gradients_plan(x, large, weight, scale, "none") if need_weight else None
+    if need_weight and both is None:
+        return None
     input_alone = aten.conv.conv_plan(large, weight, scale, "none", True)
 
     def run(dy: Tensor, x: Tensor, weight: Tensor, y: Tensor, r: Tensor | None, mask: Tensor | None) -> Gradients:

@@ -218,19 +218,20 @@ def layer_backward_plan(
     _, dr, y, _, _, scale, bias_scale, slope, norm, eps, eps_mode, pool, need_bias = epilogue
     du, weight, adjoint_scale, adjoint_resample, _ = input_grad
     x, _, weight_scale, resample, _, dtype = weight_grad
-    channels_last, in_rows = layout.is_channels_last(y), layout.is_dense(du, True)
+    channels_last, du_planes = layout.is_channels_last(y), not layout.is_dense(du, True)
     read_x, x_planes = _reading(x)
     dx_out, dx_planes, conform = _writing(x.shape, du)
-    copied = conform or read_x is _to_rows or (not in_rows and du.numel() > MOST_PLANES)
+    copied = conform or read_x is _to_rows or (du_planes and du.numel() > MOST_PLANES)
     if copied or dr is not None or not (need_x or need_weight):
         return None
     dw_out = layout.output(weight.shape, x, False, dtype)
     db_out = layout.accumulator(x.dtype)
     c, ready = du.shape[1], layout.is_ready(weight)
     constants = (
-        DTYPES[x.dtype], DTYPES[weight.dtype], *x.shape, *du.shape[1:], in_rows, x_planes, dx_planes, pool,
-        weight.shape[2], RESAMPLES[resample], RESAMPLES[adjoint_resample], large_tiles(x, c), weight_scale,
-        adjoint_scale, scale, bias_scale, 1.0 if slope is None else slope, NORMS[norm], eps, eps_mode == "inside",
+        DTYPES[x.dtype], DTYPES[weight.dtype], *x.shape, *du.shape[1:], channels_last, du_planes, x_planes,
+        dx_planes, pool, weight.shape[2], RESAMPLES[resample], RESAMPLES[adjoint_resample], large_tiles(x, c),
+        weight_scale, adjoint_scale, scale, bias_scale, 1.0 if slope is None else slope, NORMS[norm], eps,
+        eps_mode == "inside",
     )  # fmt: skip
 
     def run(dy: Tensor, x: Tensor, weight: Tensor, y: Tensor, r: Tensor | None, mask: Tensor | None) -> Gradients:

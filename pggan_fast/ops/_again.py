@@ -43,7 +43,7 @@ class Again:
             return None
         try:
             return registry.again.get(self._key(args, backend))
-        except TypeError:  # a list, or whatever else has no hash and is no argument
+        except (TypeError, AttributeError):  # no tensor, or a list or whatever else has no hash and is no argument
             return None
 
     def learn(self, args: tuple[Any, ...], backend: str | None, run: Callable[..., Any] | None) -> None:

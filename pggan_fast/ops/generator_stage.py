@@ -110,7 +110,7 @@ def described(
         return None
     if alpha is not None and (not isinstance(alpha, Tensor) or alpha.requires_grad):
         return None
-    parts = [layer or (None, None, 1.0, 1.0) for layer in layers]
+    parts = [layer or (None,) * 4 for layer in layers]
     tensors = x, *(t for part in parts for t in part[:2]), alpha
     return *tensors, *(s for part in parts for s in part[2:]), *options, wants_grad(*tensors)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import grid
 import pytest
 import torch
 
+from pggan_fast import ops
 from pggan_fast.backends import registry
 from pggan_fast.backends.aten import conv
 
@@ -60,3 +63,24 @@ def test_boxes_are_kept_for_good_up_to_a_number(monkeypatch: pytest.MonkeyPatch)
     again = [conv._box_sum(0.1 * i, False, torch.float64, torch.device("cpu")) for i in range(1, 5)]
     assert [a is b for a, b in zip(boxes, again, strict=True)] == [True, True, False, False]
     assert all(a.equal(b) for a, b in zip(boxes, again, strict=True))
+
+
+@pytest.mark.parametrize("rows", [False, True], ids=["planes", "rows"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("resample", ["none", "up", "down"])
+@pytest.mark.parametrize("k", [1, 3])
+def test_gradients_at_once_have_the_bits_of_those_one_by_one(
+    k: int, resample: str, dtype: torch.dtype, rows: bool
+) -> None:
+    """A training that is gone on with begins with the one and had the other."""
+    sizes = (1, 2, 4) if resample != "down" else (2, 4)
+    for n, cin, c, size in itertools.product((0, 3, 64), (1, 6), (1, 40), sizes):
+        x = torch.randn(n, cin, size, size).to(dtype)
+        x = (x.contiguous(memory_format=torch.channels_last) if rows else x).requires_grad_()
+        w = torch.randn(c, cin, k, k, requires_grad=True)
+        y = ops.scaled_conv2d(x, w, weight_scale=0.3, resample=resample, negative_slope=0.2, backend="aten")
+        dy = torch.randn_like(y.detach())
+        first, second = (torch.autograd.grad(y, (x, w), dy, retain_graph=True) for _ in range(2))
+        for a, b in zip(first, second, strict=True):
+            assert torch.equal(a, b), (n, cin, c, size)
+            assert a.stride() == b.stride(), (n, cin, c, size)

@@ -50,6 +50,9 @@ CALLS["linear"] = (
     lambda x, w, b: ops.scaled_linear(x, w, b, weight_scale=0.3, negative_slope=0.2),
     [(3, 5), (4, 5), (4,)],
 )
+CALLS["wide linear"] = CALLS["linear"][0], [(64, 96), (80, 96), (80,)]
+CALLS["scores"] = CALLS["linear"][0], [(64, 512), (1, 512), (1,)]
+CALLS["one channel"] = conv(negative_slope=0.2), [(4, 16, 4, 4), (1, 16, 1, 1), (1,)]
 CALLS["bias_act"] = lambda x, b: ops.bias_act(x, b, negative_slope=0.2, pixel_norm="after_act"), [(2, 5, 3, 4), (5,)]
 CALLS["pixel_norm"] = ops.pixel_norm, [(2, 5, 3, 4)]
 CALLS["stage"] = (
@@ -79,7 +82,7 @@ def results(f: Callable[..., Tensor], tensors: list[Tensor]) -> list[Tensor]:
 @pytest.mark.parametrize("name", CALLS)
 def test_the_second_call_has_the_bits_of_the_first(name: str, dtype: torch.dtype, rows: bool) -> None:
     f, shapes = CALLS[name]
-    tensors = leaves(*shapes, rows=rows and name != "linear", dtype=dtype)
+    tensors = leaves(*shapes, rows=rows and len(shapes[0]) == 4, dtype=dtype)
     first = results(f, tensors)
     assert registry.again
     for _ in range(2):
@@ -104,6 +107,30 @@ def test_an_op_of_several_layers_is_remembered_as_a_whole(name: str, monkeypatch
         f(tensors[0][:1], *tensors[1:])
     with pytest.raises(pytest.fail.Exception, match="the long way"):
         f(tensors[0], tensors[1].double(), *tensors[2:])
+
+
+@torch.no_grad()
+def test_what_is_no_layer_is_no_missing_layer() -> None:
+    x, w = torch.randn(2, 8, 4, 4), torch.randn(8, 8, 3, 3)
+    layer, nothing = ops.Scaled(w), ops.Scaled(None)  # type: ignore[arg-type]
+    ops.generator_stage(x, layer, layer)
+    with pytest.raises(TypeError, match=r"to_rgb.weight: expected a tensor, got NoneType"):
+        ops.generator_stage(x, layer, layer, nothing)
+
+
+@pytest.mark.parametrize("x", [None, 3.0, "a", [1.0]])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x, w: ops.scaled_conv2d(x, w, weight_scale=0.3),
+        lambda x, w: ops.generator_stage(x, ops.Scaled(w), ops.Scaled(w)),
+        lambda x, w: ops.discriminator_stem(x, ops.Scaled(w), ops.Scaled(w)),
+    ],
+    ids=["scaled_conv2d", "generator_stage", "discriminator_stem"],
+)
+def test_what_is_no_tensor_is_named(call: Callable[[Any, Tensor], Tensor], x: Any) -> None:
+    with pytest.raises(TypeError, match=f"(x|image): expected a tensor, got {type(x).__name__}"):
+        call(x, torch.randn(8, 8, 3, 3))
 
 
 OF_SEVERAL = {"stage": "generator_stage", "stem": "discriminator_stem"}

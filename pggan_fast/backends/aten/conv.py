@@ -82,8 +82,7 @@ def _gathered(ds: Tensor, scale: float, flip: bool, transpose: bool) -> Tensor:
 
 def _copied(t: Tensor, dtype: torch.dtype, memory_format: torch.memory_format) -> Tensor:
     """`t` so, in one pass; `to` alone leaves a transposed one as it is where the dtype is right."""
-    t = t if t.dtype == dtype else t.to(dtype, memory_format=memory_format)
-    return t.contiguous(memory_format=memory_format)
+    return t.to(dtype, memory_format=memory_format).contiguous(memory_format=memory_format)
 
 
 def _wide(weight: Tensor) -> Tensor:
@@ -250,7 +249,7 @@ def conv_weight_grad(
     if dtype != x.dtype and _on_cpu(x):  # float32 parameters beside half activations: no half rounding on the way
         x, dy = x.to(dtype), dy.to(dtype)  # a GPU takes five times as long for it, and eager rounds there too
     if k == 1:
-        return _pointwise_weight_grad(x, dy, scale, resample).to(dtype)
+        return _pointwise_weight_grad(x, dy, scale, resample, dtype)
     if resample != "none" and not _on_cpu(x) and not sums_pay(x, resample):
         x, dy, resample = (up2(x), dy, "none") if resample == "up" else (x, _spread(dy), "none")
     x, dy = _compute_format(x, k), _compute_format(dy, k)
@@ -293,7 +292,10 @@ def gradients_plan(
         return None
     k, dtype = weight.shape[2], weight.dtype
     if k == 1 and x.shape[2] == x.shape[3] == 1:
-        return functools.partial(_dense_gradients, scale=scale)
+        other_sums = _convolution_sums(x, dy) or _images_apart(x, dy)  # see `_product_over_images`
+        return None if other_sums else functools.partial(_dense_gradients, scale=scale)
+    if layout.is_channels_last(x) != layout.is_channels_last(dy):  # of one channel or pixel: each would have its own
+        return None
     as_they_are = _computes_as_it_is(x, k) and _computes_as_it_is(dy, k)
     up, down = resample == "up", resample == "down"
 
@@ -325,20 +327,23 @@ def _together_on_cpu(x: Tensor, weight: Tensor, scale: float, resample: str) -> 
 def _together_on_gpu(x: Tensor, weight: Tensor, scale: float, resample: str) -> bool:
     if weight.shape[2] == 3:
         return resample == "none" or not sums_pay(x, resample)
-    pixels = x.shape[2] * x.shape[3]
-    return resample == "none" and (len(x) < 2 * PIECE if pixels == 1 else len(x) * pixels <= FEW_PIXELS_GPU)
+    return resample == "none" and (len(x) < 2 * PIECE if x.shape[2] * x.shape[3] == 1 else _few_on_gpu(x))
+
+
+def _few_on_gpu(x: Tensor) -> bool:
+    return x.shape[0] * x.shape[2] * x.shape[3] <= FEW_PIXELS_GPU
 
 
 TOGETHER["aten"] = TOGETHER["aten+cpu"] = gradients_plan
 
 
-def _pointwise_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str) -> Tensor:
+def _pointwise_weight_grad(x: Tensor, dy: Tensor, scale: float, resample: str, dtype: torch.dtype) -> Tensor:
     if resample == "up":
         dy, scale = down2(dy), scale * 4.0
     elif resample == "down":
         x = down2(x)
-    dw = _product_over_images(x, dy).contiguous()
-    return (dw if scale == 1.0 else dw.mul_(scale)).view(*dw.shape, 1, 1)
+    dw = _plainly(_product_over_images(x, dy), scale, dtype)
+    return dw.view(*dw.shape, 1, 1)
 
 
 PIECE = 256  # pixels
@@ -348,7 +353,8 @@ def _product_over_images(x: Tensor, dy: Tensor) -> Tensor:
     """sum over images and pixels of dy [N, C, H, W] and x [N, Cin, H, W]: [C, Cin]."""
     if _convolution_sums(x, dy):
         w = layout.empty((dy.shape[1], x.shape[1], 1, 1), x, False)  # only its shape counts
-        return _convolution_backward(dy, x, w, 1, (False, True))[1].flatten(1)
+        drows, rows = _compute_format(dy, 1), _compute_format(x, 1)
+        return _convolution_backward(drows, rows, w, 1, (False, True))[1].flatten(1)
     if _images_apart(x, dy):
         planes, dplanes = x.flatten(2), dy.flatten(2)  # [N, Cin, HW], [N, C, HW]
         if planes.shape[2] < 2 * PIECE:
@@ -369,9 +375,10 @@ def _images_apart(x: Tensor, dy: Tensor) -> bool:
 
 def _convolution_sums(x: Tensor, dy: Tensor) -> bool:
     """Whether torch's convolution sums over the pixels two to ten times faster than products do: in NCHW those of half
-    types; in channels_last for wide outputs of few channels or for many pixels, but not in float16."""
+    types; in channels_last for wide outputs of few channels or for many pixels, but not in float16. On a GPU those of
+    few pixels, which `gradients_plan` leaves to it too."""
     if not _on_cpu(x):
-        return False
+        return x.shape[2] * x.shape[3] > 1 and _few_on_gpu(x)
     if x.is_contiguous() and dy.is_contiguous():
         return x.dtype in (torch.float16, torch.bfloat16)
     rows = all(t.is_contiguous(memory_format=torch.channels_last) for t in (x, dy))
