@@ -16,11 +16,20 @@ from pggan_fast.backends import cuda, cuda_layer, registry
 from pggan_fast.backends.aten import conv
 
 LAYERS, DENSE = grid.load("test_scaled_conv2d"), grid.load("test_scaled_linear")
-GRID = [  # no kernel after float64's convolutions
+
+
+def runs_here(case: grid.Case) -> bool:
+    """No kernel comes after float64's convolutions. Of one input, normalised, dx is a sixtieth of what it is a sum of:
+    the order of a mean counts."""
+    alone = case["cin"] == 1 and case["norm"] != "none"
+    return case["dtype"] != torch.float64 and case.get("size", 1) < 64 and not alone
+
+
+GRID = [
     (module, i)
     for module in (LAYERS, DENSE)
     for i in range(grid.cover_length(module.CASES))
-    if module.CASES[i].get("size", 1) < 64 and module.CASES[i]["dtype"] != torch.float64
+    if runs_here(module.CASES[i])
 ]
 
 
