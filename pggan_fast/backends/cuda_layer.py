@@ -145,12 +145,9 @@ def scaled_conv2d_forward_by_torch(
 
 
 def _down_backward_plan(
-    epilogue: tuple[Any, ...],
-    input_grad: tuple[Any, ...],
-    weight_grad: tuple[Any, ...],
-    need_x: bool,
+    epilogue: tuple[Any, ...], input_grad: tuple[Any, ...], weight_grad: tuple[Any, ...], need_x: bool,
     need_weight: bool,
-) -> Callable[..., Gradients] | None:
+) -> Callable[..., Gradients] | None:  # fmt: skip
     """What makes (dx, dw, db) of (dy, x, weight, y, r, mask) for a layer of few pixels with resample="down", by torch's
     convolution: the epilogue's kernel writes du for each pixel of x, and it goes on as if without resampling.
 
