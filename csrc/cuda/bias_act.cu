@@ -107,18 +107,19 @@ __global__ void __launch_bounds__(THREADS, 1) backward_kernel(BiasActBackward a,
   float sums[A::SIZE] = {};
   for (int64_t p = part.first + part.slot; p < cover.pixels && part.c < large.c; p += part.step) {
     const typename A::Values dy = A::read(a.dy, small, p, part.c);
-    const unsigned of_y = positive<A>(nullptr, a.y, small, p, part.c);
+    const bool of_taps = TAPS == 1 || a.mask;  // else y, of the small image, has one bit for all
+    const unsigned of_y = of_taps ? 0 : positive<A>(nullptr, a.y, small, p, part.c);
     unsigned bits[TAPS];
 #pragma unroll
     for (int k = 0; k < TAPS; ++k)
-      bits[k] = a.mask ? positive<A>(a.mask, nullptr, large, source<TAPS>(p, k, small.w), part.c) : of_y;
+      bits[k] = of_taps ? positive<A>(a.mask, a.y, large, source<TAPS>(p, k, small.w), part.c) : of_y;
 #pragma unroll
     for (int k = 0; k < TAPS; ++k) {
       typename A::Values du;
 #pragma unroll
       for (int j = 0; j < A::SIZE; ++j) {
         const float dv = (bits[k] >> j & 1 ? 1.0f / TAPS : slope / TAPS) * dy.v[j];
-        if (a.mask)
+        if (of_taps)
           sums[j] += dv;
         else if (k == 0)  // for all taps at once, as is summed where they are one pixel
           sums[j] += TAPS * dv;
