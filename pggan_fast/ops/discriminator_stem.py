@@ -7,8 +7,6 @@ A backend that is named and has one kernel for it runs that where no gradient is
 
 from __future__ import annotations
 
-import functools
-
 from torch import Tensor
 
 from pggan_fast import reference
@@ -55,7 +53,6 @@ def discriminator_stem(
     if chosen == "reference" or needs_reference():
         return reference.discriminator_stem(image, from_rgb, conv, negative_slope=negative_slope)
     run, final = fused("discriminator_stem", chosen, image, from_rgb, conv, negative_slope)
-    run = run or functools.partial(_in_parts, backend=chosen or None)
     if final and call is not None:
         _again.learn(call, chosen, run)
     return run(image, from_rgb, conv, negative_slope)

@@ -88,7 +88,6 @@ def generator_stage(
             pixel_norm=pixel_norm, eps=eps, eps_mode=eps_mode,
         )  # fmt: skip
     run, final = fused("generator_stage", chosen, *args)
-    run = run or functools.partial(_in_parts, backend=chosen or None)
     if final and call is not None and a is call[_TENSORS - 1]:
         _again.learn(call, chosen, run)
     return run(*args)
@@ -128,15 +127,17 @@ def _check_layers(x: Tensor, conv_up: Scaled, conv: Scaled, to_rgb: Scaled | Non
         raise ValueError("to_rgb_low: expected None, since without to_rgb there is no image, got a layer")
 
 
-def fused(op: str, backend: str, x: Tensor, *others: Any) -> tuple[Callable[..., Tensor] | None, bool]:
-    """(the function that runs a composed op of Scaled layers as one kernel on these arguments, None: run its parts;
-    whether that stands for such calls)."""
+def fused(op: str, backend: str, x: Tensor, *others: Any) -> tuple[Callable[..., Tensor], bool]:
+    """(the function that runs a composed op of Scaled layers on these arguments, as one kernel or in parts; whether
+    that stands for such calls)."""
     layers = [arg for arg in others if isinstance(arg, Scaled)]
+    parts = functools.partial(registry.PARTS[op], backend=backend or None)
     if _register.needs_dispatcher(x):
-        return None, False
+        return parts, False
     if wants_grad(x, *(t for layer in layers for t in layer[:2])):
-        return None, True
-    return registry.fused(op, backend or None, x.device.type, (x, *others))
+        return parts, True
+    run, final = registry.fused(op, backend or None, x.device.type, (x, *others))
+    return run or parts, final
 
 
 def beside(x: Tensor, layer: Any) -> Any:
